@@ -1,0 +1,1 @@
+//! The kaizen-mesh command line: what a repo owner and an operator type.

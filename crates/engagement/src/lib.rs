@@ -1,0 +1,1 @@
+//! Who: schedule.yml, roster, presets, discovery, metrics log and summary.

@@ -1,0 +1,1 @@
+//! Start, serve, stop: once for all services.

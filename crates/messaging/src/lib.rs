@@ -1,0 +1,1 @@
+//! NATS as this mesh uses it.

@@ -1,0 +1,1 @@
+//! What: definitions, event types, matching, conditions and the decision.

@@ -1,0 +1,44 @@
+//! Names of the headers that the mesh reads and writes.
+
+/// Deduplication id of a publish to EVENTS: the event's trigger id.
+pub const MSG_ID: &str = "Nats-Msg-Id";
+/// Compare-and-set: the last sequence expected on the subject or filter.
+pub const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+/// The filter that the expected sequence speaks of, where it is not the message's own subject.
+pub const EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT: &str =
+    "Nats-Expected-Last-Subject-Sequence-Subject";
+/// How long a message lives, in whole seconds, or `never`.
+pub const TTL: &str = "Nats-TTL";
+/// Atomic batch: its id, 64 characters at most.
+pub const BATCH_ID: &str = "Nats-Batch-Id";
+/// Atomic batch: position of the message, from 1.
+pub const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+/// Atomic batch: `1` on the last message.
+pub const BATCH_COMMIT: &str = "Nats-Batch-Commit";
+
+/// W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+/// W3C trace state.
+pub const TRACESTATE: &str = "tracestate";
+
+/// Definition that a message belongs to.
+pub const DEFINITION: &str = "Kaizen-Definition";
+/// Revision that decided.
+pub const REVISION: &str = "Kaizen-Revision";
+/// Activation that a message belongs to.
+pub const ACTIVATION: &str = "Kaizen-Activation";
+/// Nominal slot of a tick, RFC 3339.
+pub const SLOT: &str = "Kaizen-Slot";
+/// How many tasks and events lie between this and the first trigger.
+pub const HOPS: &str = "Kaizen-Hops";
+/// Why a message died, in one token.
+pub const REASON: &str = "Kaizen-Reason";
+/// The error with its causes, for people.
+pub const ERROR: &str = "Kaizen-Error";
+/// How often it was tried.
+pub const ATTEMPT: &str = "Kaizen-Attempt";
+/// Subject that a dead letter came from.
+pub const ORIG_SUBJECT: &str = "Kaizen-Orig-Subject";
+/// Prefix of a dead letter's original headers. Never republished bare: an original
+/// `Nats-Expected-…` or `Nats-TTL` would act again.
+pub const ORIG_PREFIX: &str = "Kaizen-Orig-Header-";

@@ -1,0 +1,340 @@
+//! Typed ids. A name is parsed once, at the edge; whoever holds one may put it into a subject.
+
+use std::{borrow::Borrow, fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// Longest name in bytes: `[a-z0-9][a-z0-9_-]{0,62}`.
+pub const NAME_BYTES_MAX: usize = 63;
+
+/// Longest event type in bytes.
+pub const EVENT_TYPE_BYTES_MAX: usize = 255;
+
+/// A text that is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Outside `[a-z0-9][a-z0-9_-]{0,62}`.
+    #[error(
+        "{what} {text:?} is not a name: use 1 to 63 of a-z, 0-9, '_' and '-', beginning with a letter or digit"
+    )]
+    Name {
+        /// What the text was to be, for example `queue`.
+        what: &'static str,
+        /// The text as given, cut after 80 characters.
+        text: String,
+    },
+    /// Not dot-separated names.
+    #[error(
+        "event type {text:?} is not a dotted name such as kaizen.metrics.recorded: each part takes a-z, 0-9, '_' and '-', 255 characters in all"
+    )]
+    EventType {
+        /// The text as given, cut after 80 characters.
+        text: String,
+    },
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    text.len() <= NAME_BYTES_MAX
+        && bytes
+            .next()
+            .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $type:ident, $parse:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(String);
+
+        impl $type {
+            /// The id as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                let parse: fn(&str) -> Result<(), NameError> = $parse;
+                parse(text)?;
+                Ok(Self(text.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = NameError;
+
+            fn try_from(text: String) -> Result<Self, NameError> {
+                text.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(id: $type) -> Self {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+macro_rules! name_id {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        text_id!($(#[$doc])* $type, |text| if is_name(text) {
+            Ok(())
+        } else {
+            Err(NameError::Name { what: $what, text: shown(text) })
+        });
+    };
+}
+
+name_id!(
+    /// Id of an ActivityDefinition.
+    DefinitionId,
+    "definition id"
+);
+name_id!(
+    /// Where workers of one agent take their tasks from.
+    QueueName,
+    "queue"
+);
+name_id!(
+    /// Name of an agent, for example `coach`.
+    AgentName,
+    "agent"
+);
+name_id!(
+    /// Slug of an engagement, for example `coulomb-loop`.
+    EngagementSlug,
+    "engagement"
+);
+text_id!(
+    /// Dotted event type, for example `kaizen.metrics.recorded`.
+    EventType,
+    |text| if text.len() <= EVENT_TYPE_BYTES_MAX && text.split('.').all(is_name) {
+        Ok(())
+    } else {
+        Err(NameError::EventType { text: shown(text) })
+    }
+);
+
+/// Identity of what set a definition off, safe as a subject token.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TriggerId(String);
+
+impl TriggerId {
+    /// Identity of an event: the first 128 bits of SHA-256 over length(source), source and id,
+    /// as 32 hex digits. Also its `Nats-Msg-Id` in EVENTS.
+    #[must_use]
+    pub fn of_event(source: &str, id: &str) -> Self {
+        let mut hash = Sha256::new();
+        // The length keeps ("ab", "c") and ("a", "bc") apart.
+        hash.update(
+            u64::try_from(source.len())
+                .unwrap_or(u64::MAX)
+                .to_be_bytes(),
+        );
+        hash.update(source.as_bytes());
+        hash.update(id.as_bytes());
+        Self(hex128(&hash.finalize()))
+    }
+
+    /// Identity of a slot, whether scheduled or backfilled: `slot-<definition>-20261122T101500Z`.
+    #[must_use]
+    pub fn of_slot(definition: &DefinitionId, slot: Timestamp) -> Self {
+        Self(format!(
+            "slot-{definition}-{}",
+            slot.strftime("%Y%m%dT%H%M%SZ")
+        ))
+    }
+
+    /// Identity of bytes that hold no envelope: where they stand.
+    #[must_use]
+    pub fn of_position(stream: &str, sequence: u64) -> Self {
+        Self(format!("at-{stream}-{sequence}"))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TriggerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// 128-bit content hash as 32 hex digits.
+#[must_use]
+pub fn content_hash(bytes: &[u8]) -> String {
+    hex128(&Sha256::digest(bytes))
+}
+
+fn hex128(digest: &[u8]) -> String {
+    use fmt::Write as _;
+    digest
+        .iter()
+        .take(16)
+        .fold(String::with_capacity(32), |mut text, byte| {
+            // Writing to a String cannot fail.
+            _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// Namespace of all activation ids; arbitrary, fixed for ever.
+const ACTIVATION_NAMESPACE: Uuid = Uuid::from_u128(0x6b61_697a_656e_5d6d_8573_6861_6374_6976);
+
+/// Identity of one definition set off by one trigger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ActivationId(Uuid);
+
+impl ActivationId {
+    /// UUIDv5 over (definition id, trigger id): the same on every replica and every delivery.
+    #[must_use]
+    pub fn new(definition: &DefinitionId, trigger: &TriggerId) -> Self {
+        let namespace = Uuid::new_v5(&ACTIVATION_NAMESPACE, definition.as_str().as_bytes());
+        Self(Uuid::new_v5(&namespace, trigger.as_str().as_bytes()))
+    }
+}
+
+impl fmt::Display for ActivationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for ActivationId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        Uuid::parse_str(text).map(Self)
+    }
+}
+
+/// Id of a task as people see it: `<activation>.<n>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId {
+    /// The activation that ordered it.
+    pub activation: ActivationId,
+    /// Its index among the activation's tasks, from 0.
+    pub n: u32,
+}
+
+/// A text that is no task id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a task id: it looks like 6fa459ea-ee8a-5ca4-894e-db77e160355e.0")]
+pub struct TaskIdError(String);
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.activation, self.n)
+    }
+}
+
+impl FromStr for TaskId {
+    type Err = TaskIdError;
+
+    fn from_str(text: &str) -> Result<Self, TaskIdError> {
+        let parse = || {
+            let (activation, n) = text.split_once('.')?;
+            Some(Self {
+                activation: activation.parse().ok()?,
+                n: n.parse().ok()?,
+            })
+        };
+        parse().ok_or_else(|| TaskIdError(shown(text)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_to_the_alphabet() {
+        for good in ["a", "0", "low-success-rate-review", "a_b", &"x".repeat(63)] {
+            assert!(good.parse::<DefinitionId>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "-a",
+            "_a",
+            "A",
+            "a.b",
+            "a b",
+            "ä",
+            "a*",
+            "a>",
+            &"x".repeat(64),
+        ] {
+            assert!(bad.parse::<DefinitionId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn event_types_are_dotted_names() {
+        assert!("kaizen.metrics.recorded".parse::<EventType>().is_ok());
+        for bad in ["", ".", "a.", ".a", "a..b", "a.*", "a.>", "kaizen.Metrics"] {
+            assert!(bad.parse::<EventType>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn event_identity_keeps_source_and_id_apart() {
+        assert_ne!(
+            TriggerId::of_event("ab", "c"),
+            TriggerId::of_event("a", "bc")
+        );
+        assert_eq!(TriggerId::of_event("a", "b"), TriggerId::of_event("a", "b"));
+        assert_eq!(TriggerId::of_event("a", "b").as_str().len(), 32);
+    }
+
+    #[test]
+    fn activation_differs_by_definition_and_by_trigger() {
+        let (d1, d2) = ("d1".parse().unwrap(), "d2".parse().unwrap());
+        let (t1, t2) = (TriggerId::of_event("s", "1"), TriggerId::of_event("s", "2"));
+        assert_eq!(ActivationId::new(&d1, &t1), ActivationId::new(&d1, &t1));
+        assert_ne!(ActivationId::new(&d1, &t1), ActivationId::new(&d2, &t1));
+        assert_ne!(ActivationId::new(&d1, &t1), ActivationId::new(&d1, &t2));
+    }
+
+    #[test]
+    fn task_id_reads_back() {
+        let id = TaskId {
+            activation: ActivationId::new(&"d".parse().unwrap(), &TriggerId::of_event("s", "1")),
+            n: 3,
+        };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("nonsense".parse::<TaskId>().is_err());
+    }
+}

@@ -1,0 +1,263 @@
+//! What the streams hold, as JSON records.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::{ActivationId, DefinitionId, EventType, QueueName, TriggerId};
+
+/// A message on `kaizen.tick.<definition>`. The last one is the definition's cursor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum TickRecord {
+    /// This slot of this definition is due.
+    Tick(Tick),
+    /// Slots count from here on. Appended when a definition is created, enabled, disabled or
+    /// its trigger changes; sets nothing off.
+    Cursor(Cursor),
+}
+
+/// "This slot of this definition is due."
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tick {
+    /// The nominal instant, in UTC.
+    pub slot: Timestamp,
+    /// Revision of the definition that decides.
+    pub revision: u64,
+    /// The slot ticked before, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_slot: Option<Timestamp>,
+    /// Slots between the previous one and this that were left out, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
+}
+
+/// A run of slots that were left out on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// First slot left out.
+    pub first: Timestamp,
+    /// Last slot left out.
+    pub last: Timestamp,
+    /// How many slots.
+    pub count: u64,
+    /// For example `catchup_last` or `outside_window`.
+    pub reason: String,
+}
+
+/// Slots count from `after` on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Revision that set it.
+    pub revision: u64,
+    /// Slots start strictly after this instant.
+    pub after: Timestamp,
+    /// `created`, `enabled`, `disabled` or `trigger_changed`.
+    pub why: String,
+}
+
+impl TickRecord {
+    /// Revision that the record names.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        match self {
+            Self::Tick(tick) => tick.revision,
+            Self::Cursor(cursor) => cursor.revision,
+        }
+    }
+
+    /// Slots follow strictly after this instant.
+    #[must_use]
+    pub fn after(&self) -> Timestamp {
+        match self {
+            Self::Tick(tick) => tick.slot,
+            Self::Cursor(cursor) => cursor.after,
+        }
+    }
+}
+
+/// What set a definition off, as the ledger keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum TriggerRecord {
+    /// An event.
+    Event {
+        /// Identity over source and id.
+        trigger_id: TriggerId,
+        /// The envelope's `id`.
+        event_id: String,
+        /// The envelope's `source`.
+        source: String,
+        /// The envelope's `type`.
+        event_type: EventType,
+        /// Sequence in EVENTS.
+        sequence: u64,
+        /// When EVENTS stored it.
+        stored_at: Timestamp,
+    },
+    /// A slot.
+    Tick {
+        /// Identity over definition and slot.
+        trigger_id: TriggerId,
+        /// The nominal instant.
+        slot: Timestamp,
+        /// Sequence in TICKS.
+        sequence: u64,
+        /// When TICKS stored it.
+        stored_at: Timestamp,
+    },
+}
+
+impl TriggerRecord {
+    /// Identity of the trigger.
+    #[must_use]
+    pub fn trigger_id(&self) -> &TriggerId {
+        match self {
+            Self::Event { trigger_id, .. } | Self::Tick { trigger_id, .. } => trigger_id,
+        }
+    }
+
+    /// When the trigger's stream stored it.
+    #[must_use]
+    pub fn stored_at(&self) -> Timestamp {
+        match self {
+            Self::Event { stored_at, .. } | Self::Tick { stored_at, .. } => *stored_at,
+        }
+    }
+}
+
+/// A message on a task's subject. The state of a task is its last message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum TaskRecord {
+    /// What to do, and its why.
+    Order(Box<TaskOrder>),
+}
+
+/// What to do, and its why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskOrder {
+    /// Where workers take it from.
+    pub queue: QueueName,
+    /// One line.
+    pub title: String,
+    /// The rest; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub body: String,
+    /// Definition that ordered it.
+    pub definition: DefinitionId,
+    /// Revision that decided.
+    pub revision: u64,
+    /// The activation.
+    pub activation: ActivationId,
+    /// Index among the activation's tasks, from 0.
+    pub n: u32,
+    /// What set the definition off.
+    pub trigger: TriggerRecord,
+    /// Rule that ordered it, with what it saw.
+    pub why: Why,
+    /// Context snapshot; left out above [`SNAPSHOT_BYTES_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Value>,
+    /// Hash of the trigger's content: two contents under one identity are told apart by it.
+    pub trigger_hash: String,
+    /// How many tasks and events lie between this and the first trigger.
+    pub hops: u32,
+}
+
+/// Largest snapshot that an order carries, as JSON: 16 KiB.
+pub const SNAPSHOT_BYTES_MAX: usize = 16 * 1024;
+
+/// The rule that ordered a task, with what it saw.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Why {
+    /// Id of the rule.
+    pub rule: String,
+    /// Its condition; absent where the rule always matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Every path that the condition reads, with its value.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub values: serde_json::Map<String, Value>,
+    /// Index of the item under `for_each`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
+}
+
+/// A message on `kaizen.decision.<definition>.<activation>`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum DecisionRecord {
+    /// Waits for its outside context.
+    Pending(Pending),
+    /// Has been decided; its tasks were stored in the same transaction.
+    Decided(Decided),
+}
+
+/// An activation that waits for its outside context. Holds all that deciding needs, so that the
+/// bound lane reads no other stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Revision that decides.
+    pub revision: u64,
+    /// What set the definition off.
+    pub trigger: TriggerRecord,
+    /// The event's envelope; absent for a tick.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<Value>,
+    /// Hash of the trigger's content.
+    pub trigger_hash: String,
+    /// How many tasks and events lie between this and the first trigger.
+    pub hops: u32,
+}
+
+/// A decided activation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Revision that decided.
+    pub revision: u64,
+    /// What set the definition off.
+    pub trigger: TriggerRecord,
+    /// What the rules saw.
+    pub snapshot: Value,
+    /// What the resolver reported beside the snapshot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Outcome of every rule.
+    pub rules: Vec<RuleOutcome>,
+    /// How many tasks were ordered.
+    pub tasks: u32,
+}
+
+/// Outcome of one rule, or of one item of a rule with `for_each`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuleOutcome {
+    /// Id of the rule.
+    pub rule: String,
+    /// Index of the item under `for_each`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
+    /// Matched, not matched or error.
+    pub outcome: Outcome,
+    /// The condition; absent where the rule always matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Every path that the condition reads, with its value.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub values: serde_json::Map<String, Value>,
+    /// What went wrong, with the path or sub-expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The three outcomes of a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The condition held; tasks follow.
+    Matched,
+    /// It did not hold.
+    NotMatched,
+    /// It could not be evaluated, or a task's template failed.
+    Error,
+}

@@ -1,0 +1,350 @@
+//! Every subject of the mesh. Constants are filters and fixed subjects; functions build the
+//! rest from parsed ids, so that no text from outside becomes a token.
+
+use std::fmt::Display;
+
+use crate::id::{ActivationId, DefinitionId, EventType, QueueName, TaskId, TriggerId};
+
+/// Everything in EVENTS.
+pub const EVENTS_ALL: &str = "activity.>";
+/// Every tick and cursor record.
+pub const TICKS_ALL: &str = "kaizen.tick.*";
+/// Ticks of kind manual, backfill and redrive.
+pub const TRIGGERS_ALL: &str = "kaizen.trigger.*";
+/// Every revision.
+pub const REGISTRY_ALL: &str = "kaizen.registry.>";
+/// Every decision.
+pub const DECISIONS_ALL: &str = "kaizen.decision.>";
+/// Every task.
+pub const TASKS_ALL: &str = "kaizen.task.>";
+/// Every state message.
+pub const STATES_ALL: &str = "kaizen.state.>";
+/// Every dead letter.
+pub const DEAD_ALL: &str = "kaizen.dead.>";
+
+/// The resolver's request-reply.
+pub const RESOLVE: &str = "kaizen.rpc.resolver.v1.resolve";
+/// The gateway's request-reply.
+pub const PUBLISH: &str = "kaizen.rpc.gateway.v1.publish";
+
+const ACTIVITY: &str = "activity.";
+
+/// `activity.<event type>`
+#[must_use]
+pub fn activity(event_type: &EventType) -> String {
+    format!("{ACTIVITY}{event_type}")
+}
+
+/// The event type that an `activity.` subject names, unparsed.
+#[must_use]
+pub fn activity_type(subject: &str) -> Option<&str> {
+    subject.strip_prefix(ACTIVITY)
+}
+
+/// `kaizen.tick.<definition>`
+#[must_use]
+pub fn tick(definition: &DefinitionId) -> String {
+    format!("kaizen.tick.{definition}")
+}
+
+/// Kinds of document in REGISTRY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RegistryKind {
+    /// An ActivityDefinition.
+    Definition,
+    /// An entry of the event-type registry.
+    EventType,
+    /// An engagement: roster and definitions of one customer engagement.
+    Engagement,
+}
+
+impl RegistryKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Definition, Self::EventType, Self::Engagement];
+
+    /// The token in the subject.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Definition => "definition",
+            Self::EventType => "event_type",
+            Self::Engagement => "engagement",
+        }
+    }
+
+    /// The `kind:` in a file.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Definition => "ActivityDefinition",
+            Self::EventType => "EventType",
+            Self::Engagement => "Engagement",
+        }
+    }
+}
+
+/// `kaizen.registry.<kind>.<name>`; the name has been parsed by its kind's id.
+#[must_use]
+pub fn registry(kind: RegistryKind, name: impl Display) -> String {
+    format!("kaizen.registry.{}.{name}", kind.token())
+}
+
+/// Kind and name of a REGISTRY subject.
+#[must_use]
+pub fn parse_registry(subject: &str) -> Option<(RegistryKind, &str)> {
+    let (token, name) = subject.strip_prefix("kaizen.registry.")?.split_once('.')?;
+    let kind = RegistryKind::ALL
+        .into_iter()
+        .find(|kind| kind.token() == token)?;
+    Some((kind, name))
+}
+
+/// `kaizen.decision.<definition>.<activation>`
+#[must_use]
+pub fn decision(definition: &DefinitionId, activation: ActivationId) -> String {
+    format!("kaizen.decision.{definition}.{activation}")
+}
+
+/// `kaizen.task.<definition>.<activation>.<n>.<queue>`
+#[must_use]
+pub fn task(
+    definition: &DefinitionId,
+    activation: ActivationId,
+    n: u32,
+    queue: &QueueName,
+) -> String {
+    format!("kaizen.task.{definition}.{activation}.{n}.{queue}")
+}
+
+/// The filter that guards all tasks of an activation. Everybody must use this very text: the
+/// server keys its in-flight guard by it.
+#[must_use]
+pub fn activation_tasks(definition: &DefinitionId, activation: ActivationId) -> String {
+    format!("kaizen.task.{definition}.{activation}.>")
+}
+
+/// Filter on tasks by definition and queue.
+#[must_use]
+pub fn tasks_filter(definition: Option<&DefinitionId>, queue: Option<&QueueName>) -> String {
+    let definition = definition.map_or("*", DefinitionId::as_str);
+    let queue = queue.map_or("*", QueueName::as_str);
+    format!("kaizen.task.{definition}.*.*.{queue}")
+}
+
+/// Filter on one task, whose definition and queue its id does not tell.
+#[must_use]
+pub fn task_by_id(id: TaskId) -> String {
+    format!("kaizen.task.*.{}.{}.*", id.activation, id.n)
+}
+
+/// What a task's subject says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskSubject {
+    /// Definition that ordered it.
+    pub definition: DefinitionId,
+    /// Activation and index.
+    pub id: TaskId,
+    /// Its queue.
+    pub queue: QueueName,
+}
+
+/// Reads `kaizen.task.<definition>.<activation>.<n>.<queue>`.
+#[must_use]
+pub fn parse_task(subject: &str) -> Option<TaskSubject> {
+    let mut tokens = subject.strip_prefix("kaizen.task.")?.split('.');
+    let definition = tokens.next()?.parse().ok()?;
+    let activation = tokens.next()?.parse().ok()?;
+    let n = tokens.next()?.parse().ok()?;
+    let queue = tokens.next()?.parse().ok()?;
+    tokens.next().is_none().then_some(TaskSubject {
+        definition,
+        id: TaskId { activation, n },
+        queue,
+    })
+}
+
+/// Where a message gave up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadStage {
+    /// Before any definition was reached.
+    Admission,
+    /// While its context was bound.
+    Resolve,
+    /// While its rules were evaluated.
+    Decide,
+    /// While its effects were stored.
+    Store,
+}
+
+impl DeadStage {
+    /// The token in the subject.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Admission => "admission",
+            Self::Resolve => "resolve",
+            Self::Decide => "decide",
+            Self::Store => "store",
+        }
+    }
+}
+
+/// Why a message died: one token each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadReason {
+    /// No envelope, or no tick record.
+    Malformed,
+    /// The event type is not registered.
+    Unregistered,
+    /// The attributes break the event type's schema.
+    SchemaViolation,
+    /// The envelope's type is not the one that the subject names.
+    SubjectMismatch,
+    /// A context source cannot be bound, and asking again would not help.
+    ContextError,
+    /// A condition or a template failed.
+    RuleError,
+    /// More tasks than one transaction holds.
+    TooManyTasks,
+    /// The revision that a tick names is not in REGISTRY.
+    UnknownRevision,
+    /// More hops than the limit: a loop.
+    TooManyHops,
+    /// Tried as often as the limit allows.
+    RetriesExhausted,
+    /// Tasks of another content stand under this activation.
+    IdentityConflict,
+}
+
+impl DeadReason {
+    /// The token in the subject.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unregistered => "unregistered",
+            Self::SchemaViolation => "schema_violation",
+            Self::SubjectMismatch => "subject_mismatch",
+            Self::ContextError => "context_error",
+            Self::RuleError => "rule_error",
+            Self::TooManyTasks => "too_many_tasks",
+            Self::UnknownRevision => "unknown_revision",
+            Self::TooManyHops => "too_many_hops",
+            Self::RetriesExhausted => "retries_exhausted",
+            Self::IdentityConflict => "identity_conflict",
+        }
+    }
+}
+
+/// `kaizen.dead.<stage>.<reason>.-.<trigger id>`: no definition was reached.
+#[must_use]
+pub fn dead_trigger(stage: DeadStage, reason: DeadReason, trigger: &TriggerId) -> String {
+    format!(
+        "kaizen.dead.{}.{}.-.{trigger}",
+        stage.token(),
+        reason.token()
+    )
+}
+
+/// `kaizen.dead.<stage>.<reason>.<definition>.<activation>`
+#[must_use]
+pub fn dead_activation(
+    stage: DeadStage,
+    reason: DeadReason,
+    definition: &DefinitionId,
+    activation: ActivationId,
+) -> String {
+    format!(
+        "kaizen.dead.{}.{}.{definition}.{activation}",
+        stage.token(),
+        reason.token()
+    )
+}
+
+/// Filter on dead letters by reason and definition; both have been parsed as names.
+#[must_use]
+pub fn dead_filter(reason: Option<&str>, definition: Option<&DefinitionId>) -> String {
+    let definition = definition.map_or("*", DefinitionId::as_str);
+    format!("kaizen.dead.*.{}.{definition}.*", reason.unwrap_or("*"))
+}
+
+/// What a dead letter's subject says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadSubject<'a> {
+    /// Where it gave up.
+    pub stage: &'a str,
+    /// Why, in one token.
+    pub reason: &'a str,
+    /// Definition, where one was reached.
+    pub definition: Option<&'a str>,
+    /// Activation id or trigger id.
+    pub identity: &'a str,
+}
+
+/// Reads `kaizen.dead.<stage>.<reason>.<definition or ->.<identity>`.
+#[must_use]
+pub fn parse_dead(subject: &str) -> Option<DeadSubject<'_>> {
+    let mut tokens = subject.strip_prefix("kaizen.dead.")?.splitn(4, '.');
+    let (stage, reason) = (tokens.next()?, tokens.next()?);
+    let definition = tokens.next().filter(|d| !d.is_empty())?;
+    Some(DeadSubject {
+        stage,
+        reason,
+        definition: (definition != "-").then_some(definition),
+        identity: tokens.next()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn task_subject_reads_back() {
+        let definition: DefinitionId = "low-success-rate-review".parse().unwrap();
+        let activation = ActivationId::new(&definition, &TriggerId::of_event("s", "1"));
+        let queue: QueueName = "coach".parse().unwrap();
+        let subject = task(&definition, activation, 2, &queue);
+        let read = parse_task(&subject).unwrap();
+        assert_eq!(
+            read,
+            TaskSubject {
+                definition,
+                id: TaskId { activation, n: 2 },
+                queue
+            }
+        );
+        assert_eq!(parse_task("kaizen.task.d"), None);
+        assert_eq!(parse_task(&format!("{subject}.more")), None);
+    }
+
+    #[test]
+    fn registry_subject_keeps_dotted_names() {
+        let name: EventType = "kaizen.metrics.recorded".parse().unwrap();
+        let subject = registry(RegistryKind::EventType, &name);
+        assert_eq!(
+            subject,
+            "kaizen.registry.event_type.kaizen.metrics.recorded"
+        );
+        assert_eq!(
+            parse_registry(&subject),
+            Some((RegistryKind::EventType, "kaizen.metrics.recorded"))
+        );
+        assert_eq!(parse_registry("kaizen.registry.nonsense.x"), None);
+    }
+
+    #[test]
+    fn dead_subject_without_definition_reads_back() {
+        let trigger = TriggerId::of_position("EVENTS", 7);
+        let subject = dead_trigger(DeadStage::Admission, DeadReason::Malformed, &trigger);
+        assert_eq!(
+            parse_dead(&subject),
+            Some(DeadSubject {
+                stage: "admission",
+                reason: "malformed",
+                definition: None,
+                identity: "at-EVENTS-7"
+            })
+        );
+    }
+}

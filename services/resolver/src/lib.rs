@@ -1,0 +1,1 @@
+//! Binds the context sources that need the outside world.

@@ -1,0 +1,1 @@
+//! Events and ticks in, tasks out.

@@ -1,0 +1,1 @@
+//! Emits each cron slot once.

@@ -1,0 +1,1 @@
+//! End-to-end: a real nats-server, the real services, the real CLI.
