@@ -1,1 +1,71 @@
-//! NATS as this mesh uses it.
+//! NATS as this mesh uses it: connecting, making and checking the streams, the one consume loop,
+//! the one compare-and-set commit, following REGISTRY, and request-reply.
+//!
+//! Architecture invariant: nothing here decides. What a message means is the business of the
+//! pure crates and of the services.
+
+pub mod commit;
+pub mod connection;
+pub mod consume;
+pub mod follow;
+pub mod read;
+pub mod rpc;
+pub mod streams;
+pub mod ticks;
+pub mod trace;
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+pub use commit::{Commit, CommitError, Committed, Guard, Message};
+pub use connection::{ConnectError, NatsConfig, connect};
+pub use streams::StreamsConfig;
+
+/// The connection and its JetStream context, as every service holds them.
+#[derive(Debug, Clone)]
+pub struct Nats {
+    /// The connection.
+    pub client: async_nats::Client,
+    /// JetStream on it.
+    pub jetstream: jetstream::Context,
+    /// Compare-and-set commits on it.
+    pub commit: Commit,
+}
+
+/// How long a JetStream request or a publish ack may take.
+pub const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Publish acks in flight from one process.
+const ACKS_IN_FLIGHT_MAX: usize = 4_096;
+
+impl Nats {
+    /// Wraps a connection.
+    #[must_use]
+    pub fn new(client: async_nats::Client) -> Self {
+        let jetstream = jetstream::ContextBuilder::new()
+            .timeout(JETSTREAM_TIMEOUT)
+            .ack_timeout(JETSTREAM_TIMEOUT)
+            .max_ack_inflight(ACKS_IN_FLIGHT_MAX)
+            .backpressure_on_inflight(true)
+            .build(client.clone());
+        let commit = Commit::new(client.clone(), jetstream.clone());
+        Self {
+            client,
+            jetstream,
+            commit,
+        }
+    }
+
+    /// Flushes what is buffered and closes the connection.
+    pub async fn close(&self) {
+        // A connection that is down has nothing to flush.
+        _ = tokio::time::timeout(JETSTREAM_TIMEOUT, self.client.flush()).await;
+        _ = tokio::time::timeout(JETSTREAM_TIMEOUT, self.client.drain()).await;
+    }
+}
+
+/// Stored time of a message as an instant.
+#[must_use]
+pub fn instant(at: async_nats::datetime::DateTime) -> jiff::Timestamp {
+    jiff::Timestamp::from_nanosecond(at.unix_timestamp_nanos()).unwrap_or(jiff::Timestamp::MIN)
+}

@@ -1,0 +1,279 @@
+//! The one way in which the mesh writes what must stand once: compare-and-set, of one message
+//! or of several in an atomic batch.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    Client, HeaderMap, Request,
+    jetstream::{
+        self, ErrorCode, context::PublishErrorKind, message::PublishMessage, publish::PublishAck,
+        response::Response,
+    },
+};
+use bytes::Bytes;
+use kaizen_proto::{header, stream};
+use tokio::sync::Semaphore;
+
+/// Atomic batches in flight from one process. The server takes 50 for each stream.
+const BATCHES_IN_FLIGHT_MAX: usize = 20;
+/// How long each answer of an atomic batch may take. The server drops an idle batch after 10 s.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What must hold for a message to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guard {
+    /// Nothing.
+    None,
+    /// The last message on the subject has this sequence; 0 means that there is none.
+    Last(u64),
+    /// Nothing stands on any subject that this filter matches.
+    Vacant {
+        /// The filter. The same text everywhere: the server keys its in-flight check by it.
+        filter: String,
+    },
+}
+
+/// A message to be stored.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Its subject.
+    pub subject: String,
+    /// What must hold.
+    pub guard: Guard,
+    /// Its headers, the guard's excepted.
+    pub headers: HeaderMap,
+    /// Its bytes.
+    pub payload: Bytes,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// All of it is stored; the last message has this sequence.
+    Stored(u64),
+    /// A guard did not hold, or a racing write is in flight, or the answer does not tell.
+    /// Read what stands, through the leader, and compare: never infer.
+    Doubtful,
+}
+
+/// Why a commit failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// NATS or the stream cannot take it now; the same commit may be tried again.
+    #[error("JetStream cannot store to {subject} now")]
+    Unavailable {
+        /// First subject of the commit.
+        subject: String,
+        /// What the client or the server said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It will never be stored as it is.
+    #[error("JetStream refuses {subject}")]
+    Refused {
+        /// First subject of the commit.
+        subject: String,
+        /// What the client or the server said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// More messages than one atomic batch holds.
+    #[error(
+        "{count} messages in one transaction exceed {}",
+        stream::BATCH_MESSAGES_MAX
+    )]
+    TooMany {
+        /// How many there were.
+        count: usize,
+    },
+}
+
+impl CommitError {
+    /// True when the same commit may be tried again.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
+/// Compare-and-set commits on one connection.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    client: Client,
+    jetstream: jetstream::Context,
+    batches: Arc<Semaphore>,
+}
+
+impl Commit {
+    pub(crate) fn new(client: Client, jetstream: jetstream::Context) -> Self {
+        Self {
+            client,
+            jetstream,
+            batches: Arc::new(Semaphore::new(BATCHES_IN_FLIGHT_MAX)),
+        }
+    }
+
+    /// Stores all messages or none. One message is a plain publish: a batch of one costs more.
+    pub async fn store(&self, mut messages: Vec<Message>) -> Result<Committed, CommitError> {
+        match (messages.len(), messages.pop()) {
+            (0, _) | (_, None) => Ok(Committed::Stored(0)),
+            (1, Some(message)) => self.one(message).await,
+            (_, Some(last)) => self.batch(messages, last).await,
+        }
+    }
+
+    async fn one(&self, message: Message) -> Result<Committed, CommitError> {
+        let subject = message.subject.clone();
+        let headers = guarded(message.headers, &message.guard);
+        let publish = PublishMessage::build()
+            .payload(message.payload)
+            .headers(headers);
+        let sent = self.jetstream.send_publish(message.subject, publish).await;
+        let answer = match sent {
+            Ok(ack) => ack.await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(ack) => Ok(Committed::Stored(ack.sequence)),
+            Err(error) => match error.kind() {
+                PublishErrorKind::WrongLastSequence
+                | PublishErrorKind::TimedOut
+                | PublishErrorKind::BrokenPipe => Ok(Committed::Doubtful),
+                PublishErrorKind::MaxPayloadExceeded => Err(CommitError::Refused {
+                    subject,
+                    source: error.into(),
+                }),
+                PublishErrorKind::Other => match server_error(&error) {
+                    Some(said) => refused(subject, said.clone()),
+                    None => Err(CommitError::Unavailable {
+                        subject,
+                        source: error.into(),
+                    }),
+                },
+                _ => Err(CommitError::Unavailable {
+                    subject,
+                    source: error.into(),
+                }),
+            },
+        }
+    }
+
+    async fn batch(&self, first: Vec<Message>, last: Message) -> Result<Committed, CommitError> {
+        let count = first.len() + 1;
+        if count > stream::BATCH_MESSAGES_MAX {
+            return Err(CommitError::TooMany { count });
+        }
+        let subject = first
+            .first()
+            .map_or_else(String::new, |m| m.subject.clone());
+        let unavailable = |source| CommitError::Unavailable {
+            subject: subject.clone(),
+            source,
+        };
+        // The semaphore is never closed.
+        let _permit = self
+            .batches
+            .acquire()
+            .await
+            .map_err(|e| unavailable(e.into()))?;
+        let batch_id = uuid::Uuid::new_v4().simple().to_string();
+        for (index, message) in first.into_iter().enumerate() {
+            let headers = batched(guarded(message.headers, &message.guard), &batch_id, index);
+            if index == 0 {
+                // The server answers the first message: empty, or why it takes no batch.
+                let answer = self
+                    .request(message.subject, headers, message.payload)
+                    .await;
+                let payload = answer.map_err(unavailable)?;
+                if let Some(said) = error_in(&payload) {
+                    return refused(subject, said);
+                }
+            } else {
+                self.client
+                    .publish_with_headers(message.subject, headers, message.payload)
+                    .await
+                    .map_err(|e| unavailable(e.into()))?;
+            }
+        }
+        let mut headers = batched(guarded(last.headers, &last.guard), &batch_id, count - 1);
+        headers.insert(header::BATCH_COMMIT, "1");
+        let Ok(payload) = self.request(last.subject, headers, last.payload).await else {
+            return Ok(Committed::Doubtful);
+        };
+        match serde_json::from_slice::<Response<PublishAck>>(&payload) {
+            Ok(Response::Ok(ack)) => Ok(Committed::Stored(ack.sequence)),
+            Ok(Response::Err { error }) => refused(subject, error),
+            Err(_) => Ok(Committed::Doubtful),
+        }
+    }
+
+    async fn request(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+        let request = Request::new()
+            .headers(headers)
+            .payload(payload)
+            .timeout(Some(BATCH_TIMEOUT));
+        Ok(self.client.send_request(subject, request).await?.payload)
+    }
+}
+
+fn guarded(mut headers: HeaderMap, guard: &Guard) -> HeaderMap {
+    match guard {
+        Guard::None => {}
+        Guard::Last(sequence) => {
+            headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string());
+        }
+        Guard::Vacant { filter } => {
+            headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+            headers.insert(
+                header::EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT,
+                filter.as_str(),
+            );
+        }
+    }
+    headers
+}
+
+fn batched(mut headers: HeaderMap, batch_id: &str, index: usize) -> HeaderMap {
+    headers.insert(header::BATCH_ID, batch_id);
+    headers.insert(header::BATCH_SEQUENCE, (index + 1).to_string());
+    headers
+}
+
+fn server_error(error: &jetstream::context::PublishError) -> Option<&jetstream::Error> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
+fn error_in(payload: &[u8]) -> Option<jetstream::Error> {
+    match serde_json::from_slice::<Response<serde_json::Value>>(payload) {
+        Ok(Response::Err { error }) => Some(error),
+        _ => None,
+    }
+}
+
+/// Codes after which what stands must be read: wrong last sequence, contention in flight, the
+/// same id in process, a duplicate id in a batch.
+const DOUBTFUL: [u64; 4] = [10_071, 10_164, 10_158, 10_201];
+/// Codes that pass: no space, too many batches, no leader, an incomplete or unknown batch.
+const UNAVAILABLE: [u64; 9] = [
+    10_077, 10_167, 10_023, 10_210, 10_008, 10_009, 10_176, 10_047, 10_211,
+];
+
+fn refused(subject: String, said: jetstream::Error) -> Result<Committed, CommitError> {
+    let ErrorCode(code) = said.error_code();
+    if DOUBTFUL.contains(&code) {
+        return Ok(Committed::Doubtful);
+    }
+    if UNAVAILABLE.contains(&code) || said.code() == 503 {
+        return Err(CommitError::Unavailable {
+            subject,
+            source: said.into(),
+        });
+    }
+    Err(CommitError::Refused {
+        subject,
+        source: said.into(),
+    })
+}

@@ -1,0 +1,230 @@
+//! Connecting: jittered reconnects, an inbox of its own, and clear refusals.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use serde::{Deserialize, Serialize};
+use tracing::{debug, info, warn};
+
+/// Oldest nats-server that the mesh has been tried on.
+pub const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 15, 1);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
+
+/// Where NATS is, and who we are there.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NatsConfig {
+    /// `nats://host:port`, several separated by commas; may carry `user:password@`.
+    pub url: String,
+    /// User name.
+    pub user: Option<String>,
+    /// Password of `user`.
+    pub password: Option<String>,
+    /// Token, in place of user and password.
+    pub token: Option<String>,
+    /// A `.creds` file, in place of user and password.
+    pub creds_file: Option<PathBuf>,
+}
+
+impl Default for NatsConfig {
+    fn default() -> Self {
+        Self {
+            url: "nats://127.0.0.1:4222".to_owned(),
+            user: None,
+            password: None,
+            token: None,
+            creds_file: None,
+        }
+    }
+}
+
+impl fmt::Debug for NatsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Secrets stay out of logs.
+        f.debug_struct("NatsConfig")
+            .field("url", &without_password(&self.url))
+            .field("user", &self.user)
+            .field("creds_file", &self.creds_file)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The URL with what stands before `@` left out.
+#[must_use]
+pub fn without_password(url: &str) -> String {
+    url.split(',')
+        .map(|one| match (one.split_once("://"), one.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+            (None, Some((_, host))) => host.to_owned(),
+            _ => one.to_owned(),
+        })
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answers at the address; trying again may help.
+    #[error("cannot reach NATS at {url}")]
+    Unreachable {
+        /// Address without password.
+        url: String,
+        /// What the client said.
+        source: async_nats::ConnectError,
+    },
+    /// The server knows us and says no; trying again does not help.
+    #[error(
+        "NATS at {url} refuses the credentials; check nats.user, nats.password, nats.token or nats.creds_file"
+    )]
+    Refused {
+        /// Address without password.
+        url: String,
+    },
+    /// The credentials file cannot be read.
+    #[error("cannot read the credentials file {path}")]
+    CredsFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A server older than the mesh has been tried on.
+    #[error(
+        "nats-server at {url} is {found}, but {}.{}.{} or newer is needed",
+        SERVER_VERSION_MIN.0, SERVER_VERSION_MIN.1, SERVER_VERSION_MIN.2
+    )]
+    ServerTooOld {
+        /// Address without password.
+        url: String,
+        /// Its version.
+        found: String,
+    },
+}
+
+impl ConnectError {
+    /// True when trying again may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+/// Connects once. `name` is shown by the server's monitoring and makes the inbox prefix
+/// `_INBOX.<name>`, so that one service cannot be given another's replies.
+pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, ConnectError> {
+    let url = without_password(&config.url);
+    let servers: Vec<&str> = config.url.split(',').map(str::trim).collect();
+    let client = options(config, name)
+        .await?
+        .connect(servers)
+        .await
+        .map_err(|source| match source.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                ConnectError::Refused { url: url.clone() }
+            }
+            _ => ConnectError::Unreachable {
+                url: url.clone(),
+                source,
+            },
+        })?;
+    let (major, minor, patch) = SERVER_VERSION_MIN;
+    if !client.is_server_compatible(major, minor, patch) {
+        return Err(ConnectError::ServerTooOld {
+            url,
+            found: client.server_info().version,
+        });
+    }
+    debug!(nats.url = %url, "connected to NATS");
+    Ok(client)
+}
+
+async fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, ConnectError> {
+    let mut options = ConnectOptions::new();
+    if let Some(path) = &config.creds_file {
+        options =
+            options
+                .credentials_file(path)
+                .await
+                .map_err(|source| ConnectError::CredsFile {
+                    path: path.clone(),
+                    source,
+                })?;
+    } else if let Some(token) = &config.token {
+        options = options.token(token.clone());
+    } else if let Some(user) = &config.user {
+        let password = config.password.clone().unwrap_or_default();
+        options = options.user_and_password(user.clone(), password);
+    }
+    Ok(options
+        .name(name)
+        .custom_inbox_prefix(format!("_INBOX.{name}"))
+        .connection_timeout(CONNECT_TIMEOUT)
+        .ping_interval(PING_INTERVAL)
+        .reconnect_delay_callback(reconnect_delay)
+        .event_callback(|event| async move { log_event(&event) }))
+}
+
+/// Exponential from 100 ms to 4 s, each halved by up to one half at random, so that a restarted
+/// server is not met by all clients at once.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let exponent = u32::try_from(attempts.min(6)).unwrap_or(6);
+    jittered(Duration::from_millis(100 * 2u64.pow(exponent)).min(RECONNECT_DELAY_MAX))
+}
+
+/// Between half of `delay` and all of it.
+#[must_use]
+pub fn jittered(delay: Duration) -> Duration {
+    let random = uuid::Uuid::new_v4().as_u128() % 1_000;
+    let half = delay / 2;
+    half + half.mul_f64(f64::from(u16::try_from(random).unwrap_or(0)) / 1_000.0)
+}
+
+fn log_event(event: &Event) {
+    match event {
+        Event::Connected => info!("connected to NATS"),
+        Event::Disconnected => warn!("lost the connection to NATS; reconnecting"),
+        Event::ServerError(error) => warn!(%error, "NATS refused an operation"),
+        Event::SlowConsumer(subscription) => {
+            warn!(subscription, "messages dropped: a subscription is too slow");
+        }
+        other => debug!(event = %other, "NATS connection"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_stay_out_of_urls() {
+        assert_eq!(
+            without_password("nats://u:p@h:1,nats://h:2"),
+            "nats://h:1,nats://h:2"
+        );
+        assert_eq!(without_password("u:p@h:1"), "h:1");
+        assert!(
+            !format!(
+                "{:?}",
+                NatsConfig {
+                    url: "nats://u:secret@h".into(),
+                    password: Some("secret".into()),
+                    ..NatsConfig::default()
+                }
+            )
+            .contains("secret")
+        );
+    }
+
+    #[test]
+    fn reconnect_delays_grow_and_stay_bounded() {
+        for attempt in 0..100 {
+            assert!(reconnect_delay(attempt) <= RECONNECT_DELAY_MAX);
+            assert!(reconnect_delay(attempt) >= Duration::from_millis(50));
+        }
+        assert!(reconnect_delay(10) >= Duration::from_secs(2));
+    }
+}

@@ -1,0 +1,218 @@
+//! Following a stream from its first message: how every service knows the registry.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::{
+    Message,
+    consumer::{DeliverPolicy, pull},
+};
+use futures::StreamExt as _;
+use kaizen_proto::header;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::{
+    Nats,
+    connection::jittered,
+    instant,
+    read::{self, ReadError},
+};
+
+const REBUILD_DELAY: Duration = Duration::from_millis(250);
+/// How long a reader waits for the follower before it gives up.
+const CATCH_UP_DEADLINE: Duration = Duration::from_secs(5);
+/// A follower that lags behind the leader this long binds anew.
+const REBIND_AFTER: Duration = Duration::from_secs(1);
+
+/// One stored message, as a follower hands it over.
+#[derive(Debug)]
+pub struct Stored<'a> {
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// When the stream's leader stored it.
+    pub stored_at: jiff::Timestamp,
+    /// Its subject.
+    pub subject: &'a str,
+    /// Its bytes; empty for a tombstone.
+    pub payload: &'a [u8],
+    /// Further messages of the same atomic batch follow.
+    pub more: bool,
+}
+
+/// A follower's position, for those who must not decide before it has caught up.
+#[derive(Debug, Clone)]
+pub struct Follower {
+    nats: Nats,
+    stream: &'static str,
+    position: watch::Receiver<u64>,
+    rebind: Arc<Notify>,
+}
+
+/// Why a follower is not where it must be; trying again may help.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The leader does not say where the stream ends.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The follower does not arrive.
+    #[error("follower of {stream} is at {position}, behind {wanted}, after {CATCH_UP_DEADLINE:?}")]
+    Behind {
+        /// The stream.
+        stream: &'static str,
+        /// Where it is.
+        position: u64,
+        /// Where it must be.
+        wanted: u64,
+    },
+}
+
+/// Follows `stream` from its first message until `shutdown`; `apply` sees each message once and
+/// in order.
+#[must_use]
+pub fn follow(
+    nats: &Nats,
+    stream: &'static str,
+    apply: impl FnMut(Stored<'_>) + Send + 'static,
+    shutdown: CancellationToken,
+) -> (Follower, tokio::task::JoinHandle<()>) {
+    let (sender, position) = watch::channel(0);
+    let rebind = Arc::new(Notify::new());
+    let follower = Follower {
+        nats: nats.clone(),
+        stream,
+        position,
+        rebind: rebind.clone(),
+    };
+    let run = Run {
+        nats: nats.clone(),
+        stream,
+        position: sender,
+        rebind,
+        apply,
+    };
+    (follower, tokio::spawn(run.until(shutdown)))
+}
+
+impl Follower {
+    /// Returns once everything that the leader has stored by now has been applied.
+    pub async fn catch_up(&self) -> Result<u64, FollowError> {
+        let wanted = read::last_sequence(&self.nats, self.stream).await?;
+        self.reach(wanted).await?;
+        Ok(wanted)
+    }
+
+    /// Returns once `wanted` has been applied.
+    pub async fn reach(&self, wanted: u64) -> Result<(), FollowError> {
+        let mut position = self.position.clone();
+        let reached = async {
+            while *position.borrow_and_update() < wanted {
+                let changed = tokio::time::timeout(REBIND_AFTER, position.changed()).await;
+                match changed {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return false,
+                    Err(_) => self.rebind.notify_one(),
+                }
+            }
+            true
+        };
+        match tokio::time::timeout(CATCH_UP_DEADLINE, reached).await {
+            Ok(true) => Ok(()),
+            _ => Err(FollowError::Behind {
+                stream: self.stream,
+                position: *self.position.borrow(),
+                wanted,
+            }),
+        }
+    }
+
+    /// Completes at the next change of position; `false` once the follower has ended.
+    pub async fn changed(&mut self) -> bool {
+        self.position.changed().await.is_ok()
+    }
+}
+
+struct Run<F> {
+    nats: Nats,
+    stream: &'static str,
+    position: watch::Sender<u64>,
+    rebind: Arc<Notify>,
+    apply: F,
+}
+
+impl<F: FnMut(Stored<'_>) + Send> Run<F> {
+    async fn until(mut self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.rebind.notified() => {}
+                error = Self::read(&self.nats, self.stream, &self.position, &mut self.apply) => {
+                    warn!(stream = self.stream, %error, "following was interrupted; binding again");
+                    tokio::time::sleep(jittered(REBUILD_DELAY)).await;
+                }
+            }
+        }
+    }
+
+    /// Ends with the error that interrupted it.
+    async fn read(
+        nats: &Nats,
+        stream: &'static str,
+        position: &watch::Sender<u64>,
+        apply: &mut F,
+    ) -> Box<dyn std::error::Error + Send + Sync> {
+        let from = *position.borrow() + 1;
+        let mut messages = match ordered(nats, stream, from).await {
+            Ok(messages) => messages,
+            Err(error) => return error,
+        };
+        loop {
+            match messages.next().await {
+                Some(Ok(message)) => {
+                    if let Err(error) = advance(&message, position, apply) {
+                        return error;
+                    }
+                }
+                Some(Err(error)) => return error.into(),
+                None => return "the subscription ended".into(),
+            }
+        }
+    }
+}
+
+async fn ordered(
+    nats: &Nats,
+    stream: &str,
+    from: u64,
+) -> Result<pull::Ordered, Box<dyn std::error::Error + Send + Sync>> {
+    let handle = nats.jetstream.get_stream_no_info(stream).await?;
+    let config = pull::OrderedConfig {
+        deliver_policy: DeliverPolicy::ByStartSequence {
+            start_sequence: from,
+        },
+        ..pull::OrderedConfig::default()
+    };
+    Ok(handle.create_consumer(config).await?.messages().await?)
+}
+
+fn advance(
+    message: &Message,
+    position: &watch::Sender<u64>,
+    apply: &mut impl FnMut(Stored<'_>),
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let info = message.info()?;
+    if info.stream_sequence <= *position.borrow() {
+        return Ok(());
+    }
+    let headers = message.headers.as_ref();
+    let has = |name| headers.is_some_and(|h| h.get(name).is_some());
+    apply(Stored {
+        sequence: info.stream_sequence,
+        stored_at: instant(info.published),
+        subject: &message.subject,
+        payload: &message.payload,
+        more: has(header::BATCH_ID) && !has(header::BATCH_COMMIT),
+    });
+    position.send_replace(info.stream_sequence);
+    Ok(())
+}

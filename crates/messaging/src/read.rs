@@ -1,0 +1,168 @@
+//! Reads through a stream's leader. Direct gets may be stale, so nothing here uses them.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    consumer::{DeliverPolicy, pull},
+    message::StreamMessage,
+    stream::RawMessageErrorKind,
+};
+use futures::StreamExt as _;
+
+use crate::Nats;
+
+/// A read that failed; trying again may help.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {what} from {stream}")]
+pub struct ReadError {
+    /// The stream.
+    pub stream: &'static str,
+    /// What was read.
+    pub what: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+fn failed<E>(stream: &'static str, what: impl Into<String>) -> impl FnOnce(E) -> ReadError
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let what = what.into();
+    move |source| ReadError {
+        stream,
+        what,
+        source: source.into(),
+    }
+}
+
+/// Last message on a subject or filter.
+pub async fn last(
+    nats: &Nats,
+    stream: &'static str,
+    filter: &str,
+) -> Result<Option<StreamMessage>, ReadError> {
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .map_err(failed(stream, filter))?;
+    match handle.get_last_raw_message_by_subject(filter).await {
+        Ok(message) => Ok(Some(message)),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(failed(stream, filter)(error)),
+    }
+}
+
+/// The message at a sequence.
+pub async fn at(
+    nats: &Nats,
+    stream: &'static str,
+    sequence: u64,
+) -> Result<Option<StreamMessage>, ReadError> {
+    let what = || format!("sequence {sequence}");
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .map_err(failed(stream, what()))?;
+    match handle.get_raw_message(sequence).await {
+        Ok(message) => Ok(Some(message)),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(failed(stream, what())(error)),
+    }
+}
+
+/// Last sequence that the stream's leader has stored.
+pub async fn last_sequence(nats: &Nats, stream: &'static str) -> Result<u64, ReadError> {
+    let what = "its last sequence";
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .map_err(failed(stream, what))?;
+    let info = handle.get_info().await.map_err(failed(stream, what))?;
+    Ok(info.state.last_sequence)
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, Copy)]
+pub enum PageStart {
+    /// At the oldest message.
+    First,
+    /// Behind a sequence.
+    After(u64),
+    /// At an instant.
+    Since(jiff::Timestamp),
+}
+
+/// Longest wait for the next message of a page.
+const PAGE_WAIT: Duration = Duration::from_secs(5);
+/// How long the server keeps the consumer of a page, should we die meanwhile.
+const PAGE_CONSUMER_AGE: Duration = Duration::from_secs(30);
+
+/// Up to `limit` messages that match `filter`, oldest first, and whether more follow.
+pub async fn page(
+    nats: &Nats,
+    stream: &'static str,
+    filter: &str,
+    start: PageStart,
+    last_per_subject: bool,
+    limit: usize,
+) -> Result<(Vec<async_nats::jetstream::Message>, bool), ReadError> {
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .map_err(failed(stream, filter))?;
+    let config = pull::Config {
+        deliver_policy: deliver_policy(start, last_per_subject),
+        ack_policy: async_nats::jetstream::consumer::AckPolicy::None,
+        filter_subject: filter.to_owned(),
+        inactive_threshold: PAGE_CONSUMER_AGE,
+        memory_storage: true,
+        num_replicas: 1,
+        ..pull::Config::default()
+    };
+    let consumer = handle
+        .create_consumer(config)
+        .await
+        .map_err(failed(stream, filter))?;
+    let pending = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
+    let wanted = pending.min(limit);
+    let mut messages = Vec::with_capacity(wanted);
+    if wanted > 0 {
+        let mut batch = consumer
+            .batch()
+            .max_messages(wanted)
+            .expires(PAGE_WAIT)
+            .messages()
+            .await
+            .map_err(failed(stream, filter))?;
+        while let Some(message) = batch.next().await {
+            messages.push(message.map_err(|source| ReadError {
+                stream,
+                what: filter.to_owned(),
+                source,
+            })?);
+        }
+    }
+    let name = consumer.cached_info().name.clone();
+    // The server removes it by itself soon enough.
+    _ = handle.delete_consumer(&name).await;
+    Ok((messages, pending > limit))
+}
+
+fn deliver_policy(start: PageStart, last_per_subject: bool) -> DeliverPolicy {
+    match start {
+        PageStart::First if last_per_subject => DeliverPolicy::LastPerSubject,
+        PageStart::First => DeliverPolicy::All,
+        PageStart::After(sequence) => DeliverPolicy::ByStartSequence {
+            start_sequence: sequence + 1,
+        },
+        PageStart::Since(at) => {
+            let nanos = at.as_nanosecond();
+            async_nats::datetime::from_nanos(nanos).map_or(DeliverPolicy::All, |start_time| {
+                DeliverPolicy::ByStartTime { start_time }
+            })
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Request-reply over protobuf: NATS micro services on one side, deadlines on the other.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use async_nats::{
+    Client, HeaderMap, Request, RequestErrorKind,
+    service::{ServiceExt as _, error::Error as ServiceError},
+};
+use futures::StreamExt as _;
+use kaizen_proto::{
+    gateway::{PublishRequest, PublishResponse},
+    subject,
+};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument as _, Span, info_span, warn};
+
+use crate::{Nats, trace};
+
+/// A request that got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RpcError {
+    /// Nobody serves the subject now.
+    #[error("nobody answers on {subject}: is the service running?")]
+    NoResponders {
+        /// The subject.
+        subject: &'static str,
+    },
+    /// No answer in time.
+    #[error("no answer on {subject} within {deadline:?}")]
+    TimedOut {
+        /// The subject.
+        subject: &'static str,
+        /// How long it was waited.
+        deadline: Duration,
+    },
+    /// The request did not get out, or the answer is none of ours.
+    #[error("request on {subject} failed")]
+    Failed {
+        /// The subject.
+        subject: &'static str,
+        /// What the client said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The service answered with an error of its own.
+    #[error("{subject} answers: {message}")]
+    Service {
+        /// The subject.
+        subject: &'static str,
+        /// Its words.
+        message: String,
+    },
+}
+
+/// Sends `request` on `subject` with the current trace, and awaits the decoded answer.
+pub async fn call<Answer: prost::Message + Default>(
+    client: &Client,
+    subject: &'static str,
+    request: &impl prost::Message,
+    deadline: Duration,
+) -> Result<Answer, RpcError> {
+    let mut headers = HeaderMap::new();
+    trace::inject(&Span::current(), &mut headers);
+    let request = Request::new()
+        .headers(headers)
+        .payload(request.encode_to_vec().into())
+        .timeout(Some(deadline));
+    let failed =
+        |source: Box<dyn std::error::Error + Send + Sync>| RpcError::Failed { subject, source };
+    let answer = client
+        .send_request(subject, request)
+        .await
+        .map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => RpcError::NoResponders { subject },
+            RequestErrorKind::TimedOut => RpcError::TimedOut { subject, deadline },
+            _ => failed(error.into()),
+        })?;
+    if let Some(message) = answer
+        .headers
+        .as_ref()
+        .and_then(|h| h.get("Nats-Service-Error"))
+    {
+        return Err(RpcError::Service {
+            subject,
+            message: message.to_string(),
+        });
+    }
+    Answer::decode(answer.payload).map_err(|error| failed(error.into()))
+}
+
+/// Hands an envelope to the gateway and awaits its answer, which follows the stored ack.
+pub async fn publish_event(
+    client: &Client,
+    envelope: Vec<u8>,
+    deadline: Duration,
+) -> Result<PublishResponse, RpcError> {
+    call(
+        client,
+        subject::PUBLISH,
+        &PublishRequest { envelope },
+        deadline,
+    )
+    .await
+}
+
+/// Requests in work at once in one process.
+const REQUESTS_MAX: usize = 256;
+
+/// Serves `subject` as the NATS micro service `name`, replicas sharing the work, until
+/// `shutdown`; then finishes what it has begun.
+pub async fn serve<Req, Answer, Fut>(
+    nats: &Nats,
+    name: &'static str,
+    subject: &'static str,
+    answer: impl Fn(Req) -> Fut + Send + Sync + 'static,
+    shutdown: CancellationToken,
+) -> Result<(), async_nats::Error>
+where
+    Req: prost::Message + Default + 'static,
+    Answer: prost::Message,
+    Fut: Future<Output = Answer> + Send,
+{
+    let service = nats
+        .client
+        .service_builder()
+        .queue_group(name)
+        .start(name, env!("CARGO_PKG_VERSION"))
+        .await?;
+    let mut requests = service.endpoint(subject).await?;
+    let answer = Arc::new(answer);
+    let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
+    let tasks = TaskTracker::new();
+    loop {
+        // The permit comes first: while none is free, requests wait at other replicas.
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            break;
+        };
+        let request = tokio::select! {
+            () = shutdown.cancelled() => break,
+            request = requests.next() => request,
+        };
+        let Some(request) = request else { break };
+        let span = info_span!("rpc", otel.name = subject, otel.kind = "server");
+        trace::continue_from(&span, request.message.headers.as_ref());
+        let answer = answer.clone();
+        tasks.spawn(
+            async move {
+                let response = match Req::decode(request.message.payload.clone()) {
+                    Ok(decoded) => Ok(answer(decoded).await.encode_to_vec().into()),
+                    Err(error) => Err(ServiceError {
+                        status: format!(
+                            "request is not the protobuf that {subject} takes: {error}"
+                        ),
+                        code: 400,
+                    }),
+                };
+                if let Err(error) = request.respond(response).await {
+                    warn!(%error, "cannot answer a request");
+                }
+                drop(permit);
+            }
+            .instrument(span),
+        );
+    }
+    _ = requests.stop().await;
+    tasks.close();
+    tasks.wait().await;
+    _ = service.stop().await;
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! A definition's cursor: the last message on its tick subject, moved by compare-and-set.
+
+use async_nats::HeaderMap;
+use kaizen_proto::{
+    header,
+    id::DefinitionId,
+    record::{Cursor, TickRecord},
+    stream, subject,
+};
+use tracing::Span;
+
+use crate::{
+    Commit, CommitError, Committed, Guard, Message, Nats,
+    read::{self, ReadError},
+    trace,
+};
+
+/// Where a definition stands.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CursorAt {
+    /// Sequence of its last message in TICKS; 0 where there is none.
+    pub sequence: u64,
+    /// The message, where it can be read as a record.
+    pub record: Option<TickRecord>,
+}
+
+/// Why a cursor could not be moved.
+#[derive(Debug, thiserror::Error)]
+pub enum CursorError {
+    /// It could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It could not be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// Others kept moving it.
+    #[error("the cursor of {definition} kept moving: gave up after {attempts} attempts")]
+    Contended {
+        /// The definition.
+        definition: DefinitionId,
+        /// How often it was tried.
+        attempts: u32,
+    },
+}
+
+/// Reads a definition's cursor through the leader.
+pub async fn cursor(nats: &Nats, definition: &DefinitionId) -> Result<CursorAt, ReadError> {
+    let last = read::last(nats, stream::TICKS, &subject::tick(definition)).await?;
+    Ok(last.map_or_else(CursorAt::default, |message| CursorAt {
+        sequence: message.sequence,
+        record: serde_json::from_slice(&message.payload).ok(),
+    }))
+}
+
+/// Appends a record behind `expected`, the sequence of the definition's last message.
+pub async fn append(
+    commit: &Commit,
+    definition: &DefinitionId,
+    expected: u64,
+    record: &TickRecord,
+) -> Result<Committed, CommitError> {
+    let mut headers = HeaderMap::new();
+    trace::inject(&Span::current(), &mut headers);
+    headers.insert(header::DEFINITION, definition.as_str());
+    headers.insert(header::REVISION, record.revision().to_string());
+    if let TickRecord::Tick(tick) = record {
+        headers.insert(header::SLOT, tick.slot.to_string());
+    }
+    // A record holds nothing that JSON cannot say.
+    let payload = serde_json::to_vec(record).unwrap_or_default().into();
+    let message = Message {
+        subject: subject::tick(definition),
+        guard: Guard::Last(expected),
+        headers,
+        payload,
+    };
+    commit.store(vec![message]).await
+}
+
+const ATTEMPTS_MAX: u32 = 20;
+
+/// Appends a cursor record, unless the definition's last message names this revision or a later
+/// one already: then somebody was faster.
+pub async fn move_cursor(
+    nats: &Nats,
+    definition: &DefinitionId,
+    cursor_record: &Cursor,
+) -> Result<(), CursorError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let at = cursor(nats, definition).await?;
+        if at
+            .record
+            .as_ref()
+            .is_some_and(|record| record.revision() >= cursor_record.revision)
+        {
+            return Ok(());
+        }
+        let record = TickRecord::Cursor(cursor_record.clone());
+        match append(&nats.commit, definition, at.sequence, &record).await? {
+            Committed::Stored(_) => return Ok(()),
+            Committed::Doubtful => {}
+        }
+    }
+    Err(CursorError::Contended {
+        definition: definition.clone(),
+        attempts: ATTEMPTS_MAX,
+    })
+}

@@ -1,0 +1,57 @@
+//! W3C trace context in NATS headers.
+
+use async_nats::HeaderMap;
+use opentelemetry::{
+    Context, global,
+    propagation::{Extractor, Injector},
+    trace::TraceContextExt as _,
+};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+struct Headers<'a>(&'a HeaderMap);
+struct HeadersMut<'a>(&'a mut HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(|value| value.as_str())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| name.as_ref()).collect()
+    }
+}
+
+impl Injector for HeadersMut<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        self.0.insert(key, value);
+    }
+}
+
+/// Writes the trace context of `span` into `headers`.
+pub fn inject(span: &Span, headers: &mut HeaderMap) {
+    let context = span.context();
+    global::get_text_map_propagator(|p| p.inject_context(&context, &mut HeadersMut(headers)));
+}
+
+/// The trace context that `headers` carry; empty where they carry none.
+#[must_use]
+pub fn extract(headers: Option<&HeaderMap>) -> Context {
+    headers.map_or_else(Context::new, |headers| {
+        global::get_text_map_propagator(|p| p.extract(&Headers(headers)))
+    })
+}
+
+/// Makes what `headers` carry the parent of `span`.
+pub fn continue_from(span: &Span, headers: Option<&HeaderMap>) {
+    // Refused only once the span has started its own trace, which a fresh span has not.
+    _ = span.set_parent(extract(headers));
+}
+
+/// Links `span` to what `headers` carry: one batch serves many traces.
+pub fn link(span: &Span, headers: Option<&HeaderMap>) {
+    let context = extract(headers).span().span_context().clone();
+    if context.is_valid() {
+        span.add_link(context);
+    }
+}
