@@ -52,7 +52,10 @@ pub struct Cursor {
     pub revision: u64,
     /// Slots start strictly after this instant.
     pub after: Timestamp,
-    /// `created`, `enabled`, `disabled` or `trigger_changed`.
+    /// The slot ticked before, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_slot: Option<Timestamp>,
+    /// `created`, `enabled`, `disabled`, `trigger_changed` or `revised`.
     pub why: String,
 }
 
@@ -63,6 +66,15 @@ impl TickRecord {
         match self {
             Self::Tick(tick) => tick.revision,
             Self::Cursor(cursor) => cursor.revision,
+        }
+    }
+
+    /// The slot ticked last, if any.
+    #[must_use]
+    pub fn last_slot(&self) -> Option<Timestamp> {
+        match self {
+            Self::Tick(tick) => Some(tick.slot),
+            Self::Cursor(cursor) => cursor.previous_slot,
         }
     }
 

@@ -47,6 +47,12 @@ pub fn tick(definition: &DefinitionId) -> String {
     format!("kaizen.tick.{definition}")
 }
 
+/// The definition that a `kaizen.tick.` subject names, unparsed.
+#[must_use]
+pub fn tick_definition(subject: &str) -> Option<&str> {
+    subject.strip_prefix("kaizen.tick.")
+}
+
 /// Kinds of document in REGISTRY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RegistryKind {
@@ -103,6 +109,13 @@ pub fn parse_registry(subject: &str) -> Option<(RegistryKind, &str)> {
 #[must_use]
 pub fn decision(definition: &DefinitionId, activation: ActivationId) -> String {
     format!("kaizen.decision.{definition}.{activation}")
+}
+
+/// Reads `kaizen.decision.<definition>.<activation>`.
+#[must_use]
+pub fn parse_decision(subject: &str) -> Option<(DefinitionId, ActivationId)> {
+    let (definition, activation) = subject.strip_prefix("kaizen.decision.")?.split_once('.')?;
+    Some((definition.parse().ok()?, activation.parse().ok()?))
 }
 
 /// `kaizen.task.<definition>.<activation>.<n>.<queue>`
@@ -214,6 +227,8 @@ pub enum DeadReason {
     RetriesExhausted,
     /// Tasks of another content stand under this activation.
     IdentityConflict,
+    /// JetStream refuses to store what follows, for good.
+    StoreRefused,
 }
 
 impl DeadReason {
@@ -232,6 +247,7 @@ impl DeadReason {
             Self::TooManyHops => "too_many_hops",
             Self::RetriesExhausted => "retries_exhausted",
             Self::IdentityConflict => "identity_conflict",
+            Self::StoreRefused => "store_refused",
         }
     }
 }

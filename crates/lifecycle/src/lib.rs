@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod health;
+pub mod registry;
 pub mod telemetry;
 
 use std::{future::Future, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
@@ -10,8 +11,12 @@ use anyhow::Context as _;
 use clap::Parser;
 pub use config::Config;
 pub use health::{Health, Part};
-use kaizen_messaging::{ConnectError, Nats, NatsConfig};
-use tokio::signal::unix::{SignalKind, signal};
+use kaizen_messaging::{ConnectError, Nats, NatsConfig, follow::FollowError};
+pub use registry::Registry;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::OnceCell,
+};
 pub use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -26,6 +31,28 @@ pub struct Mesh {
     pub health: Health,
     /// Cancelled once the process is to stop: finish what is begun, then return.
     pub shutdown: CancellationToken,
+    registry: Arc<OnceCell<Registry>>,
+}
+
+impl Mesh {
+    /// What the services of one process share.
+    #[must_use]
+    pub fn new(config: Config, nats: Nats, health: Health, shutdown: CancellationToken) -> Self {
+        health.watch_connection(nats.client.clone());
+        Self {
+            config: Arc::new(config),
+            nats,
+            health,
+            shutdown,
+            registry: Arc::default(),
+        }
+    }
+
+    /// The registry, followed once for the whole process.
+    pub async fn registry(&self) -> Result<Registry, FollowError> {
+        let start = || Registry::start(&self.nats, self.shutdown.clone());
+        self.registry.get_or_try_init(start).await.cloned()
+    }
 }
 
 /// Command line of every service.
@@ -101,13 +128,7 @@ where
     let Some(nats) = connect(&config.nats, name, &shutdown).await? else {
         return Ok(());
     };
-    health.watch_connection(nats.client.clone());
-    let mesh = Mesh {
-        config: Arc::new(config),
-        nats: nats.clone(),
-        health,
-        shutdown: shutdown.clone(),
-    };
+    let mesh = Mesh::new(config, nats.clone(), health, shutdown.clone());
     let outcome = until_drained(serve(mesh), &shutdown).await;
     shutdown.cancel();
     nats.close().await;

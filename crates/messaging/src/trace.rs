@@ -1,6 +1,9 @@
 //! W3C trace context in NATS headers.
 
+use std::collections::HashMap;
+
 use async_nats::HeaderMap;
+use kaizen_proto::header;
 use opentelemetry::{
     Context, global,
     propagation::{Extractor, Injector},
@@ -54,4 +57,15 @@ pub fn link(span: &Span, headers: Option<&HeaderMap>) {
     if context.is_valid() {
         span.add_link(context);
     }
+}
+
+/// Makes the trace context that `get` finds by header name the parent of `span`: for HTTP
+/// headers and gRPC metadata.
+pub fn continue_with<'a>(span: &Span, get: impl Fn(&str) -> Option<&'a str>) {
+    let found = [header::TRACEPARENT, header::TRACESTATE]
+        .into_iter()
+        .filter_map(|key| Some((key.to_owned(), get(key)?.to_owned())));
+    let carrier: HashMap<String, String> = found.collect();
+    // Refused only once the span has started its own trace, which a fresh span has not.
+    _ = span.set_parent(global::get_text_map_propagator(|p| p.extract(&carrier)));
 }

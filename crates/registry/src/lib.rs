@@ -1,1 +1,51 @@
-//! What: definitions, event types, matching, conditions and the decision.
+//! What: definitions, event types, engagements, and the decision.
+//!
+//! [`document`] turns YAML into checked documents, [`view`] holds every revision of them as the
+//! registry stream tells it, [`admission`] judges an envelope, [`binding`] builds the context of
+//! an activation from its trigger, and [`decision`] evaluates the rules.
+//!
+//! Architecture invariant: everything here is a function of its arguments. There is no clock, no
+//! I/O and no randomness, so a decision can be recomputed later from trigger, revision and
+//! snapshot, and comes out the same on every replica.
+
+pub mod admission;
+pub mod binding;
+pub mod builtin;
+mod condition;
+pub mod cursor;
+pub mod decision;
+pub mod definition;
+pub mod diagnostic;
+pub mod document;
+pub mod event_type;
+mod fields;
+mod json;
+mod nearest;
+mod parsing;
+mod rule;
+mod scope;
+pub mod source;
+mod stack;
+mod template;
+pub mod trigger;
+pub mod view;
+pub mod wire;
+mod yaml;
+
+pub use admission::{Refusal, admit};
+pub use binding::{BindError, bind_direct, bind_inline, insert};
+pub use builtin::builtin_event_types;
+pub use cursor::cursor_for;
+pub use decision::{Decision, TASKS_MAX, decide};
+pub use definition::{Definition, DefinitionSpec, Lane, TriggerSpec};
+pub use diagnostic::Diagnostic;
+pub use document::{Document, EngagementSpec, parse_documents, warnings};
+pub use event_type::{EventTypeSpec, Mode, RegisteredType, Violation};
+pub use rule::{RuleSpec, TaskSpec};
+pub use source::{Cadence, ContextSource, DiscoverParams};
+pub use trigger::Trigger;
+pub use view::{Revision, StoredRevision, View, ViewError};
+pub use wire::{resolve_item, wire_source};
+
+#[cfg(test)]
+mod tests;

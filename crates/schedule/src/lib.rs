@@ -1,1 +1,18 @@
-//! When: cron text to slots, catch-up and the agenda of what is due.
+//! When: cron text to slots, catch-up after downtime, and the agenda of what is due.
+//!
+//! Architecture invariant: nothing here reads a clock. `after` and `now` are arguments, so the
+//! scheduler, a dry-run and a simulation compute the same slots. Slots are UTC for now; the
+//! calendar itself works in civil time ([`CronExpr`] maps it), which is where zones attach.
+
+mod agenda;
+mod catchup;
+mod civil;
+mod error;
+mod expr;
+mod field;
+
+pub use agenda::Agenda;
+pub use catchup::{CatchUp, CatchUpPolicy, Due, LIVE_GRACE, SKIPPED_COUNT_MAX, due, reason};
+pub use error::CronError;
+pub use expr::{CRON_BYTES_MAX, CronExpr, Form};
+pub use field::Field;

@@ -1,1 +1,14 @@
-fn main() {}
+//! Binary of the gateway.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kaizen_lifecycle::run(
+        "metrics-gateway",
+        "Checks events against the registry, stores them, and hosts the admin API",
+        |mesh| async move {
+            let listeners = kaizen_metrics_gateway::bind(&mesh.config.gateway).await?;
+            kaizen_metrics_gateway::serve(mesh, listeners).await
+        },
+    )
+}

@@ -1,1 +1,42 @@
 //! Events and ticks in, tasks out.
+//!
+//! Two lanes. The direct lane ([`direct`]) takes each event and each tick, judges it, finds the
+//! definitions that it sets off, and decides those whose context is in the trigger itself; the
+//! others it leaves in LEDGER as pending. The bound lane ([`bound`]) takes what is pending, has
+//! its context bound by the resolver, and decides it. Both store what follows by compare-and-set
+//! ([`effect`]), and settle their input last: whatever dies, the input comes again, and what
+//! stands already is found standing.
+
+mod bound;
+mod direct;
+mod effect;
+
+use kaizen_lifecycle::{Mesh, await_streams};
+use kaizen_messaging::consume::consume;
+use kaizen_proto::stream;
+
+/// Runs the router until the mesh shuts down.
+pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
+    let part = mesh.health.part("router");
+    if !await_streams(&mesh, &part).await? {
+        return Ok(());
+    }
+    let registry = mesh.registry().await?;
+    let ledger = effect::Ledger::new(&mesh.nats, mesh.config.streams.ledger_ttl());
+    let direct = direct::Direct::new(registry.clone(), ledger.clone());
+    let bound = bound::Bound::new(mesh.nats.clone(), registry, ledger);
+    part.ready();
+    let (nats, shutdown) = (&mesh.nats, &mesh.shutdown);
+    tokio::join!(
+        consume(
+            nats,
+            stream::EVENTS,
+            stream::ROUTER_EVENTS,
+            &direct,
+            shutdown
+        ),
+        consume(nats, stream::TICKS, stream::ROUTER_TICKS, &direct, shutdown),
+        consume(nats, stream::LEDGER, stream::ROUTER_BOUND, &bound, shutdown),
+    );
+    Ok(())
+}

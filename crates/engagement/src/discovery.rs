@@ -1,0 +1,266 @@
+//! Which (repo, agent) pairs are to run: the roster's schedules, filtered.
+
+use std::path::PathBuf;
+
+use kaizen_proto::id::{AgentName, EngagementSlug};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    cadence::Cadence,
+    diagnostic::Diagnostic,
+    document::{shown, suggest},
+    schedule::{AgentSchedule, Schedule, parse_schedule},
+};
+
+/// The params of `discover_kaizen_scheduled_repos`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiscoverParams {
+    /// Only agents of this cadence.
+    pub cadence: Option<Cadence>,
+    /// Only these agents; empty means all.
+    pub agents: Vec<AgentName>,
+    /// The engagement whose roster is read.
+    pub engagement_slug: Option<EngagementSlug>,
+    /// The roster itself; comes before the engagement's.
+    pub roster_path: Option<String>,
+}
+
+const PARAMS: [&str; 4] = ["cadence", "agents", "engagement_slug", "roster_path"];
+
+impl DiscoverParams {
+    /// Reads the params of a context source; the error names the key and says what it takes.
+    pub fn from_json(params: &Map<String, Value>) -> Result<Self, String> {
+        let mut read = Self::default();
+        for (key, value) in params {
+            match key.as_str() {
+                "cadence" => read.cadence = Some(cadence(value)?),
+                "agents" => read.agents = agents(value)?,
+                "engagement_slug" => read.engagement_slug = Some(slug(value)?),
+                "roster_path" => read.roster_path = Some(roster_path(value)?),
+                "due" => return Err("param \"due\" is not supported yet; leave it out".to_owned()),
+                other => {
+                    let (other, nearest) = (shown(other), suggest(other, &PARAMS));
+                    return Err(format!("unknown param {other:?}; {nearest}"));
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    fn admits(&self, agent: &AgentSchedule) -> bool {
+        self.cadence.is_none_or(|cadence| cadence == agent.cadence)
+            && (self.agents.is_empty() || self.agents.contains(&agent.agent))
+    }
+}
+
+fn text<'a>(key: &str, value: &'a Value) -> Result<&'a str, String> {
+    value.as_str().ok_or_else(|| {
+        format!(
+            "param {key:?} takes a text, got {}",
+            shown(&value.to_string())
+        )
+    })
+}
+
+fn cadence(value: &Value) -> Result<Cadence, String> {
+    let parsed: Result<Cadence, _> = text("cadence", value)?.parse();
+    parsed.map_err(|error| format!("param \"cadence\": {error}; {}", error.hint()))
+}
+
+fn agents(value: &Value) -> Result<Vec<AgentName>, String> {
+    let items = value.as_array().ok_or_else(|| {
+        let got = shown(&value.to_string());
+        format!("param \"agents\" takes a list such as [\"coach\"], got {got}")
+    })?;
+    let agent = |item| text("agents", item)?.parse().map_err(named("agents"));
+    items.iter().map(agent).collect()
+}
+
+fn slug(value: &Value) -> Result<EngagementSlug, String> {
+    let text = text("engagement_slug", value)?;
+    text.parse().map_err(named("engagement_slug"))
+}
+
+fn roster_path(value: &Value) -> Result<String, String> {
+    match text("roster_path", value)? {
+        "" => {
+            Err("param \"roster_path\" is empty; give the roster file or leave it out".to_owned())
+        }
+        path => Ok(path.to_owned()),
+    }
+}
+
+fn named<E: std::fmt::Display>(key: &str) -> impl Fn(E) -> String {
+    move |error| format!("param {key:?}: {error}")
+}
+
+/// What a repo of the roster says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoSchedule {
+    /// The repo's name in the roster.
+    pub name: String,
+    /// Its folder.
+    pub path: String,
+    /// The text of its `.kaizen/schedule.yml`, or why it could not be read.
+    pub schedule: Result<String, String>,
+}
+
+/// One (repo, agent) entry that discovery returns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Run {
+    /// The repo's name in the roster.
+    pub repo: String,
+    /// Its folder.
+    pub path: String,
+    /// The agent.
+    pub agent: AgentName,
+    /// The agent's cadence there.
+    pub cadence: Cadence,
+    /// The agent's own cron there, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cron: Option<String>,
+    /// The engagement that the repo's schedule names.
+    pub engagement: EngagementSlug,
+}
+
+/// What discovery found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Discovery {
+    /// The runs, in the order of the roster, then of each schedule.
+    pub runs: Vec<Run>,
+    /// What went wrong beside them, for people.
+    pub warnings: Vec<String>,
+}
+
+/// The runs that `params` admit, in the order of the roster, then of each schedule. A broken
+/// schedule becomes a warning and hides no other repo's runs.
+#[must_use]
+pub fn discover(params: &DiscoverParams, repos: &[RepoSchedule]) -> Discovery {
+    let mut found = Discovery::default();
+    let mut agents_seen: Vec<AgentName> = Vec::new();
+    for repo in repos {
+        match read(repo) {
+            Ok(schedule) => {
+                found
+                    .warnings
+                    .extend(other_engagement(params, repo, &schedule));
+                agents_seen.extend(schedule.agents.iter().map(|a| a.agent.clone()));
+                found.runs.extend(runs(params, repo, &schedule));
+            }
+            Err(warnings) => found.warnings.extend(warnings),
+        }
+    }
+    if !agents_seen.is_empty() {
+        found.warnings.extend(unknown_agents(params, &agents_seen));
+    }
+    found
+}
+
+fn read(repo: &RepoSchedule) -> Result<Schedule, Vec<String>> {
+    let name = &repo.name;
+    let text = repo
+        .schedule
+        .as_ref()
+        .map_err(|why| vec![format!("repo {name}: {why}")])?;
+    let file = format!("{}/.kaizen/schedule.yml", repo.path.trim_end_matches('/'));
+    let warning = |diagnostic: Diagnostic| format!("repo {name}: {diagnostic}");
+    parse_schedule(&file, text).map_err(|errors| errors.into_iter().map(warning).collect())
+}
+
+fn runs(params: &DiscoverParams, repo: &RepoSchedule, schedule: &Schedule) -> Vec<Run> {
+    let admitted = schedule.agents.iter().filter(|agent| params.admits(agent));
+    admitted
+        .map(|agent| Run {
+            repo: repo.name.clone(),
+            path: repo.path.clone(),
+            agent: agent.agent.clone(),
+            cadence: agent.cadence,
+            cron: agent.cron.as_ref().map(ToString::to_string),
+            engagement: schedule.engagement.clone(),
+        })
+        .collect()
+}
+
+/// The roster decides who is served; that the repo thinks otherwise should be seen.
+fn other_engagement(
+    params: &DiscoverParams,
+    repo: &RepoSchedule,
+    schedule: &Schedule,
+) -> Option<String> {
+    let slug = params.engagement_slug.as_ref()?;
+    (*slug != schedule.engagement).then(|| {
+        format!(
+            "repo {}: its schedule names engagement {}, the roster is that of {slug}",
+            repo.name, schedule.engagement
+        )
+    })
+}
+
+/// A filter that matches nothing anywhere is more often a slip than a wish.
+fn unknown_agents(params: &DiscoverParams, seen: &[AgentName]) -> Vec<String> {
+    let names: Vec<&str> = seen.iter().map(AgentName::as_str).collect();
+    let unknown = params.agents.iter().filter(|agent| !seen.contains(agent));
+    unknown
+        .map(|agent| {
+            let mut names = names.clone();
+            names.sort_unstable();
+            names.dedup();
+            let nearest = suggest(agent.as_str(), &names);
+            format!("agent {agent} is in no schedule of the roster; {nearest}")
+        })
+        .collect()
+}
+
+/// Where a roster is, and who says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RosterSource {
+    /// The roster file, as written.
+    pub path: PathBuf,
+    /// Who named it.
+    pub origin: RosterOrigin,
+}
+
+/// Who named the roster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RosterOrigin {
+    /// `params.roster_path`.
+    Params,
+    /// The record of `params.engagement_slug`.
+    Engagement,
+    /// `KAIZEN_ENGAGEMENT_ROSTER`.
+    Environment,
+}
+
+/// Finds the roster: `params.roster_path`, then the `roster_path` of the engagement's record,
+/// then the environment's `KAIZEN_ENGAGEMENT_ROSTER`; an empty one counts as unset.
+pub fn roster_source(
+    params: &DiscoverParams,
+    engagement_record: Option<&str>,
+    env: Option<&str>,
+) -> Result<RosterSource, String> {
+    let candidates = [
+        (params.roster_path.as_deref(), RosterOrigin::Params),
+        (
+            engagement_record.filter(|_| params.engagement_slug.is_some()),
+            RosterOrigin::Engagement,
+        ),
+        (env, RosterOrigin::Environment),
+    ];
+    let given = candidates
+        .into_iter()
+        .find_map(|(path, origin)| Some((path.filter(|path| !path.is_empty())?, origin)));
+    match (given, &params.engagement_slug) {
+        (Some((path, origin)), _) => Ok(RosterSource {
+            path: PathBuf::from(path),
+            origin,
+        }),
+        (None, Some(slug)) => Err(format!(
+            "engagement {slug} has no record in the registry and KAIZEN_ENGAGEMENT_ROSTER is not set; apply its engagement.yaml with `kaizen-agentic definition apply -f`, or give roster_path"
+        )),
+        (None, None) => Err(
+            "no roster is named; give engagement_slug or roster_path, or set KAIZEN_ENGAGEMENT_ROSTER"
+                .to_owned(),
+        ),
+    }
+}

@@ -1,0 +1,212 @@
+//! Discovery over given files, its params, and where the roster comes from.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::path::PathBuf;
+
+use kaizen_engagement::{
+    Cadence, DiscoverParams, Discovery, RepoSchedule, RosterOrigin, discover, roster_source,
+};
+use serde_json::{Value, json};
+
+const HOURLY: &str = r#"version: 1
+engagement: coulomb-loop
+agents:
+  coach:        {cadence: daily, cron: "15 * * * *"}
+  optimization: {cadence: daily, cron: "30 * * * *"}
+"#;
+
+fn repo(name: &str, schedule: Result<&str, &str>) -> RepoSchedule {
+    RepoSchedule {
+        name: name.to_owned(),
+        path: format!("/repos/{name}"),
+        schedule: schedule.map(str::to_owned).map_err(str::to_owned),
+    }
+}
+
+fn params(json: &Value) -> Result<DiscoverParams, String> {
+    DiscoverParams::from_json(json.as_object().unwrap())
+}
+
+fn refused(json: &Value) -> String {
+    params(json).unwrap_err()
+}
+
+fn pairs(found: &Discovery) -> Vec<String> {
+    let runs = found.runs.iter();
+    runs.map(|run| format!("{}/{}", run.repo, run.agent))
+        .collect()
+}
+
+fn pilots() -> Vec<RepoSchedule> {
+    ["pilot-api", "pilot-web", "pilot-data"]
+        .map(|name| repo(name, Ok(HOURLY)))
+        .to_vec()
+}
+
+#[test]
+fn daily_repos_with_hourly_overrides_are_six_runs() {
+    let params = params(&json!({"cadence": "daily", "engagement_slug": "coulomb-loop"})).unwrap();
+    let found = discover(&params, &pilots());
+    assert_eq!(found.warnings, Vec::<String>::new());
+    assert_eq!(
+        pairs(&found),
+        [
+            "pilot-api/coach",
+            "pilot-api/optimization",
+            "pilot-web/coach",
+            "pilot-web/optimization",
+            "pilot-data/coach",
+            "pilot-data/optimization",
+        ]
+    );
+    assert_eq!(
+        serde_json::to_value(&found.runs[1]).unwrap(),
+        json!({
+            "repo": "pilot-api",
+            "path": "/repos/pilot-api",
+            "agent": "optimization",
+            "cadence": "daily",
+            "cron": "30 * * * *",
+            "engagement": "coulomb-loop",
+        })
+    );
+}
+
+#[test]
+fn filters_are_the_cadence_and_the_agents() {
+    let mixed = HOURLY.replace("daily, cron: \"30 * * * *\"", "weekly");
+    let repos = [repo("a", Ok(&mixed)), repo("b", Ok(HOURLY))];
+    let found = |json| pairs(&discover(&params(&json).unwrap(), &repos));
+    assert_eq!(found(json!({"cadence": "weekly"})), ["a/optimization"]);
+    assert_eq!(found(json!({"agents": ["coach"]})), ["a/coach", "b/coach"]);
+    assert_eq!(
+        found(json!({"cadence": "daily", "agents": ["optimization"]})),
+        ["b/optimization"]
+    );
+    assert_eq!(found(json!({"cadence": "monthly"})), Vec::<String>::new());
+    assert_eq!(found(json!({})).len(), 4);
+}
+
+#[test]
+fn run_without_override_has_no_cron() {
+    let text = "version: 1\nengagement: e\nagents: {coach: {cadence: daily}}";
+    let found = discover(&DiscoverParams::default(), &[repo("a", Ok(text))]);
+    assert_eq!(found.runs[0].cron, None);
+    let run = serde_json::to_value(&found.runs[0]).unwrap();
+    assert!(run.get("cron").is_none());
+}
+
+#[test]
+fn broken_schedule_is_reported_beside_the_runs_of_others() {
+    let mut repos = pilots();
+    repos[0].schedule = Ok(HOURLY.replace("daily, cron: \"15", "hourly, cron: \"15"));
+    repos[2].schedule = Err("/repos/pilot-data/.kaizen/schedule.yml: not found".to_owned());
+    let found = discover(&DiscoverParams::default(), &repos);
+    assert_eq!(pairs(&found), ["pilot-web/coach", "pilot-web/optimization"]);
+    assert_eq!(
+        found.warnings,
+        [
+            "repo pilot-api: /repos/pilot-api/.kaizen/schedule.yml:4:27: agents.coach.cadence: hourly is not a cadence; use cadence: daily with cron: \"15 * * * *\"",
+            "repo pilot-data: /repos/pilot-data/.kaizen/schedule.yml: not found",
+        ]
+    );
+}
+
+#[test]
+fn agent_that_no_schedule_has_is_reported_with_the_nearest() {
+    let params = params(&json!({"agents": ["coach", "optimisation"]})).unwrap();
+    let found = discover(&params, &pilots());
+    assert_eq!(found.runs.len(), 3);
+    assert_eq!(
+        found.warnings,
+        ["agent optimisation is in no schedule of the roster; did you mean \"optimization\"?"]
+    );
+}
+
+#[test]
+fn schedule_of_another_engagement_is_reported_and_runs() {
+    let params = params(&json!({"engagement_slug": "other"})).unwrap();
+    let found = discover(&params, &[repo("a", Ok(HOURLY))]);
+    assert_eq!(found.runs.len(), 2);
+    assert_eq!(
+        found.warnings,
+        ["repo a: its schedule names engagement coulomb-loop, the roster is that of other"]
+    );
+}
+
+#[test]
+fn params_are_read_and_refused_by_name() {
+    let all = json!({"cadence": "daily", "agents": ["coach"], "engagement_slug": "e", "roster_path": "r.yaml"});
+    assert_eq!(
+        params(&all).unwrap(),
+        DiscoverParams {
+            cadence: Some(Cadence::Daily),
+            agents: vec!["coach".parse().unwrap()],
+            engagement_slug: Some("e".parse().unwrap()),
+            roster_path: Some("r.yaml".to_owned()),
+        }
+    );
+    assert_eq!(
+        refused(&json!({"cadence": "hourly"})),
+        "param \"cadence\": hourly is not a cadence; use cadence: daily with cron: \"15 * * * *\""
+    );
+    assert_eq!(
+        refused(&json!({"agent": ["coach"]})),
+        "unknown param \"agent\"; did you mean \"agents\"?"
+    );
+    assert!(refused(&json!({"due": true})).contains("\"due\" is not supported yet"));
+    assert!(refused(&json!({"agents": "coach"})).contains("takes a list such as [\"coach\"]"));
+    assert!(refused(&json!({"agents": ["Coach"]})).contains("param \"agents\": agent \"Coach\""));
+    assert!(refused(&json!({"engagement_slug": 1})).contains("takes a text, got 1"));
+    assert!(refused(&json!({"engagement_slug": "a b"})).contains("is not a name"));
+    assert!(refused(&json!({"roster_path": ""})).contains("\"roster_path\" is empty"));
+}
+
+#[test]
+fn roster_comes_from_params_then_record_then_environment() {
+    let both = params(&json!({"engagement_slug": "e", "roster_path": "p.yaml"})).unwrap();
+    let slug = params(&json!({"engagement_slug": "e"})).unwrap();
+    let none = DiscoverParams::default();
+    let source = |params: &DiscoverParams, record, env| {
+        let source = roster_source(params, record, env).unwrap();
+        (source.path, source.origin)
+    };
+    let (record, env) = (Some("r.yaml"), Some("e.yaml"));
+    assert_eq!(
+        source(&both, record, env),
+        (PathBuf::from("p.yaml"), RosterOrigin::Params)
+    );
+    assert_eq!(
+        source(&slug, record, env),
+        (PathBuf::from("r.yaml"), RosterOrigin::Engagement)
+    );
+    assert_eq!(
+        source(&slug, None, env),
+        (PathBuf::from("e.yaml"), RosterOrigin::Environment)
+    );
+    assert_eq!(
+        source(&none, record, env),
+        (PathBuf::from("e.yaml"), RosterOrigin::Environment)
+    );
+}
+
+#[test]
+fn missing_roster_says_what_to_do() {
+    let slug = params(&json!({"engagement_slug": "coulomb-loop"})).unwrap();
+    let unknown = roster_source(&slug, None, Some("")).unwrap_err();
+    assert!(
+        unknown.starts_with("engagement coulomb-loop has no record in the registry"),
+        "{unknown}"
+    );
+    assert!(unknown.contains("definition apply"), "{unknown}");
+    let none = roster_source(&DiscoverParams::default(), None, None).unwrap_err();
+    assert!(
+        none.contains("no roster is named; give engagement_slug"),
+        "{none}"
+    );
+}

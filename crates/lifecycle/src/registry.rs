@@ -1,0 +1,69 @@
+//! The registry as every service of the process sees it: one view, kept by following REGISTRY.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use kaizen_messaging::{
+    Nats,
+    follow::{FollowError, Follower, follow},
+};
+use kaizen_proto::stream;
+use kaizen_registry::{StoredRevision, View};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+/// The view, and how far it has come.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    view: Arc<RwLock<View>>,
+    follower: Follower,
+}
+
+impl Registry {
+    /// Follows REGISTRY until `shutdown`; returns once the view holds all that is stored now.
+    pub async fn start(nats: &Nats, shutdown: CancellationToken) -> Result<Self, FollowError> {
+        let view = Arc::new(RwLock::new(View::default()));
+        let applied = view.clone();
+        let (follower, _) = follow(
+            nats,
+            stream::REGISTRY,
+            move |stored| {
+                let revision = StoredRevision {
+                    sequence: stored.sequence,
+                    stored_at: stored.stored_at,
+                    subject: stored.subject,
+                    payload: stored.payload,
+                    more: stored.more,
+                };
+                let mut view = applied.write().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = view.apply(revision) {
+                    error!(revision = stored.sequence, %error, "a revision cannot be read");
+                }
+            },
+            shutdown,
+        );
+        let registry = Self { view, follower };
+        registry.catch_up().await?;
+        Ok(registry)
+    }
+
+    /// The view as it stands. Held for as short as a decision takes: never across an await.
+    pub fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once the view holds all that the leader has stored by now. What was applied
+    /// before an input was stored decides it.
+    pub async fn catch_up(&self) -> Result<u64, FollowError> {
+        self.follower.catch_up().await
+    }
+
+    /// Returns once the view holds `revision`.
+    pub async fn reach(&self, revision: u64) -> Result<(), FollowError> {
+        self.follower.reach(revision).await
+    }
+
+    /// Completes at the next change; `false` once following has ended.
+    pub async fn changed(&mut self) -> bool {
+        self.follower.changed().await
+    }
+}

@@ -1,0 +1,429 @@
+//! The `when` of a rule: CEL, compiled once per revision, with the values that it saw.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use cel::{
+    Context, ExecutionError, IdedExpr, Value as CelValue,
+    common::ast::{Expr, LiteralValue, operators},
+    objects::{Key, Map as CelMap},
+};
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::{
+    json::{self, Part},
+    nearest::did_you_mean,
+    parsing,
+    scope::{Fault, Names, Variables},
+};
+
+/// Longest list anywhere in what a condition sees.
+pub(crate) const LIST_ITEMS_MAX: usize = 10_000;
+/// Most steps that the comprehensions of one evaluation take together.
+pub(crate) const STEPS_MAX: u64 = 100_000;
+/// A value above this many bytes of JSON is described instead of shown.
+const VALUE_BYTES_MAX: usize = 1024;
+/// Errors are cut here: they quote values.
+const ERROR_CHARS_MAX: usize = 400;
+
+/// Functions that conditions may call, beside operators and macros.
+const FUNCTIONS: &[&str] = &[
+    "bool",
+    "bytes",
+    "contains",
+    "double",
+    "duration",
+    "dyn",
+    "endsWith",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
+    "getFullYear",
+    "getHours",
+    "getMilliseconds",
+    "getMinutes",
+    "getMonth",
+    "getSeconds",
+    "int",
+    "matches",
+    "size",
+    "startsWith",
+    "string",
+    "timestamp",
+    "type",
+    "uint",
+];
+/// Macros, for hints only: written rightly they are gone after parsing.
+const MACROS: &[&str] = &["all", "exists", "exists_one", "filter", "has", "map"];
+/// Names of types, which a condition may compare `type(x)` with.
+const TYPES: &[&str] = &[
+    "bool",
+    "bytes",
+    "double",
+    "int",
+    "list",
+    "map",
+    "null_type",
+    "string",
+    "type",
+    "uint",
+];
+
+/// A compiled condition.
+#[derive(Debug)]
+pub(crate) struct Condition {
+    source: String,
+    tree: IdedExpr,
+    reads: Vec<Read>,
+}
+
+/// A path that a condition reads, as far as it can be told from the text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Read {
+    pub(crate) variable: String,
+    pub(crate) parts: Vec<Part>,
+    /// Read by `has()`: its last part may be missing.
+    pub(crate) tested: bool,
+}
+
+/// What an evaluation gave.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    /// Every path that was read, with its value; what is not there is left out.
+    pub(crate) values: Map<String, Value>,
+    /// Whether the condition holds, or why that cannot be told.
+    pub(crate) holds: Result<bool, String>,
+}
+
+impl Condition {
+    /// Compiles `source` for a rule that has `names`.
+    pub(crate) fn compile(source: &str, names: &Names<'_>) -> Result<Self, Fault> {
+        let tree = parsing::parse(source)?;
+        let mut found = Found::default();
+        found.walk(&tree);
+        check_functions(&found.functions)?;
+        let mut reads = found.reads;
+        reads.retain(|read| !is_type(read));
+        for read in &reads {
+            names.check(&read.variable, &read.parts)?;
+        }
+        // In the order of the text for errors; once each.
+        let mut seen = std::collections::BTreeSet::new();
+        reads.retain(|read| seen.insert(read.clone()));
+        Ok(Self {
+            source: source.to_owned(),
+            tree,
+            reads,
+        })
+    }
+
+    /// The text.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Evaluates the condition. `machine` was made from the same variables without the item.
+    pub(crate) fn evaluate(&self, machine: &Machine, variables: &Variables<'_>) -> Verdict {
+        let holds = machine
+            .run(&self.tree, variables)
+            .map_err(|failure| self.explain(failure, variables));
+        Verdict {
+            values: self.values(variables),
+            holds,
+        }
+    }
+
+    fn values(&self, variables: &Variables<'_>) -> Map<String, Value> {
+        self.reads
+            .iter()
+            .filter_map(|read| {
+                let value = json::follow(variables.get(&read.variable)?, &read.parts).ok()?;
+                Some((read.text(), shortened(value)))
+            })
+            .collect()
+    }
+
+    fn explain(&self, failure: Failure, variables: &Variables<'_>) -> String {
+        match failure {
+            Failure::Told(text) => text,
+            Failure::Cel(error) => {
+                let error = *error;
+                match &error {
+                    ExecutionError::NoSuchKey(key) => self
+                        .missing(key, variables)
+                        .unwrap_or_else(|| format!("no such key `{key}` in what the condition reads")),
+                    _ => told(&error),
+                }
+            }
+        }
+    }
+
+    /// The path that broke off at `key`: CEL names the key alone.
+    fn missing(&self, key: &str, variables: &Variables<'_>) -> Option<String> {
+        self.reads.iter().find_map(|read| {
+            let missing = json::follow(variables.get(&read.variable)?, &read.parts).err()?;
+            let tested_only = read.tested && missing.part + 1 == read.parts.len();
+            let at_key = matches!(read.parts.get(missing.part), Some(Part::Field(f)) if f == key);
+            (at_key && !tested_only).then(|| format!("{}: {}", read.text(), missing.message))
+        })
+    }
+}
+
+impl Read {
+    fn text(&self) -> String {
+        json::path_text(&self.variable, &self.parts)
+    }
+}
+
+fn shortened(value: &Value) -> Value {
+    let small = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+        Value::String(text) => text.len() <= VALUE_BYTES_MAX,
+        other => json_fits(other, VALUE_BYTES_MAX),
+    };
+    if small {
+        value.clone()
+    } else {
+        Value::String(format!("({})", json::shown(value)))
+    }
+}
+
+/// Whether the JSON of `value` fits into `bytes_max`, without writing more than that.
+pub(crate) fn json_fits(value: &Value, bytes_max: usize) -> bool {
+    struct Gauge(usize);
+    impl std::io::Write for Gauge {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self
+                .0
+                .checked_sub(bytes.len())
+                .ok_or_else(|| std::io::Error::other("too large"))?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    serde_json::to_writer(Gauge(bytes_max), value).is_ok()
+}
+
+fn told(error: &ExecutionError) -> String {
+    let hint = match error {
+        ExecutionError::NoSuchOverload(_) | ExecutionError::UnsupportedBinaryOperator(..) => {
+            "; int and double compare with each other but do not calculate: convert with double(…)"
+        }
+        _ => "",
+    };
+    let text = error.to_string();
+    let cut: String = text.chars().take(ERROR_CHARS_MAX).collect();
+    format!("the condition fails: {cut}{hint}")
+}
+
+fn is_type(read: &Read) -> bool {
+    read.parts.is_empty() && TYPES.contains(&read.variable.as_str())
+}
+
+fn check_functions(called: &[String]) -> Result<(), Fault> {
+    let operator = |name: &str| name.starts_with(['_', '@', '!', '-']);
+    let Some(unknown) = called
+        .iter()
+        .find(|name| !operator(name) && !FUNCTIONS.contains(&name.as_str()))
+    else {
+        return Ok(());
+    };
+    let known = || FUNCTIONS.iter().chain(MACROS).copied();
+    let hint = if MACROS.contains(&unknown.as_str()) {
+        Some(format!("`{unknown}` takes other arguments"))
+    } else {
+        did_you_mean(unknown, known())
+    };
+    Err(Fault::new(format!("unknown function `{unknown}`"), hint))
+}
+
+/// What a walk over the tree finds.
+#[derive(Default)]
+struct Found {
+    reads: Vec<Read>,
+    functions: Vec<String>,
+    /// Variables of the comprehensions around.
+    bound: Vec<String>,
+}
+
+impl Found {
+    fn walk(&mut self, tree: &IdedExpr) {
+        if let Some(read) = as_read(tree) {
+            if !self.bound.contains(&read.variable) {
+                self.reads.push(read);
+            }
+            return;
+        }
+        match &tree.expr {
+            Expr::Comprehension(c) => {
+                // The range is evaluated outside of the comprehension's own variables.
+                self.walk(&c.iter_range);
+                self.walk(&c.accu_init);
+                let outside = self.bound.len();
+                self.bound.extend([c.iter_var.clone(), c.accu_var.clone()]);
+                self.bound.extend(c.iter_var2.clone());
+                [&c.loop_cond, &c.loop_step, &c.result]
+                    .into_iter()
+                    .for_each(|part| self.walk(part));
+                self.bound.truncate(outside);
+            }
+            expr => {
+                if let Expr::Call(call) = expr {
+                    self.functions.push(call.func_name.clone());
+                }
+                parsing::children(expr)
+                    .into_iter()
+                    .for_each(|child| self.walk(child));
+            }
+        }
+    }
+}
+
+/// The path that an expression spells, where it is nothing but a path.
+fn as_read(tree: &IdedExpr) -> Option<Read> {
+    match &tree.expr {
+        Expr::Ident(name) => Some(Read {
+            variable: name.clone(),
+            parts: Vec::new(),
+            tested: false,
+        }),
+        Expr::Select(select) => {
+            let mut read = as_read(&select.operand).filter(|read| !read.tested)?;
+            read.parts.push(Part::Field(select.field.clone()));
+            read.tested = select.test;
+            Some(read)
+        }
+        Expr::Call(call) if call.func_name == operators::INDEX => {
+            let [operand, index] = call.args.as_slice() else {
+                return None;
+            };
+            let mut read = as_read(operand).filter(|read| !read.tested)?;
+            read.parts.push(as_part(index)?);
+            Some(read)
+        }
+        _ => None,
+    }
+}
+
+fn as_part(index: &IdedExpr) -> Option<Part> {
+    match &index.expr {
+        Expr::Literal(LiteralValue::String(field)) => Some(Part::Field(field.inner().to_owned())),
+        Expr::Literal(LiteralValue::Int(index)) => {
+            usize::try_from(*index.inner()).ok().map(Part::Index)
+        }
+        _ => None,
+    }
+}
+
+/// Why an evaluation gave nothing.
+pub(crate) enum Failure {
+    Cel(Box<ExecutionError>),
+    Told(String),
+}
+
+/// The variables of one activation in CEL's own form, made once and shared by its rules.
+pub(crate) struct Machine {
+    root: Context<'static, 'static>,
+    steps: Arc<AtomicU64>,
+}
+
+impl Machine {
+    /// Converts the variables. Fails on a list that is too long.
+    pub(crate) fn new(variables: &Variables<'_>) -> Result<Self, String> {
+        let mut root = Context::with_env(parsing::environment());
+        for (name, value) in variables.all().filter(|(name, _)| *name != "now") {
+            root.add_variable_from_value(name, to_cel(value).map_err(|e| format!("{name}{e}"))?);
+        }
+        root.add_variable_from_value("now", timestamp(variables.facts.now_at));
+        let steps = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&steps);
+        root.add_function(parsing::STEP, move |go_on: bool| step(&counter, go_on))
+            .map_err(|error| error.to_string())?;
+        Ok(Self { root, steps })
+    }
+
+    fn run(&self, tree: &IdedExpr, variables: &Variables<'_>) -> Result<bool, Failure> {
+        let mut scope = self.root.new_inner_scope();
+        if let Some((name, item)) = variables.item {
+            let item = to_cel(item).map_err(|e| Failure::Told(format!("{name}{e}")))?;
+            scope.add_variable_from_value(name, item);
+        }
+        self.steps.store(0, Ordering::Relaxed);
+        // An evaluator that panics harms this rule alone.
+        let result = catch_unwind(AssertUnwindSafe(|| CelValue::resolve(tree, &scope)));
+        match result {
+            Ok(Ok(CelValue::Bool(holds))) => Ok(holds),
+            Ok(Ok(other)) => Err(Failure::Told(format!(
+                "the condition gives a value of type {}, not a bool",
+                other.type_of()
+            ))),
+            Ok(Err(error)) => Err(Failure::Cel(Box::new(error))),
+            Err(_) => Err(Failure::Told("the condition breaks the evaluator".to_owned())),
+        }
+    }
+}
+
+fn step(counter: &AtomicU64, go_on: bool) -> Result<bool, ExecutionError> {
+    if counter.fetch_add(1, Ordering::Relaxed) >= STEPS_MAX {
+        return Err(ExecutionError::function_error(
+            "comprehension",
+            format!("more than {STEPS_MAX} steps"),
+        ));
+    }
+    Ok(go_on)
+}
+
+fn timestamp(at: Timestamp) -> CelValue {
+    let nanos = u32::try_from(at.subsec_nanosecond()).unwrap_or_default();
+    chrono::DateTime::from_timestamp(at.as_second(), nanos).map_or(CelValue::Null, |at| {
+        CelValue::Timestamp(at.fixed_offset())
+    })
+}
+
+/// JSON → CEL. An integer becomes an int, not an unsigned one, so that one can calculate with it.
+fn to_cel(value: &Value) -> Result<CelValue, String> {
+    Ok(match value {
+        Value::Null => CelValue::Null,
+        Value::Bool(value) => CelValue::Bool(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(int), ..) => CelValue::Int(int),
+            (_, Some(uint), _) => CelValue::UInt(uint),
+            (.., float) => CelValue::Float(float.unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => CelValue::String(Arc::new(text.clone())),
+        Value::Array(items) if items.len() > LIST_ITEMS_MAX => {
+            let length = items.len();
+            return Err(format!(
+                ": a list of {length} items exceeds {LIST_ITEMS_MAX}"
+            ));
+        }
+        Value::Array(items) => {
+            let items = items
+                .iter()
+                .enumerate()
+                .map(|(n, item)| to_cel(item).map_err(|e| format!("[{n}]{e}")))
+                .collect::<Result<Vec<_>, _>>()?;
+            CelValue::List(Arc::new(items))
+        }
+        Value::Object(map) => {
+            let map = map
+                .iter()
+                .map(|(key, item)| {
+                    let item = to_cel(item).map_err(|e| format!(".{key}{e}"))?;
+                    Ok((Key::from(key.clone()), item))
+                })
+                .collect::<Result<HashMap<_, _>, String>>()?;
+            CelValue::Map(CelMap { map: Arc::new(map) })
+        }
+    })
+}

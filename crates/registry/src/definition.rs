@@ -1,0 +1,363 @@
+//! ActivityDefinitions: trigger, context sources and rules.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use kaizen_proto::id::{DefinitionId, EventType, QueueName};
+use kaizen_schedule::{CatchUp, CronExpr};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    diagnostic::{Path, Problems},
+    fields::Fields,
+    nearest::did_you_mean,
+    rule::{self, Rule, RuleSpec},
+    scope::Names,
+    source::{self, ContextSource, EVENT_PAYLOAD},
+    stack::on_big_stack,
+    template::Templates,
+};
+
+/// Most context sources of a definition.
+const SOURCES_MAX: usize = 16;
+/// Trigger types that the design names and that are built later.
+const RESERVED_TRIGGER_TYPES: [&str; 3] = ["all", "join", "silence"];
+
+/// A document of kind `ActivityDefinition`, defaults filled in.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DefinitionSpec {
+    /// Its id.
+    pub id: DefinitionId,
+    /// A disabled definition is not triggered.
+    pub enabled: bool,
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// What sets it off.
+    pub trigger: TriggerSpec,
+    /// What its context is bound from.
+    pub context_sources: Vec<ContextSource>,
+    /// Evaluated in order, each on its own.
+    pub rules: Vec<RuleSpec>,
+}
+
+impl DefinitionSpec {
+    /// Every queue that its rules name, once each.
+    #[must_use]
+    pub fn queues(&self) -> BTreeSet<&QueueName> {
+        let tasks = self.rules.iter().flat_map(|rule| &rule.tasks);
+        tasks.map(|task| &task.queue).collect()
+    }
+}
+
+/// What sets a definition off.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum TriggerSpec {
+    /// Every event of a type.
+    Event {
+        /// The type.
+        event_type: EventType,
+    },
+    /// Every slot of a cron expression.
+    Cron {
+        /// The expression as written.
+        cron: String,
+        /// The zone it is meant in; `UTC`.
+        timezone: String,
+        /// What happens to slots missed during downtime.
+        catchup: CatchUp,
+    },
+}
+
+impl TriggerSpec {
+    /// Short form for people: `event kaizen.metrics.recorded` or `cron 15 * * * *`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Event { event_type } => format!("event {event_type}"),
+            Self::Cron { cron, .. } => format!("cron {cron}"),
+        }
+    }
+}
+
+/// How the router handles a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// The trigger alone holds the context.
+    Direct,
+    /// The resolver binds the context.
+    Bound,
+}
+
+impl Lane {
+    /// `direct` or `bound`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Bound => "bound",
+        }
+    }
+}
+
+/// A definition with everything compiled that can be. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Definition(Arc<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
+    spec: DefinitionSpec,
+    cron: Option<CronExpr>,
+    rules: Vec<Rule>,
+    templates: Templates,
+}
+
+impl Definition {
+    /// Compiles a definition.
+    ///
+    /// # Errors
+    /// Every finding, joined.
+    pub fn new(spec: DefinitionSpec) -> Result<Self, String> {
+        on_big_stack(|| Self::compile(spec)).unwrap_or_else(|fault| Err(fault.message))
+    }
+
+    fn compile(spec: DefinitionSpec) -> Result<Self, String> {
+        let problems = Problems::default();
+        let cron = compile_trigger(&spec.trigger, &problems);
+        let mut templates = Templates::new();
+        let names = Names {
+            sources: Some(&spec.context_sources),
+            event: Some(matches!(spec.trigger, TriggerSpec::Event { .. })),
+            item: None,
+        };
+        let root = Path::default().key("rules");
+        let rules: Vec<_> = spec
+            .rules
+            .iter()
+            .enumerate()
+            .filter_map(|(n, rule)| {
+                rule::compile(rule, &root.index(n), &names, &mut templates, &problems)
+            })
+            .collect();
+        let problems = problems.into_vec();
+        if problems.is_empty() {
+            return Ok(Self(Arc::new(Compiled {
+                spec,
+                cron,
+                rules,
+                templates,
+            })));
+        }
+        let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        Err(texts.join("; "))
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &DefinitionId {
+        &self.0.spec.id
+    }
+
+    /// A disabled definition is not triggered.
+    #[must_use]
+    pub fn enabled(&self) -> bool {
+        self.0.spec.enabled
+    }
+
+    /// What sets it off.
+    #[must_use]
+    pub fn trigger(&self) -> &TriggerSpec {
+        &self.0.spec.trigger
+    }
+
+    /// What its context is bound from.
+    #[must_use]
+    pub fn sources(&self) -> &[ContextSource] {
+        &self.0.spec.context_sources
+    }
+
+    /// How the router handles it.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        if self.sources().iter().all(ContextSource::is_inline) {
+            Lane::Direct
+        } else {
+            Lane::Bound
+        }
+    }
+
+    /// The document.
+    #[must_use]
+    pub fn spec(&self) -> &DefinitionSpec {
+        &self.0.spec
+    }
+
+    /// The compiled expression of a cron trigger.
+    #[must_use]
+    pub fn cron(&self) -> Option<&CronExpr> {
+        self.0.cron.as_ref()
+    }
+
+    /// What happens to missed slots of a cron trigger.
+    #[must_use]
+    pub fn catchup(&self) -> Option<&CatchUp> {
+        match &self.0.spec.trigger {
+            TriggerSpec::Event { .. } => None,
+            TriggerSpec::Cron { catchup, .. } => Some(catchup),
+        }
+    }
+
+    pub(crate) fn rules(&self) -> &[Rule] {
+        &self.0.rules
+    }
+
+    pub(crate) fn templates(&self) -> &Templates {
+        &self.0.templates
+    }
+}
+
+fn compile_trigger(trigger: &TriggerSpec, problems: &Problems) -> Option<CronExpr> {
+    let TriggerSpec::Cron { cron, .. } = trigger else {
+        return None;
+    };
+    CronExpr::parse(cron)
+        .map_err(|error| {
+            let path = Path::default().key("trigger").key("cron");
+            problems.report(path, error.to_string(), None);
+        })
+        .ok()
+}
+
+/// Decodes a document of kind `ActivityDefinition` and compiles all of it.
+pub(crate) fn decode(fields: &Fields<'_>) -> Option<DefinitionSpec> {
+    fields.allow(
+        &[
+            "kind",
+            "id",
+            "enabled",
+            "description",
+            "trigger",
+            "context_sources",
+            "rules",
+        ],
+        &[],
+    );
+    let id = fields.parsed("id");
+    let enabled = fields.bool_or("enabled", true);
+    let description = fields.text_opt("description");
+    let trigger = decode_trigger(fields);
+    let sources = decode_sources(fields, trigger.as_ref());
+    let names = Names {
+        sources: sources.as_deref(),
+        event: trigger
+            .as_ref()
+            .map(|trigger| matches!(trigger, TriggerSpec::Event { .. })),
+        item: None,
+    };
+    let rules = rule::decode_all(fields, &names, &mut Templates::new());
+    Some(DefinitionSpec {
+        id: id?,
+        enabled: enabled?,
+        description: description?.map(str::to_owned),
+        trigger: trigger?,
+        context_sources: sources?,
+        rules: rules?,
+    })
+}
+
+fn decode_trigger(fields: &Fields<'_>) -> Option<TriggerSpec> {
+    let value = fields.required("trigger")?;
+    let trigger = Fields::open(value, fields.path.key("trigger"), fields.problems)?;
+    match trigger.text("type")? {
+        "event" => {
+            trigger.allow(&["type", "event_type"], &[]);
+            let event_type = trigger.parsed("event_type")?;
+            Some(TriggerSpec::Event { event_type })
+        }
+        "cron" => decode_cron(&trigger),
+        other => {
+            let known = ["event", "cron"];
+            if RESERVED_TRIGGER_TYPES.contains(&other) {
+                let message = format!("trigger type `{other}` is not supported yet");
+                trigger.report("type", message, None);
+            } else {
+                let hint = did_you_mean(other, known)
+                    .unwrap_or_else(|| format!("known types: {}", known.join(", ")));
+                trigger.report("type", format!("unknown trigger type {other:?}"), Some(hint));
+            }
+            None
+        }
+    }
+}
+
+fn decode_cron(trigger: &Fields<'_>) -> Option<TriggerSpec> {
+    trigger.allow(&["type", "cron", "timezone", "catchup"], &["dst"]);
+    let cron = trigger.text("cron").and_then(|text| {
+        CronExpr::parse(text)
+            .map_err(|error| trigger.report("cron", error.to_string(), None))
+            .ok()
+            .map(|_| text.to_owned())
+    });
+    let timezone = decode_timezone(trigger);
+    let catchup = decode_catchup(trigger);
+    Some(TriggerSpec::Cron {
+        cron: cron?,
+        timezone: timezone?,
+        catchup: catchup?,
+    })
+}
+
+fn decode_timezone(trigger: &Fields<'_>) -> Option<String> {
+    match trigger.text_opt("timezone")? {
+        None | Some("UTC") => Some("UTC".to_owned()),
+        Some(other) => {
+            let message = format!("timezone {other:?} is not supported yet");
+            trigger.report("timezone", message, Some("use UTC".to_owned()));
+            None
+        }
+    }
+}
+
+fn decode_catchup(trigger: &Fields<'_>) -> Option<CatchUp> {
+    let Some(value) = trigger.optional("catchup") else {
+        return Some(CatchUp::default());
+    };
+    let path = trigger.path.key("catchup");
+    Fields::open(value, path, trigger.problems)?.allow(&["policy", "window"], &[]);
+    CatchUp::deserialize(value)
+        .map_err(|error| {
+            let hint = "write for example {policy: last, window: 1h}".to_owned();
+            trigger.report("catchup", error.to_string(), Some(hint));
+        })
+        .ok()
+}
+
+fn decode_sources(
+    fields: &Fields<'_>,
+    trigger: Option<&TriggerSpec>,
+) -> Option<Vec<ContextSource>> {
+    let mut sources: Vec<ContextSource> = Vec::new();
+    let mut complete = true;
+    for (path, value) in fields.list("context_sources", SOURCES_MAX)? {
+        let Some(source) = source::decode(value, path.clone(), fields.problems) else {
+            complete = false;
+            continue;
+        };
+        if source.source_type == EVENT_PAYLOAD && matches!(trigger, Some(TriggerSpec::Cron { .. }))
+        {
+            let message = "binds an event's attributes, but the trigger is a cron expression";
+            fields.problems.report(path.key("type"), message, None);
+        }
+        if let Some(earlier) = sources.iter().find(|earlier| overlap(earlier, &source)) {
+            let message = format!("`{}` is taken by `{}`", source.bind_to, earlier.bind_to);
+            fields.problems.report(path.key("bind_to"), message, None);
+        }
+        sources.push(source);
+    }
+    complete.then_some(sources)
+}
+
+/// Two bindings overlap where one is the other, or lies inside of it.
+fn overlap(a: &ContextSource, b: &ContextSource) -> bool {
+    a.binding().iter().zip(b.binding()).all(|(a, b)| *a == b)
+}

@@ -1,0 +1,297 @@
+//! Documents: what a file holds and what REGISTRY stores.
+
+use std::collections::BTreeSet;
+
+use kaizen_proto::{
+    id::{EngagementSlug, EventType},
+    subject::RegistryKind,
+};
+use serde::Serialize;
+use serde_json::Value;
+
+pub use crate::diagnostic::Diagnostic;
+use crate::{
+    definition::{self, DefinitionSpec, TriggerSpec},
+    diagnostic::{Path, Problem, Problems},
+    event_type::{self, EventTypeSpec},
+    fields::Fields,
+    nearest::{did_you_mean, nearest},
+    source::DiscoverParams,
+    stack::on_big_stack,
+    view::View,
+    yaml,
+};
+
+/// One checked document. Serializes to the canonical JSON that REGISTRY stores.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind")]
+pub enum Document {
+    /// An ActivityDefinition.
+    #[serde(rename = "ActivityDefinition")]
+    Definition(DefinitionSpec),
+    /// An entry of the event-type registry.
+    EventType(EventTypeSpec),
+    /// An engagement.
+    Engagement(EngagementSpec),
+}
+
+/// A document of kind `Engagement`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EngagementSpec {
+    /// Its slug.
+    pub slug: EngagementSlug,
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Where its roster lies.
+    pub roster_path: String,
+}
+
+impl Document {
+    /// Which kind it is.
+    #[must_use]
+    pub fn kind(&self) -> RegistryKind {
+        match self {
+            Self::Definition(_) => RegistryKind::Definition,
+            Self::EventType(_) => RegistryKind::EventType,
+            Self::Engagement(_) => RegistryKind::Engagement,
+        }
+    }
+
+    /// Id, name or slug.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Definition(spec) => spec.id.as_str(),
+            Self::EventType(spec) => spec.name.as_str(),
+            Self::Engagement(spec) => spec.slug.as_str(),
+        }
+    }
+
+    /// The canonical JSON, defaults written out.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        // Serializing plain data with text keys cannot fail.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// Reads a document back, as strictly as from a file.
+    ///
+    /// # Errors
+    /// Every finding, joined.
+    pub fn from_json(value: &Value) -> Result<Self, String> {
+        let decoded = on_big_stack(|| decode(value)).map_err(|fault| fault.message)?;
+        decoded.map_err(|problems| {
+            let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            texts.join("; ")
+        })
+    }
+}
+
+/// Reads the YAML documents of a file and checks each of them fully.
+///
+/// # Errors
+/// Everything that is wrong in any of them, in the order of the file.
+pub fn parse_documents(file: &str, yaml: &str) -> Result<Vec<Document>, Vec<Diagnostic>> {
+    on_big_stack(|| parse_here(file, yaml)).unwrap_or_else(|fault| {
+        Err(vec![Diagnostic {
+            file: file.to_owned(),
+            line: 0,
+            column: 0,
+            path: String::new(),
+            message: fault.message,
+            hint: None,
+        }])
+    })
+}
+
+fn parse_here(file: &str, yaml: &str) -> Result<Vec<Document>, Vec<Diagnostic>> {
+    let mut documents = Vec::new();
+    let mut diagnostics = Vec::new();
+    for node in yaml::read(yaml) {
+        let node = match node {
+            Ok(node) => node,
+            Err(error) => {
+                diagnostics.push(syntax_diagnostic(file, error));
+                continue;
+            }
+        };
+        match decode(&node.to_json()) {
+            Ok(document) => documents.push(document),
+            Err(problems) => {
+                diagnostics.extend(problems.into_iter().map(|p| locate(file, &node, p)));
+            }
+        }
+    }
+    diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+    if diagnostics.is_empty() {
+        Ok(documents)
+    } else {
+        Err(diagnostics)
+    }
+}
+
+fn syntax_diagnostic(file: &str, error: yaml::SyntaxError) -> Diagnostic {
+    Diagnostic {
+        file: file.to_owned(),
+        line: error.at.line,
+        column: error.at.column,
+        path: String::new(),
+        message: error.message,
+        hint: None,
+    }
+}
+
+fn locate(file: &str, node: &yaml::Node, problem: Problem) -> Diagnostic {
+    let at = node.position_of(&problem.path, problem.on_key);
+    Diagnostic {
+        file: file.to_owned(),
+        line: at.line,
+        column: at.column,
+        path: problem.path.to_string(),
+        message: problem.message,
+        hint: problem.hint,
+    }
+}
+
+fn decode(value: &Value) -> Result<Document, Vec<Problem>> {
+    let problems = Problems::default();
+    let document = Fields::open(value, Path::default(), &problems)
+        .and_then(|fields| decode_kind(&fields));
+    let mut problems = problems.into_vec();
+    match document {
+        Some(document) if problems.is_empty() => Ok(document),
+        _ => {
+            if problems.is_empty() {
+                problems.push(unexplained());
+            }
+            Err(problems)
+        }
+    }
+}
+
+// Every decoder that answers None has reported why; this keeps a slip of ours from passing.
+fn unexplained() -> Problem {
+    Problem {
+        path: Path::default(),
+        on_key: false,
+        message: "the document cannot be read".to_owned(),
+        hint: None,
+    }
+}
+
+fn decode_kind(fields: &Fields<'_>) -> Option<Document> {
+    let kind = fields.text("kind")?;
+    match RegistryKind::ALL.into_iter().find(|k| k.kind() == kind) {
+        Some(RegistryKind::Definition) => definition::decode(fields).map(Document::Definition),
+        Some(RegistryKind::EventType) => event_type::decode(fields).map(Document::EventType),
+        Some(RegistryKind::Engagement) => decode_engagement(fields).map(Document::Engagement),
+        None => {
+            let kinds = RegistryKind::ALL.map(RegistryKind::kind);
+            let hint = did_you_mean(kind, kinds)
+                .unwrap_or_else(|| format!("known kinds: {}", kinds.join(", ")));
+            fields.report("kind", format!("unknown kind {kind:?}"), Some(hint));
+            None
+        }
+    }
+}
+
+fn decode_engagement(fields: &Fields<'_>) -> Option<EngagementSpec> {
+    fields.allow(
+        &["kind", "slug", "name", "description", "roster_path"],
+        &[],
+    );
+    let slug = fields.parsed("slug");
+    let name = fields.text_opt("name");
+    let description = fields.text_opt("description");
+    let roster_path = fields.text("roster_path");
+    if roster_path.is_some_and(str::is_empty) {
+        fields.report("roster_path", "is empty", None);
+    }
+    Some(EngagementSpec {
+        slug: slug?,
+        name: name?.map(str::to_owned),
+        description: description?.map(str::to_owned),
+        roster_path: roster_path?.to_owned(),
+    })
+}
+
+/// What in `documents` is allowed but looks like a slip, given what is registered: an event type
+/// or an engagement that neither the view nor the set knows.
+#[must_use]
+pub fn warnings(view: &View, documents: &[Document]) -> Vec<String> {
+    let types = event_types(view, documents);
+    let engagements = engagements(view, documents);
+    let mut warnings = Vec::new();
+    for document in documents {
+        let Document::Definition(spec) = document else {
+            continue;
+        };
+        warnings.extend(unknown_event_type(spec, &types));
+        warnings.extend(unknown_engagements(spec, &engagements));
+    }
+    warnings
+}
+
+fn event_types(view: &View, documents: &[Document]) -> BTreeSet<EventType> {
+    let applied = documents.iter().filter_map(|document| match document {
+        Document::EventType(spec) => Some(spec.name.clone()),
+        _ => None,
+    });
+    view.event_types()
+        .map(|registered| registered.value.name().clone())
+        .chain(applied)
+        .collect()
+}
+
+fn engagements(view: &View, documents: &[Document]) -> BTreeSet<EngagementSlug> {
+    let applied = documents.iter().filter_map(|document| match document {
+        Document::Engagement(spec) => Some(spec.slug.clone()),
+        _ => None,
+    });
+    view.engagements()
+        .map(|engagement| engagement.value.slug.clone())
+        .chain(applied)
+        .collect()
+}
+
+fn unknown_event_type(spec: &DefinitionSpec, types: &BTreeSet<EventType>) -> Option<String> {
+    let TriggerSpec::Event { event_type } = &spec.trigger else {
+        return None;
+    };
+    if types.contains(event_type) {
+        return None;
+    }
+    let nearest = nearest(event_type.as_str(), types.iter().map(EventType::as_str));
+    Some(format!(
+        "definition {}: event type {event_type} is not registered, so nothing sets it off{}",
+        spec.id,
+        suggestion(nearest)
+    ))
+}
+
+fn unknown_engagements(spec: &DefinitionSpec, known: &BTreeSet<EngagementSlug>) -> Vec<String> {
+    let slugs = spec
+        .context_sources
+        .iter()
+        .filter(|source| !source.is_inline())
+        .filter_map(|source| DiscoverParams::parse(&source.params).ok()?.engagement_slug);
+    slugs
+        .filter(|slug| !known.contains(slug))
+        .map(|slug| {
+            let nearest = nearest(slug.as_str(), known.iter().map(EngagementSlug::as_str));
+            format!(
+                "definition {}: engagement {slug} is not known{}",
+                spec.id,
+                suggestion(nearest)
+            )
+        })
+        .collect()
+}
+
+fn suggestion(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
+}

@@ -1,0 +1,292 @@
+//! Rules: when they match, over what they go, and the tasks that they order.
+
+use std::collections::BTreeSet;
+
+use kaizen_proto::id::QueueName;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    condition::Condition,
+    diagnostic::{Path, Problems},
+    fields::Fields,
+    json::Part,
+    scope::{Fault, Names, VARIABLES},
+    source::is_identifier,
+    template::{Template, Templates},
+};
+
+/// Most rules of a definition.
+pub(crate) const RULES_MAX: usize = 100;
+/// Most tasks that one rule lists.
+const TASKS_PER_RULE_MAX: usize = 100;
+/// Name of the item where `as` is left out.
+const ITEM: &str = "item";
+/// Longest rule id in bytes.
+const RULE_ID_BYTES_MAX: usize = 63;
+
+/// Named by the design, built later.
+const RESERVED_RULE_KEYS: &[&str] = &[
+    "cooldown",
+    "for",
+    "until",
+    "rate_limit",
+    "overlap",
+    "join",
+    "silence",
+    "summary",
+];
+const RESERVED_TASK_KEYS: &[&str] = &["labels", "priority", "due", "timeout"];
+
+/// One entry of `rules`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuleSpec {
+    /// Its id, unique in the definition.
+    pub id: String,
+    /// CEL condition; absent, the rule always matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Path of the list whose items the rule goes over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub for_each: Option<String>,
+    /// Name of the item; present with `for_each` alone.
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    pub item: Option<String>,
+    /// What a match orders.
+    pub tasks: Vec<TaskSpec>,
+}
+
+/// One entry of a rule's `tasks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TaskSpec {
+    /// The queue, literally.
+    pub queue: QueueName,
+    /// Template of the title.
+    pub title: String,
+    /// Template of the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+/// A rule with its expressions compiled.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) id: String,
+    pub(crate) when: Option<Condition>,
+    pub(crate) for_each: Option<ForEach>,
+    pub(crate) tasks: Vec<TaskTemplates>,
+}
+
+/// What a rule goes over.
+#[derive(Debug)]
+pub(crate) struct ForEach {
+    /// Below `context`.
+    pub(crate) parts: Vec<Part>,
+    pub(crate) item: String,
+}
+
+/// A task with its templates compiled.
+#[derive(Debug)]
+pub(crate) struct TaskTemplates {
+    pub(crate) queue: QueueName,
+    pub(crate) title: Template,
+    pub(crate) body: Option<Template>,
+}
+
+/// Decodes `rules` and compiles every rule that can be decoded, so that all mistakes are told.
+pub(crate) fn decode_all(
+    fields: &Fields<'_>,
+    names: &Names<'_>,
+    templates: &mut Templates,
+) -> Option<Vec<RuleSpec>> {
+    fields.required("rules")?;
+    let entries = fields.list("rules", RULES_MAX)?;
+    if entries.is_empty() {
+        fields.report("rules", "is empty: a definition takes at least one rule", None);
+    }
+    let mut ids = BTreeSet::new();
+    let mut rules = Vec::new();
+    let mut complete = true;
+    for (path, value) in entries {
+        let Some(rule) = decode(value, path.clone(), fields.problems) else {
+            complete = false;
+            continue;
+        };
+        if !ids.insert(rule.id.clone()) {
+            let message = format!("rule id `{}` is taken by an earlier rule", rule.id);
+            fields.problems.report(path.key("id"), message, None);
+        }
+        compile(&rule, &path, names, templates, fields.problems);
+        rules.push(rule);
+    }
+    complete.then_some(rules)
+}
+
+fn decode(value: &Value, path: Path, problems: &Problems) -> Option<RuleSpec> {
+    let fields = Fields::open(value, path, problems)?;
+    fields.allow(
+        &["id", "when", "for_each", "as", "tasks"],
+        RESERVED_RULE_KEYS,
+    );
+    let id = rule_id(&fields);
+    let when = fields.text_opt("when");
+    let for_each = fields.text_opt("for_each");
+    let item = item_name(&fields);
+    let tasks = tasks(&fields);
+    let for_each = for_each?;
+    Some(RuleSpec {
+        id: id?,
+        when: when?.map(str::to_owned),
+        for_each: for_each.map(str::to_owned),
+        item: item?.or_else(|| for_each.map(|_| ITEM.to_owned())),
+        tasks: tasks?,
+    })
+}
+
+fn rule_id(fields: &Fields<'_>) -> Option<String> {
+    let id = fields.text("id")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+    if (1..=RULE_ID_BYTES_MAX).contains(&id.len()) && id.chars().all(plain) {
+        return Some(id.to_owned());
+    }
+    let message = format!(
+        "{id:?} is no rule id: use 1 to {RULE_ID_BYTES_MAX} letters, digits, '-', '_' and '.'"
+    );
+    fields.report("id", message, None);
+    None
+}
+
+fn item_name(fields: &Fields<'_>) -> Option<Option<String>> {
+    let Some(name) = fields.text_opt("as")? else {
+        return Some(None);
+    };
+    if !fields.has("for_each") {
+        let hint = Some("add `for_each`, or leave it out".to_owned());
+        fields.report("as", "names the item of a `for_each` that is not there", hint);
+        return None;
+    }
+    if !is_identifier(name) || VARIABLES.contains(&name) {
+        let message = format!("{name:?} is no name for an item: use a letter, then letters, digits and `_`, and none of {}", VARIABLES.join(", "));
+        fields.report("as", message, None);
+        return None;
+    }
+    Some(Some(name.to_owned()))
+}
+
+fn tasks(fields: &Fields<'_>) -> Option<Vec<TaskSpec>> {
+    fields.required("tasks")?;
+    let entries = fields.list("tasks", TASKS_PER_RULE_MAX)?;
+    if entries.is_empty() {
+        fields.report("tasks", "is empty: a rule takes at least one task", None);
+        return None;
+    }
+    let decoded: Vec<_> = entries
+        .into_iter()
+        .map(|(path, value)| task(value, path, fields.problems))
+        .collect();
+    decoded.into_iter().collect()
+}
+
+fn task(value: &Value, path: Path, problems: &Problems) -> Option<TaskSpec> {
+    let fields = Fields::open(value, path, problems)?;
+    fields.allow(&["queue", "title", "body"], RESERVED_TASK_KEYS);
+    let queue = fields.parsed("queue");
+    let title = fields.text("title");
+    let body = fields.text_opt("body");
+    Some(TaskSpec {
+        queue: queue?,
+        title: title?.to_owned(),
+        body: body?.map(str::to_owned),
+    })
+}
+
+/// Compiles a rule; what is wrong is reported below `path`.
+pub(crate) fn compile(
+    spec: &RuleSpec,
+    path: &Path,
+    names: &Names<'_>,
+    templates: &mut Templates,
+    problems: &Problems,
+) -> Option<Rule> {
+    let report = |path: Path, fault: Fault| problems.report(path, fault.message, fault.hint);
+    let for_each = match &spec.for_each {
+        None => Some(None),
+        Some(text) => compile_for_each(text, spec, names)
+            .map_err(|fault| report(path.key("for_each"), fault))
+            .ok()
+            .map(Some),
+    };
+    let names = Names {
+        item: spec.item.as_deref(),
+        ..*names
+    };
+    let when = match &spec.when {
+        None => Some(None),
+        Some(source) => Condition::compile(source, &names)
+            .map_err(|fault| report(path.key("when"), fault))
+            .ok()
+            .map(Some),
+    };
+    let tasks: Vec<_> = spec
+        .tasks
+        .iter()
+        .enumerate()
+        .map(|(n, task)| {
+            let path = path.key("tasks").index(n);
+            compile_task(task, &path, &names, templates, &report)
+        })
+        .collect();
+    Some(Rule {
+        id: spec.id.clone(),
+        when: when?,
+        for_each: for_each?,
+        tasks: tasks.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+fn compile_for_each(text: &str, spec: &RuleSpec, names: &Names<'_>) -> Result<ForEach, Fault> {
+    let mut keys = text.split('.');
+    let in_context = keys.next() == Some("context");
+    let keys: Vec<_> = keys.collect();
+    if !in_context || keys.is_empty() || !keys.iter().all(|key| is_identifier(key)) {
+        return Err(Fault::new(
+            format!("{text:?} is no path to a list"),
+            Some("write for example context.runs".to_owned()),
+        ));
+    }
+    let parts: Vec<_> = keys
+        .into_iter()
+        .map(|key| Part::Field(key.to_owned()))
+        .collect();
+    names.check("context", &parts)?;
+    Ok(ForEach {
+        parts,
+        item: spec.item.clone().unwrap_or_else(|| ITEM.to_owned()),
+    })
+}
+
+fn compile_task(
+    task: &TaskSpec,
+    path: &Path,
+    names: &Names<'_>,
+    templates: &mut Templates,
+    report: &impl Fn(Path, Fault),
+) -> Option<TaskTemplates> {
+    let mut add = |key: &str, source: &str| {
+        let path = path.key(key);
+        templates
+            .add(path.to_string(), source, names)
+            .map_err(|fault| report(path, fault))
+            .ok()
+    };
+    let title = add("title", &task.title);
+    let body = match &task.body {
+        None => Some(None),
+        Some(source) => add("body", source).map(Some),
+    };
+    Some(TaskTemplates {
+        queue: task.queue.clone(),
+        title: title?,
+        body: body?,
+    })
+}

@@ -1,0 +1,240 @@
+//! The variables that conditions and templates see: which there are, and their values.
+
+use jiff::Timestamp;
+use kaizen_proto::record::TriggerRecord;
+use serde_json::{Value, json};
+
+use crate::{
+    json::Part,
+    nearest::did_you_mean,
+    source::ContextSource,
+    trigger::Trigger,
+};
+
+/// Variables that every rule has; a definition with a cron trigger lacks `event`.
+pub(crate) const VARIABLES: [&str; 4] = ["context", "event", "now", "trigger"];
+
+const EVENT_FIELDS: &[&str] = &["attributes", "id", "source", "time", "type"];
+const EVENT_TRIGGER_FIELDS: &[&str] =
+    &["event_id", "event_type", "id", "kind", "source", "stored_at"];
+const TICK_TRIGGER_FIELDS: &[&str] = &["id", "kind", "slot", "stored_at"];
+
+/// What is wrong with an expression or a template, before its place is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Fault {
+    pub(crate) fn new(message: impl Into<String>, hint: Option<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint,
+        }
+    }
+}
+
+/// Which variables a rule may name. Where a part of the definition could not be read, nothing is
+/// claimed of it, so that one mistake is not reported twice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Names<'a> {
+    /// Sources that bind into `context`; `None` where they could not be read.
+    pub(crate) sources: Option<&'a [ContextSource]>,
+    /// Whether the trigger is an event; `None` where it could not be read.
+    pub(crate) event: Option<bool>,
+    /// Name of the item under `for_each`.
+    pub(crate) item: Option<&'a str>,
+}
+
+impl Names<'_> {
+    /// Checks that `variable` is there and that `parts` may lead somewhere.
+    pub(crate) fn check(&self, variable: &str, parts: &[Part]) -> Result<(), Fault> {
+        if self.item == Some(variable) {
+            return Ok(());
+        }
+        match variable {
+            "now" => Ok(()),
+            "context" => self.check_context(parts),
+            "event" if self.event == Some(false) => Err(Fault::new(
+                "there is no `event`: the trigger is a slot",
+                Some("use `trigger.slot` or `context`".to_owned()),
+            )),
+            "event" => check_field("event", EVENT_FIELDS, parts),
+            "trigger" => match self.event {
+                Some(true) => check_field("trigger", EVENT_TRIGGER_FIELDS, parts),
+                Some(false) => check_field("trigger", TICK_TRIGGER_FIELDS, parts),
+                None => Ok(()),
+            },
+            unknown => Err(self.unknown(unknown)),
+        }
+    }
+
+    fn unknown(&self, variable: &str) -> Fault {
+        let bound = self
+            .sources
+            .unwrap_or_default()
+            .iter()
+            .find(|source| source.binding().first() == Some(&variable));
+        let hint = match bound {
+            Some(_) => Some(format!("did you mean `context.{variable}`?")),
+            None => did_you_mean(variable, VARIABLES.into_iter().chain(self.item)),
+        };
+        let hint = hint.unwrap_or_else(|| format!("known variables: {}", VARIABLES.join(", ")));
+        Fault::new(format!("unknown variable `{variable}`"), Some(hint))
+    }
+
+    fn check_context(&self, parts: &[Part]) -> Result<(), Fault> {
+        let Some(sources) = self.sources else {
+            return Ok(());
+        };
+        let leads = |source: &ContextSource| {
+            source
+                .binding()
+                .into_iter()
+                .zip(parts)
+                .all(|(key, part)| matches!(part, Part::Field(field) if field == key))
+        };
+        if sources.iter().any(leads) {
+            return Ok(());
+        }
+        let bound: Vec<_> = sources.iter().map(|s| s.binding().join(".")).collect();
+        let path = crate::json::path_text("context", parts);
+        let hint = match parts.first() {
+            Some(Part::Field(field)) => did_you_mean(field, bound.iter().map(String::as_str)),
+            _ => None,
+        };
+        let hint = hint.unwrap_or_else(|| match bound.as_slice() {
+            [] => "the definition has no context_sources".to_owned(),
+            bound => format!("bound are: {}", bound.join(", ")),
+        });
+        Err(Fault::new(
+            format!("nothing is bound at `{path}`"),
+            Some(hint),
+        ))
+    }
+}
+
+fn check_field(variable: &str, known: &[&str], parts: &[Part]) -> Result<(), Fault> {
+    match parts.first() {
+        None => Ok(()),
+        Some(Part::Field(field)) if known.contains(&field.as_str()) => Ok(()),
+        Some(part) => {
+            let field = match part {
+                Part::Field(field) => field.as_str(),
+                Part::Index(_) => "",
+            };
+            let hint = did_you_mean(field, known.iter().copied())
+                .unwrap_or_else(|| format!("there are: {}", known.join(", ")));
+            Err(Fault::new(
+                format!("`{variable}` has no {part}"),
+                Some(hint),
+            ))
+        }
+    }
+}
+
+/// What the trigger of an activation tells, as JSON.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) event: Option<Value>,
+    pub(crate) trigger: Value,
+    pub(crate) now: Value,
+    pub(crate) now_at: Timestamp,
+}
+
+impl Facts {
+    pub(crate) fn new(trigger: &Trigger) -> Self {
+        let now_at = trigger.record.stored_at();
+        Self {
+            event: trigger
+                .envelope
+                .as_ref()
+                // Plain data with text keys: serializing cannot fail.
+                .and_then(|envelope| serde_json::to_value(envelope).ok()),
+            trigger: trigger_facts(&trigger.record),
+            now: Value::String(now_at.to_string()),
+            now_at,
+        }
+    }
+
+    /// The variables, without an item.
+    pub(crate) fn variables<'a>(&'a self, context: &'a Value) -> Variables<'a> {
+        Variables {
+            facts: self,
+            context,
+            item: None,
+        }
+    }
+}
+
+fn trigger_facts(record: &TriggerRecord) -> Value {
+    match record {
+        TriggerRecord::Event {
+            trigger_id,
+            event_id,
+            source,
+            event_type,
+            stored_at,
+            ..
+        } => json!({
+            "kind": "event",
+            "id": trigger_id,
+            "event_id": event_id,
+            "source": source,
+            "event_type": event_type,
+            "stored_at": stored_at,
+        }),
+        TriggerRecord::Tick {
+            trigger_id,
+            slot,
+            stored_at,
+            ..
+        } => json!({
+            "kind": "tick",
+            "id": trigger_id,
+            "slot": slot,
+            "stored_at": stored_at,
+        }),
+    }
+}
+
+/// The values of all variables of one rule, or of one item of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Variables<'a> {
+    pub(crate) facts: &'a Facts,
+    pub(crate) context: &'a Value,
+    pub(crate) item: Option<(&'a str, &'a Value)>,
+}
+
+impl<'a> Variables<'a> {
+    /// The same with an item.
+    pub(crate) fn with_item(self, name: &'a str, item: &'a Value) -> Self {
+        Self {
+            item: Some((name, item)),
+            ..self
+        }
+    }
+
+    /// The value of a variable.
+    pub(crate) fn get(&self, variable: &str) -> Option<&'a Value> {
+        match (self.item, variable) {
+            (Some((name, item)), variable) if name == variable => Some(item),
+            (_, "context") => Some(self.context),
+            (_, "event") => self.facts.event.as_ref(),
+            (_, "trigger") => Some(&self.facts.trigger),
+            (_, "now") => Some(&self.facts.now),
+            _ => None,
+        }
+    }
+
+    /// Every variable that has a value.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let item = self.item;
+        let named = VARIABLES.into_iter().filter_map({
+            let this = *self;
+            move |name| Some((name, this.get(name)?))
+        });
+        named.chain(item)
+    }
+}

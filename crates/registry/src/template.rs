@@ -1,0 +1,161 @@
+//! Titles and bodies of tasks: minijinja, strict about what is undefined, and bounded.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value as Jinja,
+    value::Serde,
+};
+
+use crate::{
+    json::{self, Part},
+    scope::{Fault, Names, Variables},
+};
+
+/// Longest template in bytes.
+pub(crate) const TEMPLATE_BYTES_MAX: usize = 16 * 1024;
+/// Steps and bytes that one rendering may cost; enough for the largest body.
+const FUEL: u64 = 300_000;
+/// Deepest nesting of macro calls.
+const RECURSION_MAX: usize = 16;
+/// What a template may call beside its variables.
+const GLOBALS: [&str; 3] = ["dict", "namespace", "range"];
+
+/// All templates of a definition.
+#[derive(Debug)]
+pub(crate) struct Templates(Environment<'static>);
+
+/// One compiled template of [`Templates`].
+#[derive(Debug)]
+pub(crate) struct Template {
+    name: String,
+    reads: Vec<(String, Vec<Part>)>,
+}
+
+impl Templates {
+    pub(crate) fn new() -> Self {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(RECURSION_MAX);
+        environment.remove_global("debug");
+        Self(environment)
+    }
+
+    /// Compiles a template under a name that is its path in the definition.
+    pub(crate) fn add(
+        &mut self,
+        name: String,
+        source: &str,
+        names: &Names<'_>,
+    ) -> Result<Template, Fault> {
+        if source.len() > TEMPLATE_BYTES_MAX {
+            let message = format!(
+                "template of {} bytes exceeds {TEMPLATE_BYTES_MAX}",
+                source.len()
+            );
+            return Err(Fault::new(message, None));
+        }
+        let broken = |error: Error| Fault::new(format!("not a template: {}", told(&error)), None);
+        self.0
+            .add_template_owned(name.clone(), source.to_owned())
+            .map_err(broken)?;
+        let template = self.0.get_template(&name).map_err(broken)?;
+        let mut reads: Vec<_> = template
+            .undeclared_variables(true)
+            .iter()
+            .map(|path| split(path))
+            .filter(|(variable, _)| !GLOBALS.contains(&variable.as_str()))
+            .collect();
+        reads.sort();
+        for (variable, parts) in &reads {
+            names.check(variable, parts)?;
+        }
+        Ok(Template { name, reads })
+    }
+
+    /// Renders a template.
+    pub(crate) fn render(
+        &self,
+        template: &Template,
+        input: &Input,
+        variables: &Variables<'_>,
+    ) -> Result<String, String> {
+        self.0
+            .get_template(&template.name)
+            .and_then(|compiled| compiled.render(input.0.clone()))
+            .map_err(|error| template.explain(&error, variables))
+    }
+}
+
+impl Template {
+    /// Path of the template in the definition.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn explain(&self, error: &Error, variables: &Variables<'_>) -> String {
+        let missing = (error.kind() == ErrorKind::UndefinedError)
+            .then(|| self.missing(variables))
+            .flatten();
+        format!(
+            "{}: {}",
+            self.name,
+            missing.unwrap_or_else(|| told(error))
+        )
+    }
+
+    /// The path that is not there: the engine does not say.
+    fn missing(&self, variables: &Variables<'_>) -> Option<String> {
+        self.reads.iter().find_map(|(variable, parts)| {
+            let missing = json::follow(variables.get(variable)?, parts).err()?;
+            let path = json::path_text(variable, parts);
+            Some(format!("{path}: {}", missing.message))
+        })
+    }
+}
+
+fn split(path: &str) -> (String, Vec<Part>) {
+    let mut keys = path.split('.').map(str::to_owned);
+    let variable = keys.next().unwrap_or_default();
+    (variable, keys.map(Part::Field).collect())
+}
+
+/// The engine's message without the name of the template, which its reader knows by path.
+fn told(error: &Error) -> String {
+    let detail = error.detail().map_or_else(
+        || error.kind().to_string(),
+        |detail| format!("{}: {detail}", error.kind()),
+    );
+    match error.line() {
+        Some(line) if line > 1 => format!("{detail} (line {line})"),
+        _ => detail,
+    }
+}
+
+/// The variables in the engine's form.
+#[derive(Debug, Clone)]
+pub(crate) struct Input(Jinja);
+
+/// The variables of one activation in the engine's form, made once and shared by its rules.
+#[derive(Debug)]
+pub(crate) struct Inputs(BTreeMap<Arc<str>, Jinja>);
+
+impl Inputs {
+    pub(crate) fn new(variables: &Variables<'_>) -> Self {
+        let converted = variables
+            .all()
+            .map(|(name, value)| (Arc::from(name), Jinja::from(Serde(value))));
+        Self(converted.collect())
+    }
+
+    /// The input of one rule, or of one item of it.
+    pub(crate) fn of(&self, variables: &Variables<'_>) -> Input {
+        let mut values = self.0.clone();
+        if let Some((name, item)) = variables.item {
+            values.insert(Arc::from(name), Jinja::from(Serde(item)));
+        }
+        Input(Jinja::from(values))
+    }
+}

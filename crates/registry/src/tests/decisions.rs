@@ -1,0 +1,337 @@
+//! From trigger to tasks.
+
+use kaizen_proto::record::Outcome;
+use serde_json::{Value, json};
+
+use super::{ENVELOPE, ORIENT, REVIEW, activation, event, event_of, revision, tick};
+use crate::{BindError, Decision, TASKS_MAX, bind_direct, bind_inline, decide};
+
+/// Decides the rule `{id: r, when}` on an event with these attributes bound to `context.m`.
+fn judge(when: &str, attributes: &Value) -> Decision {
+    let rule = format!("{{id: r, when: {}, tasks: [{{queue: q, title: t}}]}}", json!(when));
+    decide_rule(&rule, attributes)
+}
+
+fn decide_rule(rule: &str, attributes: &Value) -> Decision {
+    let yaml = format!(
+        "kind: ActivityDefinition\nid: d\ntrigger: {{type: event, event_type: kaizen.metrics.recorded}}\ncontext_sources: [{{type: event_payload, bind_to: context.m}}]\nrules:\n  - {rule}\n"
+    );
+    let trigger = event(attributes);
+    let revision = revision(&yaml);
+    let snapshot = bind_direct(&revision.value, &trigger).unwrap();
+    decide(&revision, activation(&trigger), &trigger, &snapshot)
+}
+
+fn outcome(when: &str, attributes: &Value) -> Outcome {
+    judge(when, attributes).rules[0].outcome
+}
+
+fn error(when: &str, attributes: &Value) -> String {
+    let decision = judge(when, attributes);
+    assert_eq!(decision.rules[0].outcome, Outcome::Error, "{when}");
+    assert!(decision.tasks.is_empty());
+    decision.rules[0].error.clone().unwrap()
+}
+
+#[test]
+fn event_payload_binds_the_attributes_verbatim() {
+    let trigger = event_of(ENVELOPE);
+    let snapshot = bind_direct(&revision(REVIEW).value, &trigger).unwrap();
+    let attributes = json!({"agent": "coach", "project": "kaizen-agentic", "summary":
+        {"success_rate": 0.62, "runs": 50, "avg_time_s": 61.2, "avg_quality": 0.87}});
+    assert_eq!(snapshot, json!({ "metrics": attributes }));
+}
+
+#[test]
+fn low_success_rate_orders_one_review() {
+    let (revision, trigger) = (revision(REVIEW), event_of(ENVELOPE));
+    let snapshot = bind_direct(&revision.value, &trigger).unwrap();
+    let decision = decide(&revision, activation(&trigger), &trigger, &snapshot);
+    assert_eq!(decision.error(), None);
+    assert_eq!(decision.tasks.len(), 1);
+    let task = &decision.tasks[0];
+    assert_eq!(task.title, "Review coach in kaizen-agentic: success rate 0.62");
+    assert_eq!(task.queue.as_str(), "coach");
+    assert_eq!((task.n, task.revision, task.hops), (0, 7, 3));
+    assert_eq!(task.snapshot.as_ref(), Some(&snapshot));
+    assert_eq!(
+        Value::Object(task.why.values.clone()),
+        json!({"context.metrics.summary.success_rate": 0.62})
+    );
+    assert_eq!(
+        task.why.when.as_deref(),
+        Some("context.metrics.summary.success_rate < 0.8")
+    );
+    assert_eq!(decision.rules[0].outcome, Outcome::Matched);
+}
+
+#[test]
+fn high_success_rate_orders_nothing() {
+    let decision = judge("context.m.rate < 0.8", &json!({"rate": 0.9}));
+    assert_eq!(decision.rules[0].outcome, Outcome::NotMatched);
+    assert_eq!(decision.rules[0].values["context.m.rate"], 0.9);
+    assert!(decision.tasks.is_empty());
+}
+
+#[test]
+fn integers_and_fractions_compare_with_each_other() {
+    for (when, attributes) in [
+        ("context.m.runs > 10", json!({"runs": 11})),
+        ("context.m.runs > 10", json!({"runs": 10.5})),
+        ("context.m.rate < 0.8", json!({"rate": 0})),
+        ("context.m.rate > 0.8", json!({"rate": 1})),
+        ("context.m.rate == 1", json!({"rate": 1.0})),
+        ("context.m.rate == 1.0", json!({"rate": 1})),
+        ("context.m.n + 1 == 3", json!({"n": 2})),
+        ("context.m.n - 3 < 0", json!({"n": 2})),
+        ("context.m.n in [1, 2]", json!({"n": 2})),
+        ("context.m.n > 9223372036854775807u", json!({"n": 18_446_744_073_709_551_615_u64})),
+    ] {
+        assert_eq!(outcome(when, &attributes), Outcome::Matched, "{when} {attributes}");
+    }
+}
+
+#[test]
+fn missing_field_is_an_error_that_names_the_path() {
+    let found = error("context.m.summary.rate < 0.8", &json!({"agent": "a", "project": "p"}));
+    assert_eq!(
+        found,
+        "context.m.summary.rate: no such key `summary`, there are: agent, project"
+    );
+    let found = error("has(context.m.summary.rate)", &json!({"agent": "a"}));
+    assert!(found.starts_with("context.m.summary.rate: no such key `summary`"), "{found}");
+    let found = error("context.m.tags[3] == 'x'", &json!({"tags": ["a"]}));
+    assert!(!found.is_empty());
+}
+
+#[test]
+fn has_guards_a_missing_field() {
+    let when = "has(context.m.rate) && context.m.rate < 0.8";
+    assert_eq!(outcome(when, &json!({})), Outcome::NotMatched);
+    assert_eq!(outcome(when, &json!({"rate": 0.1})), Outcome::Matched);
+}
+
+#[test]
+fn only_a_bool_is_an_answer() {
+    let found = error("context.m.n + 1", &json!({"n": 1}));
+    assert_eq!(found, "the condition gives a value of type int, not a bool");
+}
+
+#[test]
+fn calculating_across_types_says_how_to_convert() {
+    let found = error("context.m.t * 2.0 > 1.0", &json!({"t": 60}));
+    assert!(found.contains("double("), "{found}");
+    assert_eq!(
+        outcome("double(context.m.t) * 2.0 > 1.0", &json!({"t": 60})),
+        Outcome::Matched
+    );
+}
+
+#[test]
+fn variables_are_event_context_trigger_and_now() {
+    for when in [
+        "event.id == '1' && event.type == 'kaizen.metrics.recorded' && event.source == 's'",
+        "event.attributes.n == context.m.n",
+        "trigger.kind == 'event' && trigger.event_id == '1' && trigger.id.size() == 32",
+        "now == timestamp('2026-11-22T10:00:01Z')",
+        "now - timestamp(event.time) == duration('1s')",
+    ] {
+        assert_eq!(outcome(when, &json!({"n": 1})), Outcome::Matched, "{when}");
+    }
+}
+
+#[test]
+fn comprehensions_are_evaluated_and_bounded() {
+    let tags = json!({"tags": ["a", "bb", "ccc"], "n": 2});
+    for when in [
+        "context.m.tags.exists(t, t == 'bb')",
+        "context.m.tags.all(t, t.size() < 4)",
+        "context.m.tags.exists_one(t, t.size() == context.m.n)",
+        "context.m.tags.filter(t, t.size() > 1) == ['bb', 'ccc']",
+        "context.m.tags.map(t, t.size()) == [1, 2, 3]",
+        "context.m.tags.map(t, t.size() > 1, t.size()) == [2, 3]",
+        "context.m.tags.map(a, context.m.tags.map(b, a + b)).size() == 3",
+    ] {
+        assert_eq!(outcome(when, &tags), Outcome::Matched, "{when}");
+    }
+    let long: Vec<_> = (0..1000).collect();
+    for when in [
+        "context.m.l.all(a, context.m.l.all(b, a + b >= 0))",
+        "context.m.l.map(a, context.m.l.map(b, a + b)).size() > 0",
+        "context.m.l.filter(a, context.m.l.filter(b, a < b).size() > 2000).size() > 0",
+        "context.m.l.exists_one(a, context.m.l.exists(b, b < 0))",
+    ] {
+        let found = error(when, &json!({ "l": long }));
+        assert!(found.contains("more than 100000 steps"), "{when}: {found}");
+    }
+}
+
+#[test]
+fn a_list_beyond_the_bound_is_an_error_with_its_path() {
+    let items: Vec<_> = (0..10_001).collect();
+    let found = error("context.m.a.l.size() > 1", &json!({"a": {"l": items}}));
+    assert_eq!(found, "context.m.a.l: a list of 10001 items exceeds 10000");
+}
+
+#[test]
+fn large_values_are_described_instead_of_shown() {
+    let decision = judge("context.m.text != ''", &json!({"text": "x".repeat(2000)}));
+    let shown = decision.rules[0].values["context.m.text"].as_str().unwrap();
+    assert!(shown.starts_with("(the text"), "{shown}");
+}
+
+#[test]
+fn a_rule_that_fails_leaves_the_others_alone() {
+    let yaml = REVIEW.replace(
+        "rules:\n",
+        "rules:\n  - {id: broken, when: context.metrics.nothing == 1, tasks: [{queue: coach, title: x}]}\n",
+    );
+    let (revision, trigger) = (revision(&yaml), event_of(ENVELOPE));
+    let snapshot = bind_direct(&revision.value, &trigger).unwrap();
+    let decision = decide(&revision, activation(&trigger), &trigger, &snapshot);
+    assert_eq!(decision.rules[0].outcome, Outcome::Error);
+    assert_eq!(decision.rules[1].outcome, Outcome::Matched);
+    assert_eq!(decision.tasks.len(), 1);
+    let error = decision.error().unwrap();
+    assert!(error.starts_with("rule broken: context.metrics.nothing: no such key"), "{error}");
+}
+
+#[test]
+fn for_each_orders_one_task_for_each_item_in_order() {
+    let (revision, trigger) = (revision(ORIENT), tick());
+    let snapshot = json!({"runs": [{"repo": "a"}, {"repo": "b"}, {}]});
+    let decision = decide(&revision, activation(&trigger), &trigger, &snapshot);
+    let titles: Vec<_> = decision.tasks.iter().map(|t| (t.n, t.title.as_str())).collect();
+    assert_eq!(titles, [(0, "Orient a"), (1, "Orient b")]);
+    assert_eq!(decision.tasks[1].why.item, Some(1));
+    assert_eq!(decision.rules.len(), 3);
+    let error = decision.rules[2].error.as_deref().unwrap();
+    assert_eq!(
+        error,
+        "rules[0].tasks[0].title: run.repo: no such key `repo`, the mapping is empty"
+    );
+}
+
+#[test]
+fn for_each_filters_with_a_condition_on_the_item() {
+    let yaml = ORIENT.replace("as: run,", "as: run, when: run.due && trigger.kind == 'tick',");
+    let snapshot = json!({"runs": [{"repo": "a", "due": false}, {"repo": "b", "due": true}]});
+    let trigger = tick();
+    let decision = decide(&revision(&yaml), activation(&trigger), &trigger, &snapshot);
+    assert_eq!(decision.tasks.len(), 1);
+    assert_eq!(decision.tasks[0].title, "Orient b");
+    assert_eq!(decision.rules[0].outcome, Outcome::NotMatched);
+    assert_eq!(decision.rules[0].values["run.due"], false);
+}
+
+#[test]
+fn for_each_takes_a_list() {
+    let trigger = tick();
+    let decide = |snapshot: Value| {
+        let decision = decide(&revision(ORIENT), activation(&trigger), &trigger, &snapshot);
+        decision.rules[0].error.clone().unwrap()
+    };
+    assert_eq!(
+        decide(json!({"runs": 3})),
+        "context.runs: for_each takes a list, got the number 3"
+    );
+    assert!(decide(json!({})).starts_with("context.runs: no such key `runs`"));
+}
+
+#[test]
+fn more_tasks_than_a_transaction_holds_are_an_error_with_count_and_limit() {
+    let runs = |n: usize| json!({"runs": (0..n).map(|n| json!({"repo": n})).collect::<Vec<_>>()});
+    let trigger = tick();
+    let decide = |n| decide(&revision(ORIENT), activation(&trigger), &trigger, &runs(n));
+    assert_eq!(decide(TASKS_MAX).tasks.len(), TASKS_MAX);
+    let decision = decide(TASKS_MAX + 1);
+    assert!(decision.tasks.is_empty() && decision.too_many_tasks);
+    assert_eq!(decision.rules.len(), 1);
+    let error = decision.error().unwrap();
+    assert!(error.contains("901") && error.contains("900"), "{error}");
+}
+
+#[test]
+fn titles_are_one_plain_line() {
+    let title = |title: &str, attributes: &Value| {
+        let rule = format!("{{id: r, tasks: [{{queue: q, title: {}}}]}}", json!(title));
+        let decision = decide_rule(&rule, attributes);
+        match decision.tasks.first() {
+            Some(task) => Ok(task.title.clone()),
+            None => Err(decision.error().unwrap()),
+        }
+    };
+    assert_eq!(title("  a {{ context.m.x }} ", &json!({"x": "<b>&"})), Ok("a <b>&".to_owned()));
+    let refused = |text: &str, attributes: Value| title(text, &attributes).unwrap_err();
+    assert!(refused("{{ context.m.x }}", json!({"x": ""})).contains("comes out empty"));
+    assert!(refused("{{ context.m.x }}", json!({"x": "a\nb"})).contains("one line"));
+    assert!(refused("{{ context.m.x }}", json!({"x": "a\u{1b}[2J"})).contains("one line"));
+    let long = refused("{{ context.m.x }}", json!({"x": "y".repeat(513)}));
+    assert!(long.contains("513 bytes exceeds 512"), "{long}");
+    let missing = refused("{{ context.m.x.z }}", json!({"x": {}}));
+    assert_eq!(
+        missing,
+        "rule r: rules[0].tasks[0].title: context.m.x.z: no such key `z`, the mapping is empty"
+    );
+}
+
+#[test]
+fn bodies_are_bounded() {
+    let body = |body: &str| {
+        let rule = format!(
+            "{{id: r, tasks: [{{queue: q, title: t, body: {}}}]}}",
+            json!(body)
+        );
+        decide_rule(&rule, &json!({"x": "ab"}))
+    };
+    assert_eq!(body("line\n{{ context.m.x }}").tasks[0].body, "line\nab");
+    for bomb in [
+        "{{ 'x' * 70000 }}",
+        "{{ 'x' * 9999999999 }}",
+        "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    ] {
+        let decision = body(bomb);
+        assert!(decision.tasks.is_empty(), "{bomb}");
+        assert!(decision.error().is_some(), "{bomb}");
+    }
+}
+
+#[test]
+fn a_large_snapshot_is_left_out_of_the_orders() {
+    let rule = "{id: r, tasks: [{queue: q, title: t}]}";
+    let decision = decide_rule(rule, &json!({"x": "y".repeat(20_000)}));
+    assert_eq!(decision.tasks[0].snapshot, None);
+    let decision = decide_rule(rule, &json!({"x": "y".repeat(10_000)}));
+    assert!(decision.tasks[0].snapshot.is_some());
+}
+
+#[test]
+fn inline_binding_refuses_what_it_cannot_bind() {
+    let payload = revision(REVIEW).value.sources()[0].clone();
+    assert!(matches!(bind_inline(&payload, None), Err(BindError::NoEvent { .. })));
+    let discover = revision(ORIENT).value.sources()[0].clone();
+    assert!(matches!(
+        bind_inline(&discover, None),
+        Err(BindError::NotInline { .. })
+    ));
+    let unknown = crate::ContextSource {
+        source_type: "event_paylod".to_owned(),
+        ..payload
+    };
+    let error = bind_inline(&unknown, None).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "unknown source type `event_paylod`, did you mean `event_payload`?"
+    );
+}
+
+#[test]
+fn dots_in_a_binding_nest() {
+    let mut snapshot = serde_json::Map::new();
+    crate::insert(&mut snapshot, "context.a.b", json!(1)).unwrap();
+    crate::insert(&mut snapshot, "a.c", json!(2)).unwrap();
+    assert_eq!(Value::Object(snapshot.clone()), json!({"a": {"b": 1, "c": 2}}));
+    assert!(crate::insert(&mut snapshot, "context.a", json!(3)).is_err());
+    assert!(crate::insert(&mut snapshot, "context.a.b.d", json!(3)).is_err());
+}

@@ -1,0 +1,372 @@
+//! Reading files: what is accepted, what is refused, and where a refusal points.
+
+use kaizen_proto::subject::RegistryKind;
+use serde_json::json;
+
+use super::{ORIENT, REVIEW};
+use crate::{
+    Definition, Diagnostic, Document, Lane, TriggerSpec, View, builtin_event_types,
+    parse_documents, warnings,
+};
+
+fn findings(yaml: &str) -> Vec<Diagnostic> {
+    parse_documents("d.yaml", yaml).expect_err("the document should be refused")
+}
+
+/// The only finding, as people read it.
+fn finding(yaml: &str) -> String {
+    let findings = findings(yaml);
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    findings[0].to_string()
+}
+
+/// `REVIEW` with one line replaced.
+fn review_with(line: &str, by: &str) -> String {
+    assert!(REVIEW.contains(line), "{line}");
+    REVIEW.replace(line, by)
+}
+
+fn definition(yaml: &str) -> Definition {
+    let documents = parse_documents("d.yaml", yaml).unwrap_or_else(|d| panic!("{d:?}"));
+    match documents.into_iter().next() {
+        Some(Document::Definition(spec)) => Definition::new(spec).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_definitions_of_the_reference_are_read() {
+    let review = definition(REVIEW);
+    assert_eq!(review.id().as_str(), "low-success-rate-review");
+    assert!(review.enabled());
+    assert_eq!(review.lane(), Lane::Direct);
+    assert_eq!(review.sources()[0].source_type, "event_payload");
+    assert_eq!(review.trigger().summary(), "event kaizen.metrics.recorded");
+    assert!(review.cron().is_none());
+
+    let orient = definition(ORIENT);
+    assert_eq!(orient.lane(), Lane::Bound);
+    assert_eq!(orient.cron().map(|c| c.as_str()), Some("15 * * * *"));
+    let window = orient.catchup().and_then(|c| c.window);
+    assert_eq!(window, Some(jiff::SignedDuration::from_hours(1)));
+}
+
+#[test]
+fn defaults_are_written_into_the_canonical_json() {
+    let documents = parse_documents(
+        "d.yaml",
+        "kind: ActivityDefinition\nid: d\ntrigger: {type: cron, cron: '0 * * * *'}\nrules:\n  - {id: r, tasks: [{queue: q, title: t}]}\n",
+    )
+    .unwrap();
+    assert_eq!(
+        documents[0].to_json(),
+        json!({
+            "kind": "ActivityDefinition",
+            "id": "d",
+            "enabled": true,
+            "trigger": {"type": "cron", "cron": "0 * * * *", "timezone": "UTC",
+                        "catchup": {"policy": "last", "window": "1h"}},
+            "context_sources": [],
+            "rules": [{"id": "r", "tasks": [{"queue": "q", "title": "t"}]}],
+        })
+    );
+}
+
+#[test]
+fn canonical_json_reads_back() {
+    let engagement =
+        "kind: Engagement\nslug: coulomb-loop\nname: Coulomb\nroster_path: rosters/pilot.yaml\n";
+    let yaml = format!("{REVIEW}---{ORIENT}---\n{engagement}");
+    let mut documents = parse_documents("d.yaml", &yaml).unwrap();
+    documents.extend(builtin_event_types().into_iter().map(Document::EventType));
+    assert_eq!(documents.len(), 4);
+    for document in documents {
+        assert_eq!(Document::from_json(&document.to_json()), Ok(document));
+    }
+}
+
+#[test]
+fn one_file_holds_documents_of_all_kinds() {
+    let yaml = "kind: EventType\nname: a.b\nmode: off\n---\nkind: Engagement\nslug: e\nroster_path: r.yaml\n---\n";
+    let documents = parse_documents("d.yaml", yaml).unwrap();
+    let kinds: Vec<_> = documents.iter().map(|d| (d.kind(), d.name())).collect();
+    assert_eq!(
+        kinds,
+        [
+            (RegistryKind::EventType, "a.b"),
+            (RegistryKind::Engagement, "e")
+        ]
+    );
+}
+
+#[test]
+fn unknown_key_is_refused_with_place_and_nearest() {
+    let yaml = review_with("    when: ", "    wen: ");
+    assert_eq!(
+        finding(&yaml),
+        "d.yaml:10:5: rules[0].wen: unknown key `wen`; did you mean `when`?"
+    );
+}
+
+#[test]
+fn unknown_key_in_a_flow_mapping_is_placed_exactly() {
+    let yaml = review_with("bind_to: context.metrics}", "bind_to: context.metrics, parms: {}}");
+    let finding = &findings(&yaml)[0];
+    assert_eq!((finding.line, finding.column), (7, 53));
+    assert_eq!(finding.hint.as_deref(), Some("did you mean `params`?"));
+}
+
+#[test]
+fn what_comes_later_is_refused_as_not_supported_yet() {
+    let rule = |key: &str| review_with("    tasks:\n", &format!("    {key}\n    tasks:\n"));
+    for key in [
+        "cooldown: {for: 24h}",
+        "for: 3",
+        "until: x",
+        "rate_limit: 5",
+        "overlap: skip",
+    ] {
+        let name = key.split(':').next().unwrap();
+        assert_eq!(
+            finding(&rule(key)),
+            format!(
+                "d.yaml:11:5: rules[0].{name}: `{name}` is not supported yet; leave it out"
+            )
+        );
+    }
+    for (line, by, expected) in [
+        (
+            "bind_to: context.metrics}",
+            "bind_to: context.metrics, optional: true}",
+            "`optional` is not supported yet",
+        ),
+        (
+            "      - queue: coach\n",
+            "      - queue: coach\n        priority: 3\n",
+            "`priority` is not supported yet",
+        ),
+        (
+            "{type: event, event_type: kaizen.metrics.recorded}",
+            "{type: all, of: []}",
+            "trigger type `all` is not supported yet",
+        ),
+        (
+            "type: event-payload",
+            "type: static",
+            "source type `static` is not supported yet",
+        ),
+    ] {
+        let found = finding(&review_with(line, by));
+        assert!(found.contains(expected), "{found}");
+    }
+    let zone = ORIENT.replace("timezone: UTC", "timezone: Europe/Berlin");
+    assert_eq!(
+        finding(&zone),
+        "d.yaml:5:53: trigger.timezone: timezone \"Europe/Berlin\" is not supported yet; use UTC"
+    );
+}
+
+#[test]
+fn all_mistakes_of_all_documents_are_told_in_order() {
+    let yaml = "\
+kind: ActivityDefinition
+id: Bad Id
+trigger: {type: cron, cron: '99 * * * *'}
+context_sources:
+  - {type: event_payload, bind_to: context.a}
+  - {type: nonsense, bind_to: context.b}
+rules:
+  - {id: r, when: '1 +', tasks: [{queue: q, title: '{{ x '}]}
+  - {id: r, tasks: []}
+---
+kind: EventType
+name: a..b
+schema: {type: 7}
+---
+kind: Nonsense
+";
+    let places: Vec<_> = findings(yaml)
+        .into_iter()
+        .map(|d| (d.line, d.path))
+        .collect();
+    let expected = [
+        (2, "id"),
+        (3, "trigger.cron"),
+        (6, "context_sources[1].type"),
+        (8, "rules[0].when"),
+        (8, "rules[0].tasks[0].title"),
+        (9, "rules[1].tasks"),
+        (12, "name"),
+        (13, "schema"),
+        (15, "kind"),
+    ];
+    let expected: Vec<_> = expected.map(|(l, p)| (l, p.to_owned())).to_vec();
+    assert_eq!(places, expected);
+}
+
+#[test]
+fn broken_yaml_is_placed_and_keeps_the_documents_before_it() {
+    let found = findings("kind: EventType\nname: A\n---\nkind: [unclosed\n");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!((found[0].line, found[0].path.as_str()), (2, "name"));
+    assert!(found[1].line >= 4, "{found:?}");
+}
+
+#[test]
+fn duplicate_key_is_refused_with_its_place() {
+    let found = &findings("kind: EventType\nname: a.b\nname: a.c\n")[0];
+    assert_eq!((found.line, found.column), (3, 1), "{found}");
+    assert!(found.message.contains("name"), "{found}");
+}
+
+#[test]
+fn words_that_look_like_other_types_stay_texts() {
+    let yaml = "kind: EventType\nname: no\nmode: off\ndescription: 0755\n";
+    let documents = parse_documents("d.yaml", yaml).unwrap();
+    assert_eq!(documents[0].name(), "no");
+    assert_eq!(documents[0].to_json()["description"], "0755");
+}
+
+#[test]
+fn wrong_types_name_what_was_found() {
+    assert_eq!(
+        finding(&review_with("enabled: true", "enabled: 3")),
+        "d.yaml:4:10: enabled: takes true or false, got the number 3"
+    );
+    assert_eq!(
+        finding(&review_with("queue: coach", "queue: 12")),
+        "d.yaml:12:16: rules[0].tasks[0].queue: takes a text, got the number 12; quote it"
+    );
+    assert_eq!(finding("- a\n"), "d.yaml:1:1: takes a mapping, got a list of 1 items");
+    let missing = review_with("        title: ", "        body: ");
+    assert_eq!(
+        finding(&missing),
+        "d.yaml:12:9: rules[0].tasks[0].title: `title` is required"
+    );
+}
+
+#[test]
+fn source_types_are_checked_when_applied() {
+    let found = finding(&review_with("event-payload", "event-paylod"));
+    assert!(
+        found.contains("unknown source type `event-paylod`; did you mean `event_payload`?"),
+        "{found}"
+    );
+    let tick = ORIENT.replace("discover_kaizen_scheduled_repos", "event_payload");
+    let found = findings(&tick);
+    assert!(
+        found
+            .iter()
+            .any(|d| d.message.contains("the trigger is a cron expression")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn hourly_is_refused_by_name_and_discovery_params_are_typed() {
+    let found = finding(&ORIENT.replace("cadence: daily", "cadence: hourly"));
+    assert!(found.contains("context_sources[0].params.cadence: `hourly` is not a cadence"));
+    assert!(found.contains("`cron` override"), "{found}");
+    let found = finding(&ORIENT.replace("agents: [coach]", "agents: [Coach]"));
+    assert!(found.contains("params.agents[0]"), "{found}");
+    let found = finding(&ORIENT.replace("cadence: daily", "cadance: daily"));
+    assert!(found.contains("did you mean `cadence`?"), "{found}");
+}
+
+#[test]
+fn bindings_must_not_overlap() {
+    let second = "  - {type: event-payload, bind_to: context.metrics.more}\nrules:";
+    let found = finding(&review_with("rules:", second));
+    assert!(
+        found.contains("`context.metrics.more` is taken by `context.metrics`"),
+        "{found}"
+    );
+    // What depends on the binding is not reported on top of it.
+    let found = finding(&review_with("bind_to: context.metrics}", "bind_to: context.a b}"));
+    assert!(found.contains("\"context.a b\" is no place in the context"), "{found}");
+}
+
+#[test]
+fn rule_ids_are_unique() {
+    let twice = ORIENT.replace(
+        "rules:\n",
+        "rules:\n  - {id: orient, tasks: [{queue: coach, title: x}]}\n",
+    );
+    let found = finding(&twice);
+    assert!(found.contains("rules[1].id: rule id `orient` is taken"), "{found}");
+}
+
+#[test]
+fn names_that_cannot_exist_are_refused_before_anything_runs() {
+    for (condition, expected) in [
+        ("metrics.agent == 'x'", "did you mean `context.metrics`?"),
+        ("context.metric.agent == 'x'", "did you mean `metrics`?"),
+        ("event.atributes.x == 1", "did you mean `attributes`?"),
+        ("trigger.slot == 'x'", "`trigger` has no key `slot`"),
+        ("item.x == 1", "unknown variable `item`"),
+        ("starts_with(event.id, 'x')", "unknown function `starts_with`; did you mean `startsWith`?"),
+        ("context.metrics.exists(x)", "`exists` takes other arguments"),
+    ] {
+        let quoted = format!("when: \"{condition}\"");
+        let found = finding(&review_with(
+            "when: context.metrics.summary.success_rate < 0.8",
+            &quoted,
+        ));
+        assert!(found.contains(expected), "{condition}: {found}");
+        assert!(found.contains("d.yaml:10:11: rules[0].when: "), "{found}");
+    }
+    let found = finding(&ORIENT.replace("{{ run.repo }}", "{{ event.id }} {{ run.repo }}"));
+    assert!(found.contains("there is no `event`"), "{found}");
+    let found = finding(&ORIENT.replace("for_each: context.runs", "for_each: context.rums"));
+    assert!(found.contains("did you mean `runs`?"), "{found}");
+}
+
+#[test]
+fn comprehension_variables_and_types_are_no_unknown_names() {
+    for condition in [
+        "context.metrics.tags.exists(t, t == 'x')",
+        "context.metrics.tags.filter(t, t.size() > 1).map(t, t + 'x').size() > 0",
+        "type(context.metrics.agent) == string",
+        "has(context.metrics.agent) && context.metrics['agent'] != ''",
+        "now - timestamp(event.time) < duration('1h')",
+    ] {
+        let quoted = format!("when: \"{condition}\"");
+        definition(&review_with(
+            "when: context.metrics.summary.success_rate < 0.8",
+            &quoted,
+        ));
+    }
+}
+
+#[test]
+fn schema_that_does_not_compile_is_refused() {
+    let found = finding("kind: EventType\nname: a.b\nschema: {type: objekt}\n");
+    assert!(found.starts_with("d.yaml:3:9: schema: not a JSON Schema"), "{found}");
+    let remote = "kind: EventType\nname: a.b\nschema: {$ref: 'https://example.com/x.json'}\n";
+    assert!(finding(remote).contains("not a JSON Schema"));
+}
+
+#[test]
+fn warnings_name_unknown_types_and_engagements() {
+    let view = View::default();
+    let documents = parse_documents("d.yaml", &format!("{REVIEW}---{ORIENT}")).unwrap();
+    let told = warnings(&view, &documents);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("event type kaizen.metrics.recorded is not registered"));
+    assert!(told[1].contains("engagement coulomb-loop is not known"));
+
+    let more = "kind: EventType\nname: kaizen.metrics.recordet\n---\nkind: Engagement\nslug: coulomb-loop\nroster_path: r\n";
+    let documents =
+        parse_documents("d.yaml", &format!("{REVIEW}---{ORIENT}---\n{more}")).unwrap();
+    let told = warnings(&view, &documents);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].ends_with("did you mean `kaizen.metrics.recordet`?"));
+}
+
+#[test]
+fn event_trigger_is_read() {
+    assert!(matches!(
+        definition(REVIEW).trigger(),
+        TriggerSpec::Event { event_type } if event_type.as_str() == "kaizen.metrics.recorded"
+    ));
+}

@@ -1,0 +1,237 @@
+//! The registry as it stands.
+
+use jiff::{SignedDuration, Timestamp};
+use kaizen_proto::{
+    id::{DefinitionId, EventType},
+    subject,
+};
+
+use super::{REVIEW, at};
+use crate::{Document, StoredRevision, View, ViewError, parse_documents};
+
+const T0: &str = "2026-11-22T00:00:00Z";
+
+fn second(n: i64) -> Timestamp {
+    at(T0) + SignedDuration::from_secs(n)
+}
+
+struct Message {
+    subject: String,
+    payload: Vec<u8>,
+}
+
+fn message(document: &Document) -> Message {
+    Message {
+        subject: subject::registry(document.kind(), document.name()),
+        payload: document.to_json().to_string().into_bytes(),
+    }
+}
+
+fn tombstone(id: &str) -> Message {
+    Message {
+        subject: format!("kaizen.registry.definition.{id}"),
+        payload: Vec::new(),
+    }
+}
+
+fn take(view: &mut View, n: u64, at: i64, message: &Message, more: bool) -> Result<(), ViewError> {
+    view.apply(StoredRevision {
+        sequence: n,
+        stored_at: second(at),
+        subject: &message.subject,
+        payload: &message.payload,
+        more,
+    })
+}
+
+/// A view of `documents`, applied as one batch at `T0`.
+pub(super) fn registry(documents: &[Document]) -> View {
+    let mut view = View::default();
+    for (n, document) in (1..).zip(documents) {
+        let more = n < u64::try_from(documents.len()).unwrap();
+        take(&mut view, n, 0, &message(document), more).unwrap();
+    }
+    view
+}
+
+/// `REVIEW` under another id, on another event type, enabled or not.
+fn definition(id: &str, event_type: &str, enabled: bool) -> Message {
+    let yaml = REVIEW
+        .replace("low-success-rate-review", id)
+        .replace("kaizen.metrics.recorded", event_type)
+        .replace("enabled: true", &format!("enabled: {enabled}"));
+    message(&parse_documents("d.yaml", &yaml).unwrap()[0])
+}
+
+fn id(text: &str) -> DefinitionId {
+    text.parse().unwrap()
+}
+
+fn triggered(view: &View, event_type: &str, at: i64) -> Vec<String> {
+    let event_type: EventType = event_type.parse().unwrap();
+    view.triggered_by(&event_type, second(at))
+        .map(|revision| format!("{}@{}", revision.value.id(), revision.number))
+        .collect()
+}
+
+#[test]
+fn a_batch_becomes_visible_as_a_whole_and_at_its_last_time() {
+    let mut view = View::default();
+    take(&mut view, 1, 10, &definition("a", "x", true), true).unwrap();
+    assert_eq!(view.position(), 0);
+    assert!(view.definition(&id("a")).is_none());
+    take(&mut view, 2, 12, &definition("b", "x", true), false).unwrap();
+    assert_eq!(view.position(), 2);
+    assert_eq!(triggered(&view, "x", 12), ["a@1", "b@2"]);
+    // Neither is in effect before the batch was whole.
+    assert!(triggered(&view, "x", 11).is_empty());
+    assert_eq!(view.definition(&id("a")).unwrap().at, second(12));
+}
+
+#[test]
+fn the_revision_in_effect_is_the_last_one_up_to_the_time() {
+    let mut view = View::default();
+    take(&mut view, 3, 10, &definition("a", "x", true), false).unwrap();
+    take(&mut view, 5, 20, &definition("a", "x", false), false).unwrap();
+    take(&mut view, 8, 30, &definition("a", "x", true), false).unwrap();
+    for (at, expected) in [
+        (9, vec![]),
+        (10, vec!["a@3"]),
+        (19, vec!["a@3"]),
+        (20, vec![]),
+        (30, vec!["a@8"]),
+        (999, vec!["a@8"]),
+    ] {
+        assert_eq!(triggered(&view, "x", at), expected, "{at}");
+    }
+    let middle = view.definition_revision(&id("a"), 5).unwrap();
+    assert!(!middle.value.enabled());
+    assert!(view.definition_revision(&id("a"), 4).is_none());
+}
+
+#[test]
+fn time_never_runs_backwards_along_the_sequence() {
+    let mut view = View::default();
+    take(&mut view, 1, 50, &definition("a", "x", true), false).unwrap();
+    take(&mut view, 2, 40, &definition("a", "x", false), false).unwrap();
+    assert_eq!(view.definition(&id("a")).unwrap().at, second(50));
+    assert!(triggered(&view, "x", 50).is_empty());
+}
+
+#[test]
+fn applying_again_changes_nothing() {
+    let mut view = View::default();
+    let (first, second) = (definition("a", "x", true), definition("a", "x", false));
+    take(&mut view, 1, 10, &first, false).unwrap();
+    take(&mut view, 2, 20, &second, true).unwrap();
+    // Both a message of the past and one of the unfinished batch come again.
+    take(&mut view, 1, 10, &first, false).unwrap();
+    take(&mut view, 2, 20, &second, true).unwrap();
+    assert_eq!(view.position(), 1);
+    take(&mut view, 3, 21, &definition("b", "x", true), false).unwrap();
+    assert_eq!(triggered(&view, "x", 15), ["a@1"]);
+    assert_eq!(triggered(&view, "x", 21), ["b@3"]);
+    assert_eq!(view.definitions().count(), 2);
+}
+
+#[test]
+fn the_index_follows_a_change_of_event_type() {
+    let mut view = View::default();
+    take(&mut view, 1, 10, &definition("a", "x", true), false).unwrap();
+    take(&mut view, 2, 20, &definition("a", "y", true), false).unwrap();
+    assert_eq!(triggered(&view, "x", 15), ["a@1"]);
+    assert!(triggered(&view, "x", 20).is_empty());
+    assert_eq!(triggered(&view, "y", 20), ["a@2"]);
+    assert!(triggered(&view, "y", 15).is_empty());
+}
+
+#[test]
+fn a_tombstone_takes_out_of_effect_and_keeps_the_past() {
+    let mut view = View::default();
+    take(&mut view, 1, 10, &definition("a", "x", true), false).unwrap();
+    take(&mut view, 2, 20, &tombstone("a"), false).unwrap();
+    assert!(view.definition(&id("a")).is_none());
+    assert_eq!(view.definitions().count(), 0);
+    assert_eq!(triggered(&view, "x", 15), ["a@1"]);
+    assert!(triggered(&view, "x", 20).is_empty());
+    take(&mut view, 3, 30, &definition("a", "x", true), false).unwrap();
+    assert_eq!(triggered(&view, "x", 30), ["a@3"]);
+}
+
+#[test]
+fn a_broken_revision_is_told_and_passed() {
+    let mut view = View::default();
+    take(&mut view, 1, 10, &definition("a", "x", true), false).unwrap();
+    let broken = Message {
+        payload: br#"{"kind":"ActivityDefinition","id":"a"}"#.to_vec(),
+        ..tombstone("a")
+    };
+    let error = take(&mut view, 2, 20, &broken, false).unwrap_err();
+    assert!(error.to_string().contains("registry message 2 on kaizen.registry.definition.a"));
+    assert_eq!(view.position(), 2);
+    assert!(view.definition(&id("a")).is_none());
+    assert_eq!(triggered(&view, "x", 15), ["a@1"]);
+    assert_eq!(view.broken().map(|b| b.number).collect::<Vec<_>>(), [2]);
+    take(&mut view, 3, 30, &definition("a", "x", true), false).unwrap();
+    assert_eq!(view.broken().count(), 0);
+}
+
+#[test]
+fn a_document_must_be_the_one_that_its_subject_names() {
+    let mut view = View::default();
+    let other = Message {
+        payload: definition("b", "x", true).payload,
+        ..tombstone("a")
+    };
+    let error = take(&mut view, 1, 10, &other, false).unwrap_err();
+    assert!(error.to_string().contains("which the subject does not name"), "{error}");
+    let stray = Message {
+        subject: "kaizen.registry.schedule.x".to_owned(),
+        payload: Vec::new(),
+    };
+    assert!(matches!(
+        take(&mut view, 2, 10, &stray, false),
+        Err(ViewError::Subject { sequence: 2, .. })
+    ));
+    assert_eq!(view.position(), 2);
+}
+
+#[test]
+fn history_older_than_the_archive_is_forgotten() {
+    let day = 24 * 3600;
+    let mut view = View::default();
+    take(&mut view, 1, 0, &definition("a", "x", true), false).unwrap();
+    take(&mut view, 2, day, &definition("a", "x", true), false).unwrap();
+    take(&mut view, 3, 8 * day, &definition("a", "x", true), false).unwrap();
+    assert!(view.definition_revision(&id("a"), 1).is_some());
+    take(&mut view, 4, 10 * day, &definition("a", "x", true), false).unwrap();
+    assert!(view.definition_revision(&id("a"), 1).is_none());
+    // Superseded within the last eight days, so it is still in effect for archived events.
+    assert_eq!(triggered(&view, "x", 7 * day), ["a@2"]);
+}
+
+#[test]
+fn engagements_and_types_have_history_too() {
+    let yaml = "kind: Engagement\nslug: e\nroster_path: old\n---\nkind: EventType\nname: a.b\n";
+    let documents = parse_documents("d.yaml", yaml).unwrap();
+    let mut view = registry(&documents);
+    let newer = yaml.replace("old", "new");
+    let newer = parse_documents("d.yaml", &newer).unwrap();
+    take(&mut view, 3, 60, &message(&newer[0]), false).unwrap();
+    let slug = "e".parse().unwrap();
+    let path = |at| view.engagement(&slug, at).map(|e| e.value.roster_path.clone());
+    assert_eq!(path(None).as_deref(), Some("new"));
+    assert_eq!(path(Some(second(59))).as_deref(), Some("old"));
+    assert_eq!(path(Some(second(-1))), None);
+    assert_eq!(view.nearest_event_type("a.c").as_deref(), Some("a.b"));
+    assert_eq!(view.event_types().count(), 1);
+}
+
+#[test]
+fn a_clone_stays_as_it_was() {
+    let mut view = View::default();
+    take(&mut view, 1, 10, &definition("a", "x", true), false).unwrap();
+    let before = view.clone();
+    take(&mut view, 2, 20, &tombstone("a"), false).unwrap();
+    assert!(before.definition(&id("a")).is_some());
+}

@@ -1,0 +1,411 @@
+//! The registry as it stands, with the history that decisions need.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use kaizen_proto::{
+    id::{DefinitionId, EngagementSlug, EventType},
+    subject::{self, RegistryKind},
+};
+use serde_json::Value;
+
+use crate::{
+    definition::{Definition, TriggerSpec},
+    document::{Document, EngagementSpec},
+    event_type::RegisteredType,
+    nearest::nearest,
+};
+
+/// How long a superseded revision is kept. EVENTS' archive reaches back seven days; what is older
+/// cannot be asked for.
+pub const HISTORY_AGE: SignedDuration = SignedDuration::from_hours(8 * 24);
+
+/// One stored version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Revision<T> {
+    /// Its sequence in REGISTRY.
+    pub number: u64,
+    /// From when on it is in effect: the stored time of the last message of its batch, never
+    /// before that of an earlier revision of anything.
+    pub at: Timestamp,
+    /// The version.
+    pub value: T,
+}
+
+/// A message of REGISTRY.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredRevision<'a> {
+    /// Its sequence.
+    pub sequence: u64,
+    /// When it was stored.
+    pub stored_at: Timestamp,
+    /// Its subject.
+    pub subject: &'a str,
+    /// The document as JSON; empty for a tombstone.
+    pub payload: &'a [u8],
+    /// Further messages of the same batch follow.
+    pub more: bool,
+}
+
+/// A message that holds no revision. The view has passed it all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// The subject names no document.
+    #[error("registry message {sequence} has the subject {subject:?}, which names no document")]
+    Subject {
+        /// Its sequence.
+        sequence: u64,
+        /// Its subject.
+        subject: String,
+    },
+    /// The payload is no document, or not the one that the subject names.
+    #[error("registry message {sequence} on {subject} holds no valid document: {message}")]
+    Document {
+        /// Its sequence.
+        sequence: u64,
+        /// Its subject.
+        subject: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// A revision that cannot be read. What it replaced is not in effect any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Its sequence in REGISTRY.
+    pub number: u64,
+    /// Its subject.
+    pub subject: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Every revision of every document. Cheap to clone: the documents are shared.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// Highest sequence that was seen, be it of an unfinished batch.
+    seen: u64,
+    position: u64,
+    /// Time of the last batch.
+    at: Timestamp,
+    batch: Vec<Change>,
+    definitions: BTreeMap<DefinitionId, History<Definition>>,
+    event_types: BTreeMap<EventType, History<RegisteredType>>,
+    engagements: BTreeMap<EngagementSlug, History<EngagementSpec>>,
+    /// Definitions that ever named an event type.
+    by_event_type: BTreeMap<EventType, BTreeSet<DefinitionId>>,
+    /// Latest revisions that cannot be read, by subject.
+    broken: BTreeMap<String, Broken>,
+}
+
+/// A message of an unfinished batch, read.
+#[derive(Debug, Clone)]
+struct Change {
+    number: u64,
+    target: Target,
+    broken: Option<Broken>,
+}
+
+/// What a message changes; without a value it takes the document out of effect.
+#[derive(Debug, Clone)]
+enum Target {
+    Definition(DefinitionId, Option<Definition>),
+    EventType(EventType, Option<RegisteredType>),
+    Engagement(EngagementSlug, Option<EngagementSpec>),
+}
+
+impl View {
+    /// Takes the next message of REGISTRY. A message that was taken before changes nothing; the
+    /// changes of a batch become visible together, with its last message.
+    ///
+    /// # Errors
+    /// The message holds no revision. It counts as passed, and [`View::broken`] names it: the
+    /// caller has nothing to do but tell.
+    pub fn apply(&mut self, stored: StoredRevision<'_>) -> Result<(), ViewError> {
+        if stored.sequence <= self.seen {
+            return Ok(());
+        }
+        self.seen = stored.sequence;
+        let read = read(&stored);
+        let result = match read {
+            Ok((change, error)) => {
+                self.batch.push(change);
+                error.map_or(Ok(()), Err)
+            }
+            Err(error) => Err(error),
+        };
+        if !stored.more {
+            self.commit(stored.stored_at);
+        }
+        result
+    }
+
+    fn commit(&mut self, stored_at: Timestamp) {
+        self.position = self.seen;
+        self.at = self.at.max(stored_at);
+        for change in std::mem::take(&mut self.batch) {
+            self.record(change);
+        }
+    }
+
+    fn record(&mut self, change: Change) {
+        let (number, at) = (change.number, self.at);
+        let subject = match change.target {
+            Target::Definition(id, value) => {
+                self.index(&id, value.as_ref());
+                let subject = subject::registry(RegistryKind::Definition, &id);
+                push(&mut self.definitions, id, number, at, value);
+                subject
+            }
+            Target::EventType(name, value) => {
+                let subject = subject::registry(RegistryKind::EventType, &name);
+                push(&mut self.event_types, name, number, at, value);
+                subject
+            }
+            Target::Engagement(slug, value) => {
+                let subject = subject::registry(RegistryKind::Engagement, &slug);
+                push(&mut self.engagements, slug, number, at, value);
+                subject
+            }
+        };
+        match change.broken {
+            Some(broken) => self.broken.insert(subject, broken),
+            None => self.broken.remove(&subject),
+        };
+    }
+
+    fn index(&mut self, id: &DefinitionId, value: Option<&Definition>) {
+        let Some(TriggerSpec::Event { event_type }) = value.map(Definition::trigger) else {
+            return;
+        };
+        self.by_event_type
+            .entry(event_type.clone())
+            .or_default()
+            .insert(id.clone());
+    }
+
+    /// Highest sequence that is visible: that of the last whole batch.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The latest revision of a definition.
+    #[must_use]
+    pub fn definition(&self, id: &DefinitionId) -> Option<Arc<Revision<Definition>>> {
+        self.definitions.get(id)?.latest().cloned()
+    }
+
+    /// A certain revision of a definition, while it is kept.
+    #[must_use]
+    pub fn definition_revision(
+        &self,
+        id: &DefinitionId,
+        number: u64,
+    ) -> Option<Arc<Revision<Definition>>> {
+        self.definitions.get(id)?.numbered(number).cloned()
+    }
+
+    /// The latest revision of every definition, by id.
+    pub fn definitions(&self) -> impl Iterator<Item = &Arc<Revision<Definition>>> {
+        self.definitions.values().filter_map(History::latest)
+    }
+
+    /// The enabled definitions that events of `event_type` stored at `at` set off, by id. Looks
+    /// only at definitions that ever named the type.
+    pub fn triggered_by(
+        &self,
+        event_type: &EventType,
+        at: Timestamp,
+    ) -> impl Iterator<Item = Arc<Revision<Definition>>> {
+        let named = self.by_event_type.get(event_type).into_iter().flatten();
+        named
+            .filter_map(move |id| self.definitions.get(id)?.in_effect(at))
+            .filter(move |revision| is_triggered(&revision.value, event_type))
+            .cloned()
+    }
+
+    /// The revision of an event type in effect at `at`.
+    #[must_use]
+    pub fn event_type(
+        &self,
+        name: &EventType,
+        at: Timestamp,
+    ) -> Option<Arc<Revision<RegisteredType>>> {
+        self.event_types.get(name)?.in_effect(at).cloned()
+    }
+
+    /// The latest revision of every event type, by name.
+    pub fn event_types(&self) -> impl Iterator<Item = &Arc<Revision<RegisteredType>>> {
+        self.event_types.values().filter_map(History::latest)
+    }
+
+    /// The registered event type nearest to `text`, where one is near.
+    #[must_use]
+    pub fn nearest_event_type(&self, text: &str) -> Option<String> {
+        let names = self.event_types().map(|known| known.value.name().as_str());
+        nearest(text, names).map(str::to_owned)
+    }
+
+    /// The revision of an engagement in effect at `at`, or the latest.
+    #[must_use]
+    pub fn engagement(
+        &self,
+        slug: &EngagementSlug,
+        at: Option<Timestamp>,
+    ) -> Option<Arc<Revision<EngagementSpec>>> {
+        let history = self.engagements.get(slug)?;
+        match at {
+            Some(at) => history.in_effect(at),
+            None => history.latest(),
+        }
+        .cloned()
+    }
+
+    /// The latest revision of every engagement, by slug.
+    pub fn engagements(&self) -> impl Iterator<Item = &Arc<Revision<EngagementSpec>>> {
+        self.engagements.values().filter_map(History::latest)
+    }
+
+    /// Documents whose latest revision cannot be read, by subject.
+    pub fn broken(&self) -> impl Iterator<Item = &Broken> {
+        self.broken.values()
+    }
+}
+
+fn is_triggered(definition: &Definition, by: &EventType) -> bool {
+    definition.enabled()
+        && matches!(definition.trigger(), TriggerSpec::Event { event_type } if event_type == by)
+}
+
+/// Reads a message. One whose subject names a document always changes it: a broken revision
+/// takes the document out of effect, since what it replaced is not what was applied last.
+fn read(stored: &StoredRevision<'_>) -> Result<(Change, Option<ViewError>), ViewError> {
+    let target = subject::parse_registry(stored.subject)
+        .and_then(|(kind, name)| removal(kind, name))
+        .ok_or_else(|| ViewError::Subject {
+            sequence: stored.sequence,
+            subject: stored.subject.to_owned(),
+        })?;
+    let change = |target, broken| Change {
+        number: stored.sequence,
+        target,
+        broken,
+    };
+    if stored.payload.is_empty() {
+        return Ok((change(target, None), None));
+    }
+    match read_document(stored.payload, &target) {
+        Ok(target) => Ok((change(target, None), None)),
+        Err(message) => {
+            let broken = Broken {
+                number: stored.sequence,
+                subject: stored.subject.to_owned(),
+                message: message.clone(),
+            };
+            let error = ViewError::Document {
+                sequence: stored.sequence,
+                subject: stored.subject.to_owned(),
+                message,
+            };
+            Ok((change(target, Some(broken)), Some(error)))
+        }
+    }
+}
+
+fn removal(kind: RegistryKind, name: &str) -> Option<Target> {
+    Some(match kind {
+        RegistryKind::Definition => Target::Definition(name.parse().ok()?, None),
+        RegistryKind::EventType => Target::EventType(name.parse().ok()?, None),
+        RegistryKind::Engagement => Target::Engagement(name.parse().ok()?, None),
+    })
+}
+
+fn read_document(payload: &[u8], named: &Target) -> Result<Target, String> {
+    let json: Value = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+    match (Document::from_json(&json)?, named) {
+        (Document::Definition(spec), Target::Definition(id, _)) if spec.id == *id => Ok(
+            Target::Definition(id.clone(), Some(Definition::new(spec)?)),
+        ),
+        (Document::EventType(spec), Target::EventType(name, _)) if spec.name == *name => Ok(
+            Target::EventType(name.clone(), Some(RegisteredType::new(spec)?)),
+        ),
+        (Document::Engagement(spec), Target::Engagement(slug, _)) if spec.slug == *slug => {
+            Ok(Target::Engagement(slug.clone(), Some(spec)))
+        }
+        (other, _) => Err(format!(
+            "it is the {} {:?}, which the subject does not name",
+            other.kind().kind(),
+            other.name()
+        )),
+    }
+}
+
+/// All revisions of one document that are kept, oldest first.
+#[derive(Debug)]
+struct History<T>(Vec<Entry<T>>);
+
+#[derive(Debug)]
+struct Entry<T> {
+    at: Timestamp,
+    /// Absent where the document was removed, or cannot be read.
+    revision: Option<Arc<Revision<T>>>,
+}
+
+// Derived, these would ask `T: Clone`, which sharing makes needless.
+impl<T> Clone for Entry<T> {
+    fn clone(&self) -> Self {
+        Self {
+            at: self.at,
+            revision: self.revision.clone(),
+        }
+    }
+}
+
+impl<T> Clone for History<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> History<T> {
+    fn latest(&self) -> Option<&Arc<Revision<T>>> {
+        self.0.last()?.revision.as_ref()
+    }
+
+    fn in_effect(&self, at: Timestamp) -> Option<&Arc<Revision<T>>> {
+        let after = self.0.partition_point(|entry| entry.at <= at);
+        self.0.get(after.checked_sub(1)?)?.revision.as_ref()
+    }
+
+    fn numbered(&self, number: u64) -> Option<&Arc<Revision<T>>> {
+        let revisions = self.0.iter().rev().filter_map(|entry| entry.revision.as_ref());
+        revisions.into_iter().find(|revision| revision.number == number)
+    }
+
+    /// Drops what was superseded before `since`.
+    fn forget(&mut self, since: Timestamp) {
+        let newer = self.0.partition_point(|entry| entry.at < since);
+        // The last one before `since` is in effect at `since`.
+        self.0.drain(..newer.saturating_sub(1));
+    }
+}
+
+fn push<K: Ord, T>(
+    histories: &mut BTreeMap<K, History<T>>,
+    key: K,
+    number: u64,
+    at: Timestamp,
+    value: Option<T>,
+) {
+    let history = histories.entry(key).or_insert_with(|| History(Vec::new()));
+    let revision = value.map(|value| Arc::new(Revision { number, at, value }));
+    history.0.push(Entry { at, revision });
+    if let Ok(since) = at.checked_sub(HISTORY_AGE) {
+        history.forget(since);
+    }
+}

@@ -1,0 +1,105 @@
+//! `kaizen.admin.v1.Definitions`
+
+use std::sync::Arc;
+
+use kaizen_proto::{
+    admin::{
+        ApplyRequest, ApplyResponse, Definition as Wire, GetDefinitionRequest,
+        ListDefinitionsRequest, ListDefinitionsResponse, SetEnabledRequest,
+        definitions_server::Definitions,
+    },
+    id::DefinitionId,
+    pb_timestamp,
+};
+use kaizen_registry::{Definition, Document, Revision, TriggerSpec};
+use tonic::{Request, Response, Status};
+
+use super::{Admin, page_size, refusal};
+
+#[tonic::async_trait]
+impl Definitions for Admin {
+    async fn apply(
+        &self,
+        request: Request<ApplyRequest>,
+    ) -> Result<Response<ApplyResponse>, Status> {
+        self.apply_files(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn get(&self, request: Request<GetDefinitionRequest>) -> Result<Response<Wire>, Status> {
+        let revision = self.current(&request.into_inner().id).await?;
+        Ok(Response::new(wire(&revision)))
+    }
+
+    async fn list(
+        &self,
+        request: Request<ListDefinitionsRequest>,
+    ) -> Result<Response<ListDefinitionsResponse>, Status> {
+        let request = request.into_inner();
+        let limit = page_size(request.page_size);
+        self.registry.catch_up().await.map_err(refusal::follow)?;
+        let view = self.registry.view();
+        // The token is the last id of the page before: ids are listed in order.
+        let mut definitions: Vec<Wire> = view
+            .definitions()
+            .filter(|revision| revision.value.id().as_str() > request.page_token.as_str())
+            .take(limit + 1)
+            .map(|revision| wire(revision))
+            .collect();
+        let more = definitions.len() > limit;
+        definitions.truncate(limit);
+        let last = definitions
+            .last()
+            .filter(|_| more)
+            .map(|definition| definition.id.clone());
+        Ok(Response::new(ListDefinitionsResponse {
+            next_page_token: last.unwrap_or_default(),
+            definitions,
+        }))
+    }
+
+    async fn set_enabled(
+        &self,
+        request: Request<SetEnabledRequest>,
+    ) -> Result<Response<Wire>, Status> {
+        let request = request.into_inner();
+        let revision = self.current(&request.id).await?;
+        let mut spec = revision.value.spec().clone();
+        spec.enabled = request.enabled;
+        self.store(&[Document::Definition(spec)], false).await?;
+        Ok(Response::new(wire(&*self.current(&request.id).await?)))
+    }
+}
+
+impl Admin {
+    /// The definition's latest revision.
+    pub(super) async fn current(&self, id: &str) -> Result<Arc<Revision<Definition>>, Status> {
+        let id: DefinitionId = id.parse().map_err(|error| refusal::invalid("id", error))?;
+        self.registry.catch_up().await.map_err(refusal::follow)?;
+        let found = self.registry.view().definition(&id);
+        found.ok_or_else(|| {
+            refusal::not_found(format!(
+                "there is no definition {id}; see `kaizen-agentic definition list`"
+            ))
+        })
+    }
+}
+
+fn wire(revision: &Revision<Definition>) -> Wire {
+    let definition = &revision.value;
+    Wire {
+        id: definition.id().to_string(),
+        enabled: definition.enabled(),
+        revision: revision.number,
+        applied_at: Some(pb_timestamp(revision.at)),
+        trigger: match definition.trigger() {
+            TriggerSpec::Event { event_type } => format!("event {event_type}"),
+            TriggerSpec::Cron { cron, .. } => format!("cron {cron}"),
+        },
+        lane: definition.lane().as_str().to_owned(),
+        document: Document::Definition(definition.spec().clone())
+            .to_json()
+            .to_string(),
+    }
+}

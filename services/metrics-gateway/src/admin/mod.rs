@@ -1,0 +1,90 @@
+//! The admin API `kaizen.admin.v1`. All state is in JetStream, so any replica can answer.
+
+mod apply;
+mod dead;
+mod definitions;
+mod dry_run;
+mod event_types;
+mod paging;
+mod refusal;
+mod status;
+mod tasks;
+
+use anyhow::Context as _;
+use kaizen_lifecycle::{CancellationToken, Mesh, Registry};
+use kaizen_messaging::{Nats, trace};
+use kaizen_proto::{
+    FILE_DESCRIPTORS,
+    admin::{
+        dead_server::DeadServer, definitions_server::DefinitionsServer,
+        dry_run_server::DryRunServer, event_types_server::EventTypesServer,
+        mesh_server::MeshServer, tasks_server::TasksServer,
+    },
+};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use tracing::info_span;
+
+/// Serves every service of the API.
+#[derive(Debug, Clone)]
+struct Admin {
+    nats: Nats,
+    registry: Registry,
+}
+
+/// Serves until `shutdown`, then finishes the calls that it has begun.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    mesh: &Mesh,
+    registry: Registry,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let admin = Admin {
+        nats: mesh.nats.clone(),
+        registry,
+    };
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<DefinitionsServer<Admin>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("gRPC reflection")?;
+    Server::builder()
+        .trace_fn(|request| {
+            let span = info_span!(
+                "admin",
+                otel.name = request.uri().path(),
+                otel.kind = "server"
+            );
+            let headers = request.headers();
+            trace::continue_with(&span, |key| headers.get(key)?.to_str().ok());
+            span
+        })
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(DefinitionsServer::new(admin.clone()))
+        .add_service(EventTypesServer::new(admin.clone()))
+        .add_service(TasksServer::new(admin.clone()))
+        .add_service(DeadServer::new(admin.clone()))
+        .add_service(DryRunServer::new(admin.clone()))
+        .add_service(MeshServer::new(admin))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            shutdown.cancelled().await;
+        })
+        .await
+        .context("admin listener")
+}
+
+/// Entries on a page where the caller names no number.
+const PAGE_SIZE: usize = 100;
+/// Most entries on a page.
+const PAGE_SIZE_MAX: usize = 1_000;
+
+fn page_size(asked: u32) -> usize {
+    match usize::try_from(asked).unwrap_or(PAGE_SIZE_MAX) {
+        0 => PAGE_SIZE,
+        asked => asked.min(PAGE_SIZE_MAX),
+    }
+}

@@ -1,0 +1,102 @@
+//! `kaizen.admin.v1.Tasks`
+
+use async_nats::HeaderMap;
+use jiff::Timestamp;
+use kaizen_messaging::{instant, read};
+use kaizen_proto::{
+    admin::{GetTaskRequest, ListTasksRequest, ListTasksResponse, Task, tasks_server::Tasks},
+    header,
+    id::TaskId,
+    pb_timestamp,
+    record::TaskRecord,
+    stream, subject,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Admin, page_size, paging, refusal};
+
+#[tonic::async_trait]
+impl Tasks for Admin {
+    async fn get(&self, request: Request<GetTaskRequest>) -> Result<Response<Task>, Status> {
+        let id: TaskId = request
+            .into_inner()
+            .id
+            .parse()
+            .map_err(|error| refusal::invalid("id", error))?;
+        let found = read::last(&self.nats, stream::LEDGER, &subject::task_by_id(id))
+            .await
+            .map_err(refusal::read)?;
+        found
+            .and_then(|message| {
+                let stored_at = instant(message.time);
+                let headers = Some(&message.headers);
+                task(
+                    &message.subject,
+                    &message.payload,
+                    headers,
+                    message.sequence,
+                    stored_at,
+                )
+            })
+            .map(Response::new)
+            .ok_or_else(|| {
+                refusal::not_found(format!(
+                    "there is no task {id}; see `kaizen-agentic task list`"
+                ))
+            })
+    }
+
+    async fn list(
+        &self,
+        request: Request<ListTasksRequest>,
+    ) -> Result<Response<ListTasksResponse>, Status> {
+        let request = request.into_inner();
+        let definition = paging::name("definition", &request.definition)?;
+        let queue = paging::name("queue", &request.queue)?;
+        let filter = subject::tasks_filter(definition.as_ref(), queue.as_ref());
+        let start = paging::start(&request.page_token, request.since.as_ref())?;
+        let limit = page_size(request.page_size);
+        let (messages, more) = read::page(&self.nats, stream::LEDGER, &filter, start, false, limit)
+            .await
+            .map_err(refusal::read)?;
+        let tasks = messages.iter().filter_map(|message| {
+            let info = message.info().ok()?;
+            let (sequence, at) = (info.stream_sequence, instant(info.published));
+            task(
+                &message.subject,
+                &message.payload,
+                message.headers.as_ref(),
+                sequence,
+                at,
+            )
+        });
+        Ok(Response::new(ListTasksResponse {
+            tasks: tasks.collect(),
+            next_page_token: paging::next(&messages, more),
+        }))
+    }
+}
+
+fn task(
+    subject: &str,
+    payload: &[u8],
+    headers: Option<&HeaderMap>,
+    sequence: u64,
+    stored_at: Timestamp,
+) -> Option<Task> {
+    let parsed = subject::parse_task(subject)?;
+    let TaskRecord::Order(order) = serde_json::from_slice(payload).ok()?;
+    Some(Task {
+        id: parsed.id.to_string(),
+        definition: parsed.definition.to_string(),
+        queue: parsed.queue.to_string(),
+        title: order.title.clone(),
+        state: "open".to_owned(),
+        ordered_at: Some(pb_timestamp(stored_at)),
+        order: serde_json::to_string(&order).ok()?,
+        traceparent: headers
+            .and_then(|headers| headers.get(header::TRACEPARENT))
+            .map_or_else(String::new, ToString::to_string),
+        sequence,
+    })
+}

@@ -1,0 +1,191 @@
+//! Takes one envelope in: judged, stored, and only then acknowledged.
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{context::PublishErrorKind, message::PublishMessage, publish::PublishAck},
+};
+use bytes::Bytes;
+use jiff::Timestamp;
+use kaizen_lifecycle::Registry;
+use kaizen_messaging::{Nats, read, trace};
+use kaizen_proto::{
+    envelope::EventEnvelope,
+    gateway::{PublishResponse, RefusalReason, Refused, Stored, publish_response},
+    header, stream, subject,
+    subject::DeadReason,
+};
+use kaizen_registry::{Refusal, admit};
+use tracing::{Instrument as _, Span, info, info_span, warn};
+
+/// Stored, or refused with the reason.
+#[derive(Debug)]
+pub(crate) struct Answer(pub(crate) Result<Stored, Refused>);
+
+impl From<Answer> for PublishResponse {
+    fn from(answer: Answer) -> Self {
+        let result = match answer.0 {
+            Ok(stored) => publish_response::Result::Stored(stored),
+            Err(refused) => publish_response::Result::Refused(refused),
+        };
+        Self {
+            result: Some(result),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    nats: Nats,
+    registry: Registry,
+}
+
+impl Ingest {
+    pub(crate) fn new(nats: Nats, registry: Registry) -> Self {
+        Self { nats, registry }
+    }
+
+    /// Largest envelope in bytes.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.nats
+            .client
+            .max_payload()
+            .saturating_sub(stream::EVENT_HEADROOM_BYTES)
+    }
+
+    /// Judges and stores an envelope; answers after the stored ack.
+    pub(crate) async fn accept(&self, payload: Bytes) -> Answer {
+        Answer(self.store(payload).await)
+    }
+
+    async fn store(&self, payload: Bytes) -> Result<Stored, Refused> {
+        if payload.len() > self.bytes_max() {
+            let message = format!(
+                "envelope of {} bytes exceeds {}",
+                payload.len(),
+                self.bytes_max()
+            );
+            return Err(refused(RefusalReason::TooLarge, message));
+        }
+        let envelope = self.admit(&payload).await?;
+        let subject = subject::activity(&envelope.event_type);
+        let span = info_span!(
+            "publish",
+            otel.kind = "producer",
+            subject,
+            event.id = envelope.id
+        );
+        self.publish(subject, &envelope, payload)
+            .instrument(span)
+            .await
+    }
+
+    async fn admit(&self, payload: &[u8]) -> Result<EventEnvelope, Refused> {
+        // The latest revisions decide here, by whatever clock.
+        let judge = || admit(&self.registry.view(), Timestamp::MAX, None, payload);
+        let judged = match judge() {
+            // What was applied a moment ago, by another replica, may not be in the view yet.
+            Err(Refusal::Unregistered { .. } | Refusal::Schema { .. }) => {
+                self.registry
+                    .catch_up()
+                    .await
+                    .map_err(|error| unavailable(&error))?;
+                judge()
+            }
+            judged => judged,
+        };
+        judged.map_err(|refusal| {
+            info!(%refusal, "refused an event");
+            Refused {
+                reason: reason(&refusal).into(),
+                message: refusal.to_string(),
+                hint: refusal.hint().unwrap_or_default(),
+            }
+        })
+    }
+
+    async fn publish(
+        &self,
+        subject: String,
+        envelope: &EventEnvelope,
+        payload: Bytes,
+    ) -> Result<Stored, Refused> {
+        let trigger_id = envelope.trigger_id();
+        let mut headers = HeaderMap::new();
+        trace::inject(&Span::current(), &mut headers);
+        headers.insert(header::MSG_ID, trigger_id.as_str());
+        let message = PublishMessage::build().payload(payload).headers(headers);
+        let sent = self.nats.jetstream.send_publish(subject, message).await;
+        let acked = match sent {
+            Ok(ack) => ack.await,
+            Err(error) => Err(error),
+        };
+        let ack = acked.map_err(|error| match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => {
+                refused(RefusalReason::TooLarge, error.to_string())
+            }
+            _ => unavailable(&error),
+        })?;
+        if ack.duplicate {
+            self.compare(&ack, envelope).await?;
+        }
+        info!(
+            sequence = ack.sequence,
+            duplicate = ack.duplicate,
+            "stored an event"
+        );
+        Ok(Stored {
+            sequence: ack.sequence,
+            duplicate: ack.duplicate,
+            trigger_id: trigger_id.to_string(),
+        })
+    }
+
+    /// The server knows the id, not the content: a different event under it is a conflict.
+    async fn compare(&self, ack: &PublishAck, envelope: &EventEnvelope) -> Result<(), Refused> {
+        let standing = read::at(&self.nats, stream::EVENTS, ack.sequence)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let same = standing.is_some_and(|message| {
+            EventEnvelope::parse(&message.payload).is_ok_and(|stored| stored == *envelope)
+        });
+        if same {
+            return Ok(());
+        }
+        Err(Refused {
+            reason: RefusalReason::Conflict.into(),
+            message: format!(
+                "another event with id {:?} of source {:?} is stored already, at sequence {}",
+                envelope.id, envelope.source, ack.sequence
+            ),
+            hint: "give each event an id of its own".to_owned(),
+        })
+    }
+}
+
+fn refused(reason: RefusalReason, message: String) -> Refused {
+    Refused {
+        reason: reason.into(),
+        message,
+        hint: String::new(),
+    }
+}
+
+fn unavailable(error: &(dyn std::error::Error + 'static)) -> Refused {
+    let chain: Vec<String> = std::iter::successors(Some(error), |e| e.source())
+        .map(ToString::to_string)
+        .collect();
+    warn!(error = chain.join(": "), "cannot store an event");
+    Refused {
+        reason: RefusalReason::Unavailable.into(),
+        message: format!("the event is not stored: {}", chain.join(": ")),
+        hint: "send it again with the same id".to_owned(),
+    }
+}
+
+fn reason(refusal: &Refusal) -> RefusalReason {
+    match refusal.reason() {
+        DeadReason::Unregistered => RefusalReason::Unregistered,
+        DeadReason::SchemaViolation => RefusalReason::Schema,
+        _ => RefusalReason::Malformed,
+    }
+}

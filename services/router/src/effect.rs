@@ -1,0 +1,358 @@
+//! What follows from an input, and how it is stored: once, by compare-and-set.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use futures::future::try_join_all;
+use kaizen_messaging::{
+    CommitError, Committed, Guard, Message, Nats,
+    read::{self, ReadError},
+    trace,
+};
+use kaizen_proto::{
+    header,
+    id::{ActivationId, DefinitionId, TriggerId},
+    record::{DecisionRecord, TaskOrder, TaskRecord},
+    stream,
+    subject::{self, DeadReason, DeadStage},
+};
+use serde::Serialize;
+use tracing::{Span, info, warn};
+
+/// Writes to LEDGER.
+#[derive(Debug, Clone)]
+pub(crate) struct Ledger {
+    nats: Nats,
+    ttl: String,
+}
+
+/// An effect that could not be stored now; its input is delivered again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EffectError {
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("{subject} was neither stored nor found standing")]
+    Unsettled { subject: String },
+}
+
+/// Stored as a whole or not at all.
+#[derive(Debug)]
+pub(crate) struct Effect {
+    messages: Vec<Message>,
+    /// Where to look when the answer is doubtful: what stands there has settled this effect.
+    settled_by: String,
+    /// Sequence that is known to stand there already, and does not settle it.
+    settled_after: u64,
+    /// Hash of the trigger's content, where tasks of another content would be a conflict.
+    trigger_hash: Option<String>,
+    /// What is buried when it can never be stored.
+    letter: Letter,
+}
+
+/// The message that an input came as: what a dead letter keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct Original {
+    pub(crate) subject: String,
+    pub(crate) headers: Option<HeaderMap>,
+    pub(crate) payload: Bytes,
+    pub(crate) attempt: i64,
+}
+
+impl From<&async_nats::jetstream::Message> for Original {
+    fn from(message: &async_nats::jetstream::Message) -> Self {
+        Self {
+            subject: message.subject.to_string(),
+            headers: message.headers.clone(),
+            payload: message.payload.clone(),
+            attempt: message.info().map_or(1, |info| info.delivered),
+        }
+    }
+}
+
+/// Whose dead letter it is.
+#[derive(Debug, Clone)]
+pub(crate) enum Identity {
+    /// No definition was reached.
+    Trigger(TriggerId),
+    /// One definition, set off by one trigger.
+    Activation {
+        definition: DefinitionId,
+        revision: u64,
+        activation: ActivationId,
+    },
+}
+
+/// A dead letter in the making.
+#[derive(Debug, Clone)]
+pub(crate) struct Letter {
+    pub(crate) identity: Identity,
+    pub(crate) original: Original,
+}
+
+impl Letter {
+    fn subject(&self, stage: DeadStage, reason: DeadReason) -> String {
+        match &self.identity {
+            Identity::Trigger(trigger) => subject::dead_trigger(stage, reason, trigger),
+            Identity::Activation {
+                definition,
+                activation,
+                ..
+            } => subject::dead_activation(stage, reason, definition, *activation),
+        }
+    }
+}
+
+/// What an activation leads to once it has been decided.
+pub(crate) struct Decided {
+    /// Replaces the pending record with this sequence; absent in the direct lane.
+    pub(crate) record: Option<(DecisionRecord, u64)>,
+    pub(crate) orders: Vec<TaskOrder>,
+    /// Rules that could not be evaluated.
+    pub(crate) error: Option<String>,
+    pub(crate) trigger_hash: String,
+}
+
+impl Ledger {
+    pub(crate) fn new(nats: &Nats, ttl: Duration) -> Self {
+        Self {
+            nats: nats.clone(),
+            ttl: ttl.as_secs().to_string(),
+        }
+    }
+
+    /// Stores a dead letter.
+    pub(crate) fn dead(
+        &self,
+        stage: DeadStage,
+        reason: DeadReason,
+        error: &str,
+        letter: Letter,
+    ) -> Effect {
+        let message = self.letter(stage, reason, error, &letter);
+        Effect {
+            settled_by: message.subject.clone(),
+            settled_after: 0,
+            messages: vec![message],
+            trigger_hash: None,
+            letter,
+        }
+    }
+
+    /// Stores an activation that waits for its outside context.
+    pub(crate) fn pending(
+        &self,
+        definition: &DefinitionId,
+        activation: ActivationId,
+        record: &DecisionRecord,
+        letter: Letter,
+    ) -> Effect {
+        let subject = subject::decision(definition, activation);
+        Effect {
+            messages: vec![self.message(subject.clone(), Guard::Last(0), &letter, record)],
+            settled_by: subject,
+            settled_after: 0,
+            trigger_hash: None,
+            letter,
+        }
+    }
+
+    /// Stores the tasks of an activation, its decision where it was pending, and a dead letter
+    /// where a rule failed: all of them or none. `None` when nothing follows.
+    pub(crate) fn decided(
+        &self,
+        definition: &DefinitionId,
+        activation: ActivationId,
+        decided: Decided,
+        letter: Letter,
+    ) -> Option<Effect> {
+        let mut messages = Vec::with_capacity(decided.orders.len() + 2);
+        let mut settled_by = None;
+        let mut settled_after = 0;
+        if let Some((record, pending)) = &decided.record {
+            let subject = subject::decision(definition, activation);
+            messages.push(self.message(subject.clone(), Guard::Last(*pending), &letter, record));
+            settled_by = Some(subject);
+            settled_after = *pending;
+        }
+        let filter = subject::activation_tasks(definition, activation);
+        for order in decided.orders {
+            let guard = match order.n {
+                0 => Guard::Vacant {
+                    filter: filter.clone(),
+                },
+                _ => Guard::None,
+            };
+            let subject = subject::task(definition, activation, order.n, &order.queue);
+            settled_by.get_or_insert_with(|| filter.clone());
+            let record = TaskRecord::Order(Box::new(order));
+            messages.push(self.message(subject, guard, &letter, &record));
+        }
+        if let Some(error) = decided.error {
+            let message = self.letter(DeadStage::Decide, DeadReason::RuleError, &error, &letter);
+            settled_by.get_or_insert_with(|| message.subject.clone());
+            messages.push(message);
+        }
+        Some(Effect {
+            messages,
+            settled_by: settled_by?,
+            settled_after,
+            trigger_hash: Some(decided.trigger_hash),
+            letter,
+        })
+    }
+
+    /// Stores all effects of one input. Each is a transaction of its own, and each that stands
+    /// already is passed over; so after an error the input may simply come again.
+    pub(crate) async fn store(&self, effects: Vec<Effect>) -> Result<(), EffectError> {
+        try_join_all(effects.into_iter().map(|effect| self.store_one(effect))).await?;
+        Ok(())
+    }
+
+    async fn store_one(&self, effect: Effect) -> Result<(), EffectError> {
+        let subjects: Vec<String> = effect.messages.iter().map(|m| m.subject.clone()).collect();
+        match self.nats.commit.store(effect.messages).await {
+            Ok(Committed::Stored(_)) => {
+                for subject in subjects {
+                    info!(subject, "stored");
+                }
+                Ok(())
+            }
+            Ok(Committed::Doubtful) => {
+                let standing = read::last(&self.nats, stream::LEDGER, &effect.settled_by).await?;
+                match standing.filter(|message| message.sequence > effect.settled_after) {
+                    Some(found) if conflicts(&found.payload, effect.trigger_hash.as_deref()) => {
+                        let error = "tasks of another content stand under this activation: \
+                            two triggers share one identity";
+                        self.bury(DeadReason::IdentityConflict, error, &effect.letter)
+                            .await
+                    }
+                    Some(_) => Ok(()),
+                    None => Err(EffectError::Unsettled {
+                        subject: effect.settled_by,
+                    }),
+                }
+            }
+            Err(error) if error.is_transient() => Err(error.into()),
+            Err(error) => {
+                let chain = format!("{:#}", anyhow::Error::new(error));
+                self.bury(DeadReason::StoreRefused, &chain, &effect.letter)
+                    .await
+            }
+        }
+    }
+
+    async fn bury(
+        &self,
+        reason: DeadReason,
+        error: &str,
+        letter: &Letter,
+    ) -> Result<(), EffectError> {
+        let message = self.letter(DeadStage::Store, reason, error, letter);
+        warn!(subject = message.subject, error, "buried");
+        let subject = message.subject.clone();
+        match self.nats.commit.store(vec![message]).await? {
+            Committed::Stored(_) => Ok(()),
+            Committed::Doubtful => read::last(&self.nats, stream::LEDGER, &subject)
+                .await?
+                .map(|_| ())
+                .ok_or(EffectError::Unsettled { subject }),
+        }
+    }
+
+    fn message(
+        &self,
+        subject: String,
+        guard: Guard,
+        letter: &Letter,
+        record: &impl Serialize,
+    ) -> Message {
+        // A record holds nothing that JSON cannot say.
+        let payload = serde_json::to_vec(record).unwrap_or_default().into();
+        Message {
+            subject,
+            guard,
+            headers: self.headers(letter),
+            payload,
+        }
+    }
+
+    fn headers(&self, letter: &Letter) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        trace::inject(&Span::current(), &mut headers);
+        headers.insert(header::TTL, self.ttl.as_str());
+        if let Identity::Activation {
+            definition,
+            revision,
+            activation,
+        } = &letter.identity
+        {
+            headers.insert(header::DEFINITION, definition.as_str());
+            headers.insert(header::REVISION, revision.to_string());
+            headers.insert(header::ACTIVATION, activation.to_string());
+        }
+        headers
+    }
+
+    fn letter(
+        &self,
+        stage: DeadStage,
+        reason: DeadReason,
+        error: &str,
+        letter: &Letter,
+    ) -> Message {
+        let mut headers = self.headers(letter);
+        headers.insert(header::REASON, reason.token());
+        headers.insert(header::ERROR, header_text(error));
+        headers.insert(header::ATTEMPT, letter.original.attempt.to_string());
+        headers.insert(header::ORIG_SUBJECT, letter.original.subject.as_str());
+        for (name, values) in letter.original.headers.iter().flat_map(HeaderMap::iter) {
+            for value in values {
+                headers.append(format!("{}{name}", header::ORIG_PREFIX), value.clone());
+            }
+        }
+        Message {
+            subject: letter.subject(stage, reason),
+            guard: Guard::Last(0),
+            headers,
+            payload: letter.original.payload.clone(),
+        }
+    }
+}
+
+/// Longest error text in a header, in bytes.
+const ERROR_BYTES_MAX: usize = 4096;
+
+/// Header values end at a line break.
+fn header_text(text: &str) -> String {
+    let mut line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let end = (0..=ERROR_BYTES_MAX.min(line.len()))
+        .rev()
+        .find(|i| line.is_char_boundary(*i));
+    line.truncate(end.unwrap_or(0));
+    line
+}
+
+fn conflicts(standing: &[u8], trigger_hash: Option<&str>) -> bool {
+    match (serde_json::from_slice(standing), trigger_hash) {
+        (Ok(TaskRecord::Order(order)), Some(hash)) => order.trigger_hash != hash,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_text_is_one_bounded_line() {
+        assert_eq!(header_text("a\r\nb"), "a  b");
+        let long = header_text(&"ä".repeat(5_000));
+        assert!(long.len() <= ERROR_BYTES_MAX && long.chars().all(|c| c == 'ä'));
+    }
+}
