@@ -255,7 +255,7 @@ proptest! {
         let summed = summary(&records, &agent("coach")).unwrap();
         prop_assert!((0.0..=1.0).contains(&summed.success_rate));
         let times: Vec<f64> = records.iter().rev().take(50).map(|r| r.time_s).collect();
-        let mean = times.iter().sum::<f64>() / times.len() as f64;
+        let mean = times.iter().sum::<f64>() / f64::from(u32::try_from(times.len()).unwrap());
         prop_assert!((summed.avg_time_s - mean).abs() < 1e-3);
     }
 }

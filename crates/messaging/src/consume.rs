@@ -49,7 +49,7 @@ pub async fn consume(
                 run(messages, handler, shutdown).await;
             }
             Err(error) => {
-                warn!(stream, durable, %error, "cannot bind to the consumer; trying again")
+                warn!(stream, durable, %error, "cannot bind to the consumer; trying again");
             }
         }
         tokio::select! {

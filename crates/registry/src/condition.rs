@@ -1,7 +1,7 @@
 //! The `when` of a rule: CEL, compiled once per revision, with the values that it saw.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -116,13 +116,18 @@ impl Condition {
             names.check(&read.variable, &read.parts)?;
         }
         // In the order of the text for errors; once each.
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         reads.retain(|read| seen.insert(read.clone()));
         Ok(Self {
             source: source.to_owned(),
             tree,
             reads,
         })
+    }
+
+    /// The variables that it reads.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
+        self.reads.iter().map(|read| read.variable.as_str())
     }
 
     /// The text.
@@ -155,24 +160,29 @@ impl Condition {
         match failure {
             Failure::Told(text) => text,
             Failure::Cel(error) => {
-                let error = *error;
-                match &error {
-                    ExecutionError::NoSuchKey(key) => self
-                        .missing(key, variables)
-                        .unwrap_or_else(|| format!("no such key `{key}` in what the condition reads")),
-                    _ => told(&error),
-                }
+                let path = match &*error {
+                    ExecutionError::NoSuchKey(key) => {
+                        self.missing(&Part::Field(key.to_string()), variables)
+                    }
+                    ExecutionError::IndexOutOfBounds(CelValue::Int(index)) => {
+                        usize::try_from(*index)
+                            .ok()
+                            .and_then(|index| self.missing(&Part::Index(index), variables))
+                    }
+                    _ => None,
+                };
+                path.unwrap_or_else(|| told(&error))
             }
         }
     }
 
-    /// The path that broke off at `key`: CEL names the key alone.
-    fn missing(&self, key: &str, variables: &Variables<'_>) -> Option<String> {
+    /// The path that broke off at `part`: CEL names the key alone.
+    fn missing(&self, part: &Part, variables: &Variables<'_>) -> Option<String> {
         self.reads.iter().find_map(|read| {
             let missing = json::follow(variables.get(&read.variable)?, &read.parts).err()?;
             let tested_only = read.tested && missing.part + 1 == read.parts.len();
-            let at_key = matches!(read.parts.get(missing.part), Some(Part::Field(f)) if f == key);
-            (at_key && !tested_only).then(|| format!("{}: {}", read.text(), missing.message))
+            let at_part = read.parts.get(missing.part) == Some(part);
+            (at_part && !tested_only).then(|| format!("{}: {}", read.text(), missing.message))
         })
     }
 }
@@ -216,14 +226,33 @@ pub(crate) fn json_fits(value: &Value, bytes_max: usize) -> bool {
 
 fn told(error: &ExecutionError) -> String {
     let hint = match error {
-        ExecutionError::NoSuchOverload(_) | ExecutionError::UnsupportedBinaryOperator(..) => {
+        ExecutionError::UnsupportedBinaryOperator(_, left, right) if mixed(left, right) => {
             "; int and double compare with each other but do not calculate: convert with double(…)"
         }
         _ => "",
     };
-    let text = error.to_string();
+    let text = match error {
+        ExecutionError::NoSuchKey(key) => format!("no such key `{key}`"),
+        other => lower_first(&other.to_string()),
+    };
     let cut: String = text.chars().take(ERROR_CHARS_MAX).collect();
     format!("the condition fails: {cut}{hint}")
+}
+
+fn mixed(left: &CelValue, right: &CelValue) -> bool {
+    let number = |value: &CelValue| {
+        matches!(
+            value,
+            CelValue::Int(_) | CelValue::UInt(_) | CelValue::Float(_)
+        )
+    };
+    number(left) && number(right)
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(chars).collect()
 }
 
 fn is_type(read: &Read) -> bool {
@@ -338,10 +367,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Converts the variables. Fails on a list that is too long.
-    pub(crate) fn new(variables: &Variables<'_>) -> Result<Self, String> {
+    /// Converts the variables that `reads` names. Fails on a list that is too long.
+    pub(crate) fn new(variables: &Variables<'_>, reads: &BTreeSet<&str>) -> Result<Self, String> {
         let mut root = Context::with_env(parsing::environment());
-        for (name, value) in variables.all().filter(|(name, _)| *name != "now") {
+        for (name, value) in variables
+            .all()
+            .filter(|(name, _)| *name != "now" && reads.contains(name))
+        {
             root.add_variable_from_value(name, to_cel(value).map_err(|e| format!("{name}{e}"))?);
         }
         root.add_variable_from_value("now", timestamp(variables.facts.now_at));
@@ -368,7 +400,9 @@ impl Machine {
                 other.type_of()
             ))),
             Ok(Err(error)) => Err(Failure::Cel(Box::new(error))),
-            Err(_) => Err(Failure::Told("the condition breaks the evaluator".to_owned())),
+            Err(_) => Err(Failure::Told(
+                "the condition breaks the evaluator".to_owned(),
+            )),
         }
     }
 }
@@ -385,9 +419,8 @@ fn step(counter: &AtomicU64, go_on: bool) -> Result<bool, ExecutionError> {
 
 fn timestamp(at: Timestamp) -> CelValue {
     let nanos = u32::try_from(at.subsec_nanosecond()).unwrap_or_default();
-    chrono::DateTime::from_timestamp(at.as_second(), nanos).map_or(CelValue::Null, |at| {
-        CelValue::Timestamp(at.fixed_offset())
-    })
+    chrono::DateTime::from_timestamp(at.as_second(), nanos)
+        .map_or(CelValue::Null, |at| CelValue::Timestamp(at.fixed_offset()))
 }
 
 /// JSON → CEL. An integer becomes an int, not an unsigned one, so that one can calculate with it.

@@ -32,7 +32,11 @@ pub fn cursor_for(
     let before = view.definition_revision(definition.id(), last.revision());
     let why = match before.as_ref().map(|before| &before.value) {
         Some(before) if before.enabled() != definition.enabled() => {
-            if definition.enabled() { "enabled" } else { "disabled" }
+            if definition.enabled() {
+                "enabled"
+            } else {
+                "disabled"
+            }
         }
         Some(before) if before.trigger() == definition.trigger() => "revised",
         _ => "trigger_changed",
@@ -73,12 +77,11 @@ mod tests {
     /// A view that holds these revisions as numbers 1, 2, … stored at seconds 100, 200, …
     fn view(revisions: &[String]) -> View {
         let mut view = View::default();
-        for (index, yaml) in revisions.iter().enumerate() {
+        for (number, yaml) in (1_u64..).zip(revisions) {
             let document = parse_documents("d.yaml", yaml).unwrap().remove(0);
-            let number = index as u64 + 1;
             view.apply(StoredRevision {
                 sequence: number,
-                stored_at: at(100 * number as i64),
+                stored_at: at(100 * i64::try_from(number).unwrap()),
                 subject: &subject::registry(RegistryKind::Definition, "d"),
                 payload: document.to_json().to_string().as_bytes(),
                 more: false,
@@ -96,21 +99,35 @@ mod tests {
 
     fn tick(revision: u64, slot: i64) -> TickRecord {
         let (previous_slot, skipped) = (None, Vec::new());
-        TickRecord::Tick(Tick { slot: at(slot), revision, previous_slot, skipped })
+        TickRecord::Tick(Tick {
+            slot: at(slot),
+            revision,
+            previous_slot,
+            skipped,
+        })
     }
 
     #[test]
     fn new_definition_never_ticks_from_the_past() {
         let made = cursor(&[definition("* * * * *", true, "t")], None).unwrap();
-        assert_eq!((made.revision, made.after, made.why.as_str()), (1, at(100), "created"));
+        assert_eq!(
+            (made.revision, made.after, made.why.as_str()),
+            (1, at(100), "created")
+        );
         assert_eq!(cursor(&[definition("* * * * *", false, "t")], None), None);
     }
 
     #[test]
     fn changed_title_keeps_the_slots_that_are_still_due() {
-        let revisions = [definition("* * * * *", true, "t"), definition("* * * * *", true, "u")];
+        let revisions = [
+            definition("* * * * *", true, "t"),
+            definition("* * * * *", true, "u"),
+        ];
         let made = cursor(&revisions, Some(&tick(1, 120))).unwrap();
-        assert_eq!((made.revision, made.after, made.why.as_str()), (2, at(120), "revised"));
+        assert_eq!(
+            (made.revision, made.after, made.why.as_str()),
+            (2, at(120), "revised")
+        );
         assert_eq!(made.previous_slot, Some(at(120)));
     }
 
@@ -119,7 +136,10 @@ mod tests {
         let minutely = || definition("* * * * *", true, "t");
         let changed = [minutely(), definition("*/2 * * * *", true, "t")];
         let made = cursor(&changed, Some(&tick(1, 120))).unwrap();
-        assert_eq!((made.after, made.why.as_str()), (at(200), "trigger_changed"));
+        assert_eq!(
+            (made.after, made.why.as_str()),
+            (at(200), "trigger_changed")
+        );
         let disabled = [minutely(), definition("* * * * *", false, "t")];
         let made = cursor(&disabled, Some(&tick(1, 120))).unwrap();
         assert_eq!((made.after, made.why.as_str()), (at(200), "disabled"));
@@ -129,7 +149,13 @@ mod tests {
 
     #[test]
     fn cursor_of_this_revision_or_a_later_one_needs_no_other() {
-        assert_eq!(cursor(&[definition("* * * * *", true, "t")], Some(&tick(1, 120))), None);
-        assert_eq!(cursor(&[definition("* * * * *", true, "t")], Some(&tick(9, 120))), None);
+        assert_eq!(
+            cursor(&[definition("* * * * *", true, "t")], Some(&tick(1, 120))),
+            None
+        );
+        assert_eq!(
+            cursor(&[definition("* * * * *", true, "t")], Some(&tick(9, 120))),
+            None
+        );
     }
 }

@@ -9,7 +9,7 @@ use kaizen_proto::{
 use serde_json::{Map, Value};
 
 use crate::{
-    condition::{LIST_ITEMS_MAX, Machine, json_fits},
+    condition::{Condition, LIST_ITEMS_MAX, Machine, json_fits},
     definition::Definition,
     json,
     rule::{ForEach, Rule, TaskTemplates},
@@ -199,6 +199,16 @@ impl Bench<'_> {
         }
     }
 
+    fn machine(&self) -> Result<Machine, String> {
+        let conditions = self
+            .definition
+            .rules()
+            .iter()
+            .filter_map(|rule| rule.when.as_ref());
+        let reads = conditions.flat_map(Condition::variables).collect();
+        Machine::new(&self.variables, &reads)
+    }
+
     fn items(&self, for_each: &ForEach) -> Result<&[Value], String> {
         let path = || json::path_text("context", &for_each.parts);
         let value = json::follow(self.variables.context, &for_each.parts)
@@ -257,7 +267,7 @@ impl Bench<'_> {
         let Some(when) = &rule.when else {
             return Ok(true);
         };
-        let machine = self.machine.get_or_init(|| Machine::new(&self.variables));
+        let machine = self.machine.get_or_init(|| self.machine());
         let machine = machine.as_ref().map_err(String::clone)?;
         let verdict = when.evaluate(machine, variables);
         *values = verdict.values;
@@ -267,12 +277,19 @@ impl Bench<'_> {
     fn drafts(&self, rule: &Rule, variables: &Variables<'_>) -> Result<Vec<Draft>, String> {
         let inputs = self.inputs.get_or_init(|| Inputs::new(&self.variables));
         let input = inputs.of(variables);
-        let render = |template| self.definition.templates().render(template, &input, variables);
+        let render = |template| {
+            self.definition
+                .templates()
+                .render(template, &input, variables)
+        };
         rule.tasks
             .iter()
             .map(|task| {
                 let title = render(&task.title)?;
-                let body = task.body.as_ref().map_or_else(|| Ok(String::new()), render)?;
+                let body = task
+                    .body
+                    .as_ref()
+                    .map_or_else(|| Ok(String::new()), render)?;
                 draft(task, &title, body)
             })
             .collect()

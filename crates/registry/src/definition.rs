@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use jiff::SignedDuration;
 use kaizen_proto::id::{DefinitionId, EventType, QueueName};
-use kaizen_schedule::{CatchUp, CronExpr};
-use serde::{Deserialize, Serialize};
+use kaizen_schedule::{CatchUp, CatchUpPolicy, CronExpr};
+use serde::Serialize;
 
 use crate::{
     diagnostic::{Path, Problems},
@@ -283,7 +284,11 @@ fn decode_trigger(fields: &Fields<'_>) -> Option<TriggerSpec> {
             } else {
                 let hint = did_you_mean(other, known)
                     .unwrap_or_else(|| format!("known types: {}", known.join(", ")));
-                trigger.report("type", format!("unknown trigger type {other:?}"), Some(hint));
+                trigger.report(
+                    "type",
+                    format!("unknown trigger type {other:?}"),
+                    Some(hint),
+                );
             }
             None
         }
@@ -323,13 +328,46 @@ fn decode_catchup(trigger: &Fields<'_>) -> Option<CatchUp> {
         return Some(CatchUp::default());
     };
     let path = trigger.path.key("catchup");
-    Fields::open(value, path, trigger.problems)?.allow(&["policy", "window"], &[]);
-    CatchUp::deserialize(value)
-        .map_err(|error| {
-            let hint = "write for example {policy: last, window: 1h}".to_owned();
-            trigger.report("catchup", error.to_string(), Some(hint));
-        })
-        .ok()
+    let fields = Fields::open(value, path, trigger.problems)?;
+    fields.allow(&["policy", "window"], &[]);
+    let policy = decode_policy(&fields);
+    let window = decode_window(&fields);
+    Some(CatchUp {
+        policy: policy?,
+        window: window?,
+    })
+}
+
+fn decode_policy(fields: &Fields<'_>) -> Option<CatchUpPolicy> {
+    match fields.text_opt("policy")? {
+        None => Some(CatchUp::default().policy),
+        Some("all") => Some(CatchUpPolicy::All),
+        Some("last") => Some(CatchUpPolicy::Last),
+        Some("none") => Some(CatchUpPolicy::None),
+        Some(other) => {
+            let hint = Some("use all, last or none".to_owned());
+            fields.report("policy", format!("unknown policy {other:?}"), hint);
+            None
+        }
+    }
+}
+
+/// Absent, the default; null, no limit.
+fn decode_window(fields: &Fields<'_>) -> Option<Option<SignedDuration>> {
+    if fields.is_null("window") {
+        return Some(None);
+    }
+    let Some(text) = fields.text_opt("window")? else {
+        return Some(CatchUp::default().window);
+    };
+    match text.parse::<SignedDuration>() {
+        Ok(window) if !window.is_negative() => Some(Some(window)),
+        _ => {
+            let hint = Some("write for example 90m or 1h".to_owned());
+            fields.report("window", format!("{text:?} is no duration"), hint);
+            None
+        }
+    }
 }
 
 fn decode_sources(

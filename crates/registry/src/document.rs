@@ -159,8 +159,8 @@ fn locate(file: &str, node: &yaml::Node, problem: Problem) -> Diagnostic {
 
 fn decode(value: &Value) -> Result<Document, Vec<Problem>> {
     let problems = Problems::default();
-    let document = Fields::open(value, Path::default(), &problems)
-        .and_then(|fields| decode_kind(&fields));
+    let document =
+        Fields::open(value, Path::default(), &problems).and_then(|fields| decode_kind(&fields));
     let mut problems = problems.into_vec();
     match document {
         Some(document) if problems.is_empty() => Ok(document),
@@ -200,10 +200,7 @@ fn decode_kind(fields: &Fields<'_>) -> Option<Document> {
 }
 
 fn decode_engagement(fields: &Fields<'_>) -> Option<EngagementSpec> {
-    fields.allow(
-        &["kind", "slug", "name", "description", "roster_path"],
-        &[],
-    );
+    fields.allow(&["kind", "slug", "name", "description", "roster_path"], &[]);
     let slug = fields.parsed("slug");
     let name = fields.text_opt("name");
     let description = fields.text_opt("description");
@@ -293,5 +290,7 @@ fn unknown_engagements(spec: &DefinitionSpec, known: &BTreeSet<EngagementSlug>) 
 }
 
 fn suggestion(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
+    nearest.map_or_else(String::new, |nearest| {
+        format!("; did you mean `{nearest}`?")
+    })
 }

@@ -22,7 +22,11 @@ impl<'a> Fields<'a> {
     /// Opens the mapping at `path`.
     pub(crate) fn open(value: &'a Value, path: Path, problems: &'a Problems) -> Option<Self> {
         let Value::Object(map) = value else {
-            problems.report(path, format!("takes a mapping, got {}", json::shown(value)), None);
+            problems.report(
+                path,
+                format!("takes a mapping, got {}", json::shown(value)),
+                None,
+            );
             return None;
         };
         Some(Self {
@@ -38,8 +42,11 @@ impl<'a> Fields<'a> {
         for key in self.map.keys().map(String::as_str) {
             if reserved.contains(&key) {
                 let message = format!("`{key}` is not supported yet");
-                self.problems
-                    .report_key(self.path.key(key), message, Some("leave it out".to_owned()));
+                self.problems.report_key(
+                    self.path.key(key),
+                    message,
+                    Some("leave it out".to_owned()),
+                );
             } else if !known.contains(&key) {
                 let hint = did_you_mean(key, known.iter().copied())
                     .unwrap_or_else(|| format!("known keys: {}", known.join(", ")));
@@ -55,6 +62,11 @@ impl<'a> Fields<'a> {
     /// Whether the key is there, with a value that is not null.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.optional(key).is_some()
+    }
+
+    /// Whether the key is there, with null.
+    pub(crate) fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
     }
 
     /// The value of an optional key. Null is as good as absent.

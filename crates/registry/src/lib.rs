@@ -30,6 +30,7 @@ mod template;
 pub mod trigger;
 pub mod view;
 pub mod wire;
+mod words;
 mod yaml;
 
 pub use admission::{Refusal, admit};

@@ -1,8 +1,8 @@
 //! CEL text → syntax tree, bounded before and after.
 //!
-//! The parser and the evaluator recurse, and a stack overflow aborts the process. So the text is
-//! measured before the parser sees it, the parser runs on a stack that no text within that measure
-//! can exhaust, and the tree is measured before anybody evaluates it.
+//! The parser and the evaluator recurse. So the text is measured before the parser sees it, the
+//! parser runs on a large stack, and the tree is measured before anybody evaluates it, which
+//! happens on whatever stack the caller has.
 
 use std::sync::{Arc, LazyLock};
 
@@ -117,7 +117,13 @@ fn parse_here(source: &str) -> Result<IdedExpr, Fault> {
             let first = errors.errors.first();
             let place = first.map_or_else(String::new, |e| format!(" at column {}", e.pos.1));
             let text = first.map_or("syntax error", |e| e.msg.as_str());
-            Fault::new(format!("not a CEL expression{place}: {text}"), None)
+            let text = text.trim_start_matches("Syntax error: ");
+            let hint = text
+                .starts_with("token recognition error at: '=")
+                .then(|| "compare with `==`".to_owned());
+            // What the grammar would take instead is a long list of tokens.
+            let text = text.split(" expecting {").next().unwrap_or(text);
+            Fault::new(format!("not a CEL expression{place}: {text}"), hint)
         })
 }
 
@@ -146,7 +152,12 @@ fn measure_tree(tree: &IdedExpr, depth_left: usize) -> Result<(), Fault> {
 pub(crate) fn children(expr: &Expr) -> Vec<&IdedExpr> {
     use cel::common::ast::EntryExpr;
     match expr {
-        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).collect(),
+        Expr::Call(call) => call
+            .target
+            .as_deref()
+            .into_iter()
+            .chain(&call.args)
+            .collect(),
         Expr::Comprehension(c) => vec![
             &c.iter_range,
             &c.accu_init,

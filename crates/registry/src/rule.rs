@@ -102,7 +102,11 @@ pub(crate) fn decode_all(
     fields.required("rules")?;
     let entries = fields.list("rules", RULES_MAX)?;
     if entries.is_empty() {
-        fields.report("rules", "is empty: a definition takes at least one rule", None);
+        fields.report(
+            "rules",
+            "is empty: a definition takes at least one rule",
+            None,
+        );
     }
     let mut ids = BTreeSet::new();
     let mut rules = Vec::new();
@@ -162,11 +166,18 @@ fn item_name(fields: &Fields<'_>) -> Option<Option<String>> {
     };
     if !fields.has("for_each") {
         let hint = Some("add `for_each`, or leave it out".to_owned());
-        fields.report("as", "names the item of a `for_each` that is not there", hint);
+        fields.report(
+            "as",
+            "names the item of a `for_each` that is not there",
+            hint,
+        );
         return None;
     }
     if !is_identifier(name) || VARIABLES.contains(&name) {
-        let message = format!("{name:?} is no name for an item: use a letter, then letters, digits and `_`, and none of {}", VARIABLES.join(", "));
+        let message = format!(
+            "{name:?} is no name for an item: use a letter, then letters, digits and `_`, and none of {}",
+            VARIABLES.join(", ")
+        );
         fields.report("as", message, None);
         return None;
     }

@@ -4,19 +4,20 @@ use jiff::Timestamp;
 use kaizen_proto::record::TriggerRecord;
 use serde_json::{Value, json};
 
-use crate::{
-    json::Part,
-    nearest::did_you_mean,
-    source::ContextSource,
-    trigger::Trigger,
-};
+use crate::{json::Part, nearest::did_you_mean, source::ContextSource, trigger::Trigger};
 
 /// Variables that every rule has; a definition with a cron trigger lacks `event`.
 pub(crate) const VARIABLES: [&str; 4] = ["context", "event", "now", "trigger"];
 
 const EVENT_FIELDS: &[&str] = &["attributes", "id", "source", "time", "type"];
-const EVENT_TRIGGER_FIELDS: &[&str] =
-    &["event_id", "event_type", "id", "kind", "source", "stored_at"];
+const EVENT_TRIGGER_FIELDS: &[&str] = &[
+    "event_id",
+    "event_type",
+    "id",
+    "kind",
+    "source",
+    "stored_at",
+];
 const TICK_TRIGGER_FIELDS: &[&str] = &["id", "kind", "slot", "stored_at"];
 
 /// What is wrong with an expression or a template, before its place is known.

@@ -274,7 +274,9 @@ fn known_type(fields: &Fields<'_>) -> Option<String> {
 fn bind_to(fields: &Fields<'_>) -> Option<String> {
     let text = fields.text("bind_to")?;
     let keys = binding(text);
-    if keys.len() <= BIND_DEPTH_MAX && keys.iter().all(|key| is_identifier(key)) && text != "context"
+    if keys.len() <= BIND_DEPTH_MAX
+        && keys.iter().all(|key| is_identifier(key))
+        && text != "context"
     {
         return Some(text.to_owned());
     }

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use minijinja::{
-    AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value as Jinja,
-    value::Serde,
+    AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value as Jinja, value::Serde,
 };
 
 use crate::{
     json::{self, Part},
     scope::{Fault, Names, Variables},
+    words::{self, Word},
 };
 
 /// Longest template in bytes.
@@ -61,6 +61,7 @@ impl Templates {
         self.0
             .add_template_owned(name.clone(), source.to_owned())
             .map_err(broken)?;
+        self.check_words(source)?;
         let template = self.0.get_template(&name).map_err(broken)?;
         let mut reads: Vec<_> = template
             .undeclared_variables(true)
@@ -73,6 +74,36 @@ impl Templates {
             names.check(variable, parts)?;
         }
         Ok(Template { name, reads })
+    }
+
+    /// Refuses what the engine finds out only when it renders: filters and tests that are not
+    /// there, and templates that ask for other templates.
+    fn check_words(&self, source: &str) -> Result<(), Fault> {
+        for word in words::asked(source) {
+            let (probe, unknown, what) = match word {
+                Word::Tag(tag) => {
+                    return Err(Fault::new(
+                        format!("a template cannot use `{tag}`: there are no other templates"),
+                        None,
+                    ));
+                }
+                Word::Filter(name) => (
+                    format!("{{{{ 1|{name} }}}}"),
+                    ErrorKind::UnknownFilter,
+                    name,
+                ),
+                Word::Test(name) => (
+                    format!("{{{{ 1 is {name} }}}}"),
+                    ErrorKind::UnknownTest,
+                    name,
+                ),
+            };
+            let found = self.0.render_str(&probe, ());
+            if found.is_err_and(|error| error.kind() == unknown) {
+                return Err(Fault::new(format!("{unknown}: `{what}`"), None));
+            }
+        }
+        Ok(())
     }
 
     /// Renders a template.
@@ -99,11 +130,7 @@ impl Template {
         let missing = (error.kind() == ErrorKind::UndefinedError)
             .then(|| self.missing(variables))
             .flatten();
-        format!(
-            "{}: {}",
-            self.name,
-            missing.unwrap_or_else(|| told(error))
-        )
+        format!("{}: {}", self.name, missing.unwrap_or_else(|| told(error)))
     }
 
     /// The path that is not there: the engine does not say.

@@ -328,9 +328,9 @@ fn removal(kind: RegistryKind, name: &str) -> Option<Target> {
 fn read_document(payload: &[u8], named: &Target) -> Result<Target, String> {
     let json: Value = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
     match (Document::from_json(&json)?, named) {
-        (Document::Definition(spec), Target::Definition(id, _)) if spec.id == *id => Ok(
-            Target::Definition(id.clone(), Some(Definition::new(spec)?)),
-        ),
+        (Document::Definition(spec), Target::Definition(id, _)) if spec.id == *id => {
+            Ok(Target::Definition(id.clone(), Some(Definition::new(spec)?)))
+        }
         (Document::EventType(spec), Target::EventType(name, _)) if spec.name == *name => Ok(
             Target::EventType(name.clone(), Some(RegisteredType::new(spec)?)),
         ),
@@ -383,8 +383,14 @@ impl<T> History<T> {
     }
 
     fn numbered(&self, number: u64) -> Option<&Arc<Revision<T>>> {
-        let revisions = self.0.iter().rev().filter_map(|entry| entry.revision.as_ref());
-        revisions.into_iter().find(|revision| revision.number == number)
+        let revisions = self
+            .0
+            .iter()
+            .rev()
+            .filter_map(|entry| entry.revision.as_ref());
+        revisions
+            .into_iter()
+            .find(|revision| revision.number == number)
     }
 
     /// Drops what was superseded before `since`.

@@ -98,10 +98,13 @@ fn options() -> Options {
 
 fn syntax_error(error: &serde_saphyr::Error) -> SyntaxError {
     let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    // The place is ours to tell, and the advice is for programmers of the parser.
+    let message = first.split(" at line ").next().unwrap_or_default();
+    let message = message.split(", set DuplicateKeyPolicy").next();
     SyntaxError {
         at: error.location().map(Position::from).unwrap_or_default(),
-        // The place is ours to tell; the rest of a multi-line report repeats it.
-        message: text.lines().next().unwrap_or(&text).to_owned(),
+        message: message.unwrap_or_default().to_owned(),
     }
 }
 

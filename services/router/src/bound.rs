@@ -44,7 +44,7 @@ enum Work {
     /// Decided already.
     Done,
     /// Follows without asking the resolver.
-    Follows(Effect),
+    Follows(Box<Effect>),
     /// Needs its context.
     Resolve(Box<Waiting>),
 }
@@ -115,7 +115,7 @@ impl Bound {
         match serde_json::from_slice(&message.payload) {
             Ok(DecisionRecord::Decided(_)) | Err(_) => Work::Done,
             Ok(DecisionRecord::Pending(pending)) => {
-                self.pending(view, message, definition, activation, pending)
+                self.pending(view, message, &definition, activation, pending)
             }
         }
     }
@@ -124,7 +124,7 @@ impl Bound {
         &self,
         view: &View,
         message: &Message,
-        definition: DefinitionId,
+        definition: &DefinitionId,
         activation: ActivationId,
         pending: Pending,
     ) -> Work {
@@ -139,13 +139,13 @@ impl Bound {
             },
             original: Original::from(message),
         };
-        let Some(revision) = view.definition_revision(&definition, pending.revision) else {
+        let Some(revision) = view.definition_revision(definition, pending.revision) else {
             let error = format!(
                 "revision {} of {definition} is not in REGISTRY",
                 pending.revision
             );
             let (stage, reason) = (DeadStage::Resolve, DeadReason::UnknownRevision);
-            return Work::Follows(self.ledger.dead(stage, reason, &error, letter));
+            return Work::Follows(Box::new(self.ledger.dead(stage, reason, &error, letter)));
         };
         let trigger = Trigger {
             record: pending.trigger,
@@ -239,10 +239,10 @@ impl Bound {
     ) -> Settlement {
         let (effect, attempt) = match work {
             Work::Done => return Settlement::Ack,
-            Work::Follows(effect) => (Some(effect), 1),
+            Work::Follows(effect) => (Some(*effect), 1),
             Work::Resolve(waiting) => {
                 let attempt = waiting.attempt;
-                match self.follow(*waiting, answer) {
+                match self.follow(&waiting, answer) {
                     Ok(effect) => (effect, attempt),
                     Err(error) => {
                         warn!(error, attempt, "context not bound; trying again");
@@ -263,7 +263,7 @@ impl Bound {
     /// What follows from the resolver's answer; an error is transient.
     fn follow(
         &self,
-        waiting: Waiting,
+        waiting: &Waiting,
         answer: Option<Result<ResolveResult, String>>,
     ) -> Result<Option<Effect>, String> {
         let result = match answer {
@@ -283,7 +283,7 @@ impl Bound {
             )))
         };
         match result {
-            Ok(resolve_result::Result::Snapshot(snapshot)) => self.decide(&waiting, snapshot),
+            Ok(resolve_result::Result::Snapshot(snapshot)) => self.decide(waiting, snapshot),
             Ok(resolve_result::Result::Error(error)) if !error.transient => {
                 let text = format!("context source {}: {}", error.source_type, error.message);
                 dead(DeadReason::ContextError, &text)

@@ -88,7 +88,7 @@ async fn tick_due(nats: &Nats, registry: &Registry, timetable: &mut Timetable) {
         .map(|entry| async move { tick(nats, registry, entry, now).await })
         .buffer_unordered(DEFINITIONS_AT_ONCE);
     while let Some((entry, retry)) = ticked.next().await {
-        timetable.put(entry, retry.map(|delay| now + delay));
+        timetable.put(entry, now, retry.map(|delay| now + delay));
     }
 }
 
@@ -118,7 +118,8 @@ async fn advance(
     now: Timestamp,
 ) -> anyhow::Result<bool> {
     let definition = entry.definition().clone();
-    if let Some(record) = entry.missing_cursor(&registry.view()) {
+    let missing = entry.missing_cursor(&registry.view());
+    if let Some(record) = missing {
         ticks::move_cursor(nats, &definition, &record).await?;
         entry.cursor = ticks::cursor(nats, &definition).await?;
     }

@@ -62,15 +62,17 @@ impl Entry {
         )
     }
 
-    /// When to look at it next: at once where its cursor record is missing.
-    fn next_at(&self) -> Option<Timestamp> {
+    /// When to look at it next, `seen` having been looked at: at once where its cursor record
+    /// is missing.
+    fn next_at(&self, seen: Timestamp) -> Option<Timestamp> {
         if !self.revision.value.enabled() {
             return None;
         }
         let cron = self.revision.value.cron()?;
         match &self.cursor.record {
             Some(record) if record.revision() == self.revision.number => {
-                cron.next_after(record.after())
+                // Slots up to `seen` that the catch-up policy leaves out are no reason to wake.
+                cron.next_after(record.after().max(seen))
             }
             _ => Some(Timestamp::MIN),
         }
@@ -134,7 +136,7 @@ impl Timetable {
             revision: revision.clone(),
             cursor: cursor.unwrap_or_default(),
         };
-        self.put(entry, None);
+        self.put(entry, Timestamp::MIN, None);
     }
 
     /// Longest wait that misses nothing.
@@ -152,10 +154,10 @@ impl Timetable {
             .collect()
     }
 
-    /// Puts an entry back, to be looked at when its next slot is due or at `retry`.
-    pub(crate) fn put(&mut self, entry: Entry, retry: Option<Timestamp>) {
+    /// Puts an entry back, to be looked at when the next slot after `seen` is due, or at `retry`.
+    pub(crate) fn put(&mut self, entry: Entry, seen: Timestamp, retry: Option<Timestamp>) {
         let id = entry.definition().clone();
-        if let Some(next) = retry.or_else(|| entry.next_at()) {
+        if let Some(next) = retry.or_else(|| entry.next_at(seen)) {
             self.agenda.insert(id.clone(), next);
         }
         self.entries.insert(id, entry);

@@ -48,10 +48,26 @@ fn violations_name_the_path() {
             "1",
         ),
         (json!({"agent": "a"}), "attributes: ", "project"),
-        (json!({"agent": "A b", "project": "p"}), "attributes/agent: ", ""),
-        (json!({"agent": "a", "project": ""}), "attributes/project: ", ""),
-        (json!({"agent": "a", "project": "p", "time_s": -1}), "attributes/time_s: ", ""),
-        (json!({"agent": "a", "project": "p", "success": "yes"}), "attributes/success: ", "boolean"),
+        (
+            json!({"agent": "A b", "project": "p"}),
+            "attributes/agent: ",
+            "",
+        ),
+        (
+            json!({"agent": "a", "project": ""}),
+            "attributes/project: ",
+            "",
+        ),
+        (
+            json!({"agent": "a", "project": "p", "time_s": -1}),
+            "attributes/time_s: ",
+            "",
+        ),
+        (
+            json!({"agent": "a", "project": "p", "success": "yes"}),
+            "attributes/success: ",
+            "boolean",
+        ),
         (
             json!({"agent": "a", "project": "p", "summary": {"runs": 1.5}}),
             "attributes/summary/runs: ",
@@ -134,5 +150,8 @@ fn formats_are_checked() {
     let yaml = "kind: EventType\nname: a.b\nschema: {properties: {at: {format: date-time}}}\n";
     let view = registry(&crate::parse_documents("t.yaml", yaml).unwrap());
     let payload = r#"{"id":"1","source":"s","type":"a.b","attributes":{"at":"yesterday"}}"#;
-    assert_eq!(refused(&view, payload).reason(), DeadReason::SchemaViolation);
+    assert_eq!(
+        refused(&view, payload).reason(),
+        DeadReason::SchemaViolation
+    );
 }

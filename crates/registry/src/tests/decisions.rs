@@ -8,7 +8,10 @@ use crate::{BindError, Decision, TASKS_MAX, bind_direct, bind_inline, decide};
 
 /// Decides the rule `{id: r, when}` on an event with these attributes bound to `context.m`.
 fn judge(when: &str, attributes: &Value) -> Decision {
-    let rule = format!("{{id: r, when: {}, tasks: [{{queue: q, title: t}}]}}", json!(when));
+    let rule = format!(
+        "{{id: r, when: {}, tasks: [{{queue: q, title: t}}]}}",
+        json!(when)
+    );
     decide_rule(&rule, attributes)
 }
 
@@ -50,7 +53,10 @@ fn low_success_rate_orders_one_review() {
     assert_eq!(decision.error(), None);
     assert_eq!(decision.tasks.len(), 1);
     let task = &decision.tasks[0];
-    assert_eq!(task.title, "Review coach in kaizen-agentic: success rate 0.62");
+    assert_eq!(
+        task.title,
+        "Review coach in kaizen-agentic: success rate 0.62"
+    );
     assert_eq!(task.queue.as_str(), "coach");
     assert_eq!((task.n, task.revision, task.hops), (0, 7, 3));
     assert_eq!(task.snapshot.as_ref(), Some(&snapshot));
@@ -85,21 +91,34 @@ fn integers_and_fractions_compare_with_each_other() {
         ("context.m.n + 1 == 3", json!({"n": 2})),
         ("context.m.n - 3 < 0", json!({"n": 2})),
         ("context.m.n in [1, 2]", json!({"n": 2})),
-        ("context.m.n > 9223372036854775807u", json!({"n": 18_446_744_073_709_551_615_u64})),
+        (
+            "context.m.n > 9223372036854775807u",
+            json!({"n": 18_446_744_073_709_551_615_u64}),
+        ),
     ] {
-        assert_eq!(outcome(when, &attributes), Outcome::Matched, "{when} {attributes}");
+        assert_eq!(
+            outcome(when, &attributes),
+            Outcome::Matched,
+            "{when} {attributes}"
+        );
     }
 }
 
 #[test]
 fn missing_field_is_an_error_that_names_the_path() {
-    let found = error("context.m.summary.rate < 0.8", &json!({"agent": "a", "project": "p"}));
+    let found = error(
+        "context.m.summary.rate < 0.8",
+        &json!({"agent": "a", "project": "p"}),
+    );
     assert_eq!(
         found,
         "context.m.summary.rate: no such key `summary`, there are: agent, project"
     );
     let found = error("has(context.m.summary.rate)", &json!({"agent": "a"}));
-    assert!(found.starts_with("context.m.summary.rate: no such key `summary`"), "{found}");
+    assert!(
+        found.starts_with("context.m.summary.rate: no such key `summary`"),
+        "{found}"
+    );
     let found = error("context.m.tags[3] == 'x'", &json!({"tags": ["a"]}));
     assert!(!found.is_empty());
 }
@@ -193,7 +212,10 @@ fn a_rule_that_fails_leaves_the_others_alone() {
     assert_eq!(decision.rules[1].outcome, Outcome::Matched);
     assert_eq!(decision.tasks.len(), 1);
     let error = decision.error().unwrap();
-    assert!(error.starts_with("rule broken: context.metrics.nothing: no such key"), "{error}");
+    assert!(
+        error.starts_with("rule broken: context.metrics.nothing: no such key"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -201,7 +223,11 @@ fn for_each_orders_one_task_for_each_item_in_order() {
     let (revision, trigger) = (revision(ORIENT), tick());
     let snapshot = json!({"runs": [{"repo": "a"}, {"repo": "b"}, {}]});
     let decision = decide(&revision, activation(&trigger), &trigger, &snapshot);
-    let titles: Vec<_> = decision.tasks.iter().map(|t| (t.n, t.title.as_str())).collect();
+    let titles: Vec<_> = decision
+        .tasks
+        .iter()
+        .map(|t| (t.n, t.title.as_str()))
+        .collect();
     assert_eq!(titles, [(0, "Orient a"), (1, "Orient b")]);
     assert_eq!(decision.tasks[1].why.item, Some(1));
     assert_eq!(decision.rules.len(), 3);
@@ -214,7 +240,10 @@ fn for_each_orders_one_task_for_each_item_in_order() {
 
 #[test]
 fn for_each_filters_with_a_condition_on_the_item() {
-    let yaml = ORIENT.replace("as: run,", "as: run, when: run.due && trigger.kind == 'tick',");
+    let yaml = ORIENT.replace(
+        "as: run,",
+        "as: run, when: run.due && trigger.kind == 'tick',",
+    );
     let snapshot = json!({"runs": [{"repo": "a", "due": false}, {"repo": "b", "due": true}]});
     let trigger = tick();
     let decision = decide(&revision(&yaml), activation(&trigger), &trigger, &snapshot);
@@ -261,7 +290,10 @@ fn titles_are_one_plain_line() {
             None => Err(decision.error().unwrap()),
         }
     };
-    assert_eq!(title("  a {{ context.m.x }} ", &json!({"x": "<b>&"})), Ok("a <b>&".to_owned()));
+    assert_eq!(
+        title("  a {{ context.m.x }} ", &json!({"x": "<b>&"})),
+        Ok("a <b>&".to_owned())
+    );
     let refused = |text: &str, attributes: Value| title(text, &attributes).unwrap_err();
     assert!(refused("{{ context.m.x }}", json!({"x": ""})).contains("comes out empty"));
     assert!(refused("{{ context.m.x }}", json!({"x": "a\nb"})).contains("one line"));
@@ -309,7 +341,10 @@ fn a_large_snapshot_is_left_out_of_the_orders() {
 #[test]
 fn inline_binding_refuses_what_it_cannot_bind() {
     let payload = revision(REVIEW).value.sources()[0].clone();
-    assert!(matches!(bind_inline(&payload, None), Err(BindError::NoEvent { .. })));
+    assert!(matches!(
+        bind_inline(&payload, None),
+        Err(BindError::NoEvent { .. })
+    ));
     let discover = revision(ORIENT).value.sources()[0].clone();
     assert!(matches!(
         bind_inline(&discover, None),
@@ -331,7 +366,10 @@ fn dots_in_a_binding_nest() {
     let mut snapshot = serde_json::Map::new();
     crate::insert(&mut snapshot, "context.a.b", json!(1)).unwrap();
     crate::insert(&mut snapshot, "a.c", json!(2)).unwrap();
-    assert_eq!(Value::Object(snapshot.clone()), json!({"a": {"b": 1, "c": 2}}));
+    assert_eq!(
+        Value::Object(snapshot.clone()),
+        json!({"a": {"b": 1, "c": 2}})
+    );
     assert!(crate::insert(&mut snapshot, "context.a", json!(3)).is_err());
     assert!(crate::insert(&mut snapshot, "context.a.b.d", json!(3)).is_err());
 }

@@ -110,7 +110,10 @@ fn unknown_key_is_refused_with_place_and_nearest() {
 
 #[test]
 fn unknown_key_in_a_flow_mapping_is_placed_exactly() {
-    let yaml = review_with("bind_to: context.metrics}", "bind_to: context.metrics, parms: {}}");
+    let yaml = review_with(
+        "bind_to: context.metrics}",
+        "bind_to: context.metrics, parms: {}}",
+    );
     let finding = &findings(&yaml)[0];
     assert_eq!((finding.line, finding.column), (7, 53));
     assert_eq!(finding.hint.as_deref(), Some("did you mean `params`?"));
@@ -129,9 +132,7 @@ fn what_comes_later_is_refused_as_not_supported_yet() {
         let name = key.split(':').next().unwrap();
         assert_eq!(
             finding(&rule(key)),
-            format!(
-                "d.yaml:11:5: rules[0].{name}: `{name}` is not supported yet; leave it out"
-            )
+            format!("d.yaml:11:5: rules[0].{name}: `{name}` is not supported yet; leave it out")
         );
     }
     for (line, by, expected) in [
@@ -237,7 +238,10 @@ fn wrong_types_name_what_was_found() {
         finding(&review_with("queue: coach", "queue: 12")),
         "d.yaml:12:16: rules[0].tasks[0].queue: takes a text, got the number 12; quote it"
     );
-    assert_eq!(finding("- a\n"), "d.yaml:1:1: takes a mapping, got a list of 1 items");
+    assert_eq!(
+        finding("- a\n"),
+        "d.yaml:1:1: takes a mapping, got a list of 1 items"
+    );
     let missing = review_with("        title: ", "        body: ");
     assert_eq!(
         finding(&missing),
@@ -282,8 +286,14 @@ fn bindings_must_not_overlap() {
         "{found}"
     );
     // What depends on the binding is not reported on top of it.
-    let found = finding(&review_with("bind_to: context.metrics}", "bind_to: context.a b}"));
-    assert!(found.contains("\"context.a b\" is no place in the context"), "{found}");
+    let found = finding(&review_with(
+        "bind_to: context.metrics}",
+        "bind_to: context.a b}",
+    ));
+    assert!(
+        found.contains("\"context.a b\" is no place in the context"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -293,7 +303,10 @@ fn rule_ids_are_unique() {
         "rules:\n  - {id: orient, tasks: [{queue: coach, title: x}]}\n",
     );
     let found = finding(&twice);
-    assert!(found.contains("rules[1].id: rule id `orient` is taken"), "{found}");
+    assert!(
+        found.contains("rules[1].id: rule id `orient` is taken"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -304,8 +317,14 @@ fn names_that_cannot_exist_are_refused_before_anything_runs() {
         ("event.atributes.x == 1", "did you mean `attributes`?"),
         ("trigger.slot == 'x'", "`trigger` has no key `slot`"),
         ("item.x == 1", "unknown variable `item`"),
-        ("starts_with(event.id, 'x')", "unknown function `starts_with`; did you mean `startsWith`?"),
-        ("context.metrics.exists(x)", "`exists` takes other arguments"),
+        (
+            "starts_with(event.id, 'x')",
+            "unknown function `starts_with`; did you mean `startsWith`?",
+        ),
+        (
+            "context.metrics.exists(x)",
+            "`exists` takes other arguments",
+        ),
     ] {
         let quoted = format!("when: \"{condition}\"");
         let found = finding(&review_with(
@@ -339,9 +358,78 @@ fn comprehension_variables_and_types_are_no_unknown_names() {
 }
 
 #[test]
+fn templates_are_checked_before_anything_runs() {
+    for (title, expected) in [
+        ("{{ context.metrics.agent", "not a template: syntax error"),
+        (
+            "{{ context.metrics.agent | uper }}",
+            "unknown filter: `uper`",
+        ),
+        (
+            "{{ context.metrics.agent is definde }}",
+            "unknown test: `definde`",
+        ),
+        ("{% include 'x' %}", "a template cannot use `include`"),
+        (
+            "{{ contxt.metrics }}",
+            "unknown variable `contxt`; did you mean `context`?",
+        ),
+        (
+            "{{ context.metrcs.agent }}",
+            "nothing is bound at `context.metrcs.agent`",
+        ),
+        ("{{ debug() }}", "unknown variable `debug`"),
+    ] {
+        let yaml = review_with("queue: coach", "queue: coach\n        body: B");
+        let found = finding(&yaml.replace("body: B", &format!("body: \"{title}\"")));
+        assert!(
+            found.starts_with("d.yaml:13:15: rules[0].tasks[0].body: "),
+            "{found}"
+        );
+        assert!(found.contains(expected), "{title}: {found}");
+    }
+}
+
+#[test]
+fn catch_up_is_placed_by_key_and_null_sets_no_limit() {
+    let with = |by: &str| ORIENT.replace("{policy: last, window: 1h}", by);
+    let found = finding(&with("{policy: lst, window: 1h}"));
+    assert!(
+        found.starts_with("d.yaml:5:76: trigger.catchup.policy: unknown policy"),
+        "{found}"
+    );
+    let found = finding(&with("{policy: all, window: 1x}"));
+    assert!(
+        found.starts_with("d.yaml:5:89: trigger.catchup.window: \"1x\" is no duration"),
+        "{found}"
+    );
+    assert!(finding(&with("{window: -1h}")).contains("is no duration"));
+    let window = |by| definition(&with(by)).catchup().map(|c| c.window);
+    assert_eq!(window("{policy: all, window: null}"), Some(None));
+    assert_eq!(
+        window("{policy: all}"),
+        Some(Some(jiff::SignedDuration::from_hours(1)))
+    );
+    let spec = definition(&with("{window: null}")).spec().clone();
+    let document = Document::Definition(spec);
+    assert_eq!(Document::from_json(&document.to_json()), Ok(document));
+}
+
+#[test]
+fn the_queues_of_a_definition_are_told_once_each() {
+    let more = "        body: x\n      - {queue: optimization, title: y}\n      - {queue: coach, title: z}\n";
+    let spec = definition(&format!("{REVIEW}{more}")).spec().clone();
+    let queues: Vec<_> = spec.queues().into_iter().map(|q| q.as_str()).collect();
+    assert_eq!(queues, ["coach", "optimization"]);
+}
+
+#[test]
 fn schema_that_does_not_compile_is_refused() {
     let found = finding("kind: EventType\nname: a.b\nschema: {type: objekt}\n");
-    assert!(found.starts_with("d.yaml:3:9: schema: not a JSON Schema"), "{found}");
+    assert!(
+        found.starts_with("d.yaml:3:9: schema: not a JSON Schema"),
+        "{found}"
+    );
     let remote = "kind: EventType\nname: a.b\nschema: {$ref: 'https://example.com/x.json'}\n";
     assert!(finding(remote).contains("not a JSON Schema"));
 }
@@ -356,8 +444,7 @@ fn warnings_name_unknown_types_and_engagements() {
     assert!(told[1].contains("engagement coulomb-loop is not known"));
 
     let more = "kind: EventType\nname: kaizen.metrics.recordet\n---\nkind: Engagement\nslug: coulomb-loop\nroster_path: r\n";
-    let documents =
-        parse_documents("d.yaml", &format!("{REVIEW}---{ORIENT}---\n{more}")).unwrap();
+    let documents = parse_documents("d.yaml", &format!("{REVIEW}---{ORIENT}---\n{more}")).unwrap();
     let told = warnings(&view, &documents);
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].ends_with("did you mean `kaizen.metrics.recordet`?"));

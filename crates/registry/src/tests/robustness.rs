@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{REVIEW, activation, at, event, revision};
 use crate::{
     Definition, Document, RegisteredType, Revision, StoredRevision, View, admit, bind_direct,
-    decide, parse_documents,
+    decide, event_type::VIOLATIONS_MAX, parse_documents,
 };
 
 /// A definition whose condition is `condition`.
@@ -44,7 +44,10 @@ fn chains_are_refused_or_evaluated_but_never_fatal() {
         (format!("{}1 == 1", "1+".repeat(500)), "chains more than"),
         (format!("1{} == 1", "-1".repeat(500)), "chains more than"),
         (format!("now{} == 1", ".a".repeat(500)), "chains more than"),
-        (format!("context{} == 1", "[0]".repeat(330)), "chains more than"),
+        (
+            format!("context{} == 1", "[0]".repeat(330)),
+            "chains more than",
+        ),
         (format!("{}true", "true?true:".repeat(100)), ""),
         (format!("{}true", "!".repeat(1000)), ""),
         (format!("{}1 == 1", "-".repeat(1000)), ""),
@@ -54,6 +57,38 @@ fn chains_are_refused_or_evaluated_but_never_fatal() {
     ] {
         let found = message(&chain);
         assert!(found.contains(part), "{chain}: {found}");
+    }
+}
+
+#[test]
+fn the_deepest_accepted_conditions_are_evaluated_on_a_small_stack() {
+    let all = |n: usize| {
+        let open: String = (0..n)
+            .map(|n| format!("context.metrics.l.all(x{n},"))
+            .collect();
+        format!("{open}true{}", ")".repeat(n))
+    };
+    for (condition, deepest) in [
+        (format!("1{} > 1", "+1".repeat(97)), true),
+        (format!("1{} > 1", "+1".repeat(98)), false),
+        (format!("{}true", "true?true:".repeat(98)), true),
+        (
+            format!("{}true{}", "[".repeat(15), "]".repeat(15)) + " != []",
+            true,
+        ),
+        (all(16), true),
+    ] {
+        let yaml = with_condition(&condition);
+        assert_eq!(message(&condition) == "accepted", deepest, "{condition}");
+        if deepest {
+            let revision = revision(&yaml);
+            let summary = json!({"success_rate": 0.5});
+            let trigger =
+                event(&json!({"agent": "a", "project": "p", "l": [1], "summary": summary}));
+            let snapshot = bind_direct(&revision.value, &trigger).unwrap();
+            let decision = decide(&revision, activation(&trigger), &trigger, &snapshot);
+            assert_eq!(decision.error(), None, "{condition}");
+        }
     }
 }
 
@@ -100,7 +135,15 @@ fn an_alias_bomb_is_refused() {
 fn deep_json_is_refused() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let payload = format!(r#"{{"id":"1","type":"a","source":"s","attributes":{{"x":{deep}}}}}"#);
-    assert!(admit(&View::default(), at("2026-01-01T00:00:00Z"), None, payload.as_bytes()).is_err());
+    assert!(
+        admit(
+            &View::default(),
+            at("2026-01-01T00:00:00Z"),
+            None,
+            payload.as_bytes()
+        )
+        .is_err()
+    );
 }
 
 /// `{"l": {"l": … 1 …}}`, as deep as JSON may come in.
@@ -124,7 +167,10 @@ fn deep_attributes_are_judged_bound_and_rendered() {
     let snapshot = bind_direct(&revision.value, &trigger).unwrap();
     let decision = decide(&revision, activation(&trigger), &trigger, &snapshot);
     assert_eq!(decision.error(), None);
-    assert!(decision.tasks[0].body.contains("\"l\":{\"l\":"));
+    let body = &decision.tasks[0].body;
+    for written in ["'l'", "\"l\""] {
+        assert_eq!(body.matches(written).count(), 120, "{body}");
+    }
 }
 
 #[test]
@@ -139,12 +185,19 @@ fn a_schema_that_refers_to_itself_is_harmless() {
         "{properties: {l: {$ref: '#'}}}",
     ] {
         let yaml = format!("kind: EventType\nname: a.b\nschema: {schema}\n");
-        let Ok(documents) = parse_documents("d.yaml", &yaml) else { continue };
-        let Document::EventType(spec) = documents[0].clone() else { panic!() };
-        eprintln!("{schema}");
+        let Ok(documents) = parse_documents("d.yaml", &yaml) else {
+            continue;
+        };
+        let Document::EventType(spec) = documents[0].clone() else {
+            panic!()
+        };
         let registered = RegisteredType::new(spec).unwrap();
-        registered.violations(&json!({"l": {"l": 1}}));
-        registered.violations(&deep_attributes());
+        for attributes in [json!({"l": {"l": 1}}), deep_attributes()] {
+            assert!(
+                registered.violations(&attributes).len() <= VIOLATIONS_MAX,
+                "{schema}"
+            );
+        }
     }
 }
 
@@ -175,15 +228,63 @@ fn deep_templates_are_harmless() {
 /// Texts in which expressions, templates and YAML are likelier than by chance.
 fn tokens() -> impl Strategy<Value = String> {
     let token = prop_oneof![
-        Just("context.metrics"), Just("event"), Just("now"), Just("true"), Just("null"),
-        Just("1"), Just("0.5"), Just("18446744073709551615u"), Just("'x'"), Just("\"\"\""),
-        Just("("), Just(")"), Just("["), Just("]"), Just("{"), Just("}"), Just("{{"), Just("}}"),
-        Just("{%"), Just("%}"), Just("for a in"), Just("."), Just(","), Just(":"), Just("?"),
-        Just("!"), Just("-"), Just("+"), Just("*"), Just("/"), Just("%"), Just("&&"), Just("||"),
-        Just("=="), Just("<"), Just(" in "), Just(".all(x, "), Just(".map(x, "), Just("has("),
-        Just("size("), Just("duration("), Just("timestamp("), Just("matches("), Just("|upper"),
-        Just("\n"), Just("  "), Just("- "), Just("&a "), Just("*a"), Just("<<: "), Just("|"),
-        Just("---\n"), Just("!!binary "), Just("#"), Just("é"), Just("\u{0}"), Just("\\"),
+        Just("context.metrics"),
+        Just("event"),
+        Just("now"),
+        Just("true"),
+        Just("null"),
+        Just("1"),
+        Just("0.5"),
+        Just("18446744073709551615u"),
+        Just("'x'"),
+        Just("\"\"\""),
+        Just("("),
+        Just(")"),
+        Just("["),
+        Just("]"),
+        Just("{"),
+        Just("}"),
+        Just("{{"),
+        Just("}}"),
+        Just("{%"),
+        Just("%}"),
+        Just("for a in"),
+        Just("."),
+        Just(","),
+        Just(":"),
+        Just("?"),
+        Just("!"),
+        Just("-"),
+        Just("+"),
+        Just("*"),
+        Just("/"),
+        Just("%"),
+        Just("&&"),
+        Just("||"),
+        Just("=="),
+        Just("<"),
+        Just(" in "),
+        Just(".all(x, "),
+        Just(".map(x, "),
+        Just("has("),
+        Just("size("),
+        Just("duration("),
+        Just("timestamp("),
+        Just("matches("),
+        Just("|upper"),
+        Just("\n"),
+        Just("  "),
+        Just("- "),
+        Just("&a "),
+        Just("*a"),
+        Just("<<: "),
+        Just("|"),
+        Just("---\n"),
+        Just("!!binary "),
+        Just("#"),
+        Just("é"),
+        Just("\u{0}"),
+        Just("\\"),
     ];
     prop::collection::vec(token, 0..40).prop_map(|tokens| tokens.concat())
 }

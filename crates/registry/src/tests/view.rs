@@ -167,7 +167,11 @@ fn a_broken_revision_is_told_and_passed() {
         ..tombstone("a")
     };
     let error = take(&mut view, 2, 20, &broken, false).unwrap_err();
-    assert!(error.to_string().contains("registry message 2 on kaizen.registry.definition.a"));
+    assert!(
+        error
+            .to_string()
+            .contains("registry message 2 on kaizen.registry.definition.a")
+    );
     assert_eq!(view.position(), 2);
     assert!(view.definition(&id("a")).is_none());
     assert_eq!(triggered(&view, "x", 15), ["a@1"]);
@@ -184,7 +188,12 @@ fn a_document_must_be_the_one_that_its_subject_names() {
         ..tombstone("a")
     };
     let error = take(&mut view, 1, 10, &other, false).unwrap_err();
-    assert!(error.to_string().contains("which the subject does not name"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("which the subject does not name"),
+        "{error}"
+    );
     let stray = Message {
         subject: "kaizen.registry.schedule.x".to_owned(),
         payload: Vec::new(),
@@ -219,7 +228,10 @@ fn engagements_and_types_have_history_too() {
     let newer = parse_documents("d.yaml", &newer).unwrap();
     take(&mut view, 3, 60, &message(&newer[0]), false).unwrap();
     let slug = "e".parse().unwrap();
-    let path = |at| view.engagement(&slug, at).map(|e| e.value.roster_path.clone());
+    let path = |at| {
+        view.engagement(&slug, at)
+            .map(|e| e.value.roster_path.clone())
+    };
     assert_eq!(path(None).as_deref(), Some("new"));
     assert_eq!(path(Some(second(59))).as_deref(), Some("old"));
     assert_eq!(path(Some(second(-1))), None);

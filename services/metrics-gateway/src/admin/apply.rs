@@ -26,7 +26,7 @@ struct Change<'a> {
 impl Admin {
     pub(super) async fn apply_files(&self, request: ApplyRequest) -> Result<ApplyResponse, Status> {
         let documents = parse(&request)?;
-        self.registry.catch_up().await.map_err(refusal::follow)?;
+        self.registry.catch_up().await.map_err(refusal::unavailable)?;
         let warnings = warnings(&self.registry.view(), &documents);
         let results = self.store(&documents, request.validate_only).await?;
         Ok(ApplyResponse { results, warnings })
@@ -63,7 +63,7 @@ impl Admin {
                 Committed::Doubtful => continue,
                 Committed::Stored(last) => {
                     number(&mut results, last, changes.len());
-                    self.registry.reach(last).await.map_err(refusal::follow)?;
+                    self.registry.reach(last).await.map_err(refusal::unavailable)?;
                     self.settle(documents).await?;
                     return Ok(results);
                 }
@@ -76,7 +76,7 @@ impl Admin {
         let subject = subject::registry(document.kind(), document.name());
         let standing = read::last(&self.nats, stream::REGISTRY, &subject)
             .await
-            .map_err(refusal::read)?;
+            .map_err(refusal::unavailable)?;
         let (action, sequence) = match &standing {
             None => (ApplyAction::Created, 0),
             Some(message) if message.payload.is_empty() => (ApplyAction::Created, message.sequence),
@@ -115,7 +115,7 @@ impl Admin {
             for queue in spec.queues() {
                 streams::ensure_queue(&self.nats, queue)
                     .await
-                    .map_err(|error| refusal::unavailable(&error))?;
+                    .map_err(refusal::unavailable)?;
             }
         }
         Ok(())
@@ -125,13 +125,13 @@ impl Admin {
         let Some(revision) = self.registry.view().definition(id) else {
             return Ok(());
         };
-        let at = ticks::cursor(&self.nats, id).await.map_err(refusal::read)?;
+        let at = ticks::cursor(&self.nats, id).await.map_err(refusal::unavailable)?;
         let record = cursor_for(&self.registry.view(), &revision, at.record.as_ref());
         match record {
             None => Ok(()),
             Some(record) => ticks::move_cursor(&self.nats, id, &record)
                 .await
-                .map_err(|error| refusal::unavailable(&error)),
+                .map_err(refusal::unavailable),
         }
     }
 }
@@ -191,13 +191,9 @@ fn message(change: &Change<'_>) -> Message {
 
 /// The messages of one transaction have consecutive sequences.
 fn number(results: &mut [Applied], last: u64, changes: usize) {
-    let count = u64::try_from(changes).unwrap_or(u64::MAX);
-    let mut next = last.saturating_sub(count) + 1;
-    for applied in results
-        .iter_mut()
-        .filter(|a| a.action() != ApplyAction::Unchanged)
-    {
-        applied.revision = next;
-        next += 1;
+    let first = last.saturating_sub(u64::try_from(changes).unwrap_or(u64::MAX)) + 1;
+    let changed = results.iter_mut().filter(|a| a.action() != ApplyAction::Unchanged);
+    for (applied, revision) in changed.zip(first..) {
+        applied.revision = revision;
     }
 }

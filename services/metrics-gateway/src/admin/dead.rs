@@ -27,7 +27,7 @@ impl Dead for Admin {
         let sequence = request.into_inner().sequence;
         let found = read::at(&self.nats, stream::LEDGER, sequence)
             .await
-            .map_err(refusal::read)?;
+            .map_err(refusal::unavailable)?;
         let letter = found.and_then(|message| {
             let headers = &message.headers;
             let mut letter = letter(
@@ -61,7 +61,7 @@ impl Dead for Admin {
         let limit = page_size(request.page_size);
         let (messages, more) = read::page(&self.nats, stream::LEDGER, &filter, start, false, limit)
             .await
-            .map_err(refusal::read)?;
+            .map_err(refusal::unavailable)?;
         let letters = messages.iter().filter_map(|message| {
             let info = message.info().ok()?;
             let headers = message.headers.as_ref()?;

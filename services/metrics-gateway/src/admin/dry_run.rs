@@ -35,7 +35,7 @@ impl DryRun for Admin {
         request: Request<DryRunEventRequest>,
     ) -> Result<Response<DryRunEventResponse>, Status> {
         let payload = request.into_inner().envelope;
-        self.registry.catch_up().await.map_err(refusal::follow)?;
+        self.registry.catch_up().await.map_err(refusal::unavailable)?;
         let (trigger, revisions) = {
             let view = self.registry.view();
             let envelope = admit(&view, Timestamp::MAX, None, &payload).map_err(|refused| {
@@ -120,7 +120,7 @@ impl Admin {
         let standing = subject::activation_tasks(definition, activation);
         let standing = read::last(&self.nats, stream::LEDGER, &standing)
             .await
-            .map_err(refusal::read)?;
+            .map_err(refusal::unavailable)?;
         let mut preview = ActivationPreview {
             definition: definition.to_string(),
             revision: revision.number,
@@ -180,7 +180,7 @@ impl Admin {
             RESOLVE_DEADLINE,
         )
         .await
-        .map_err(|error| refusal::unavailable(&error))?;
+        .map_err(refusal::unavailable)?;
         Ok(
             match response
                 .results

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use kaizen_messaging::{CommitError, follow::FollowError, read::ReadError};
+use kaizen_messaging::CommitError;
 use kaizen_registry::Diagnostic;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -56,28 +56,15 @@ pub(super) fn contended() -> Status {
     status(Code::Aborted, "CONTENDED", message)
 }
 
-/// NATS cannot do it now.
-pub(super) fn unavailable(error: &(dyn std::error::Error + 'static)) -> Status {
-    let chain: Vec<String> = std::iter::successors(Some(error), |e| e.source())
-        .map(ToString::to_string)
-        .collect();
-    status(Code::Unavailable, "UNAVAILABLE", chain.join(": "))
-}
-
-pub(super) fn read(error: ReadError) -> Status {
-    unavailable(&error)
-}
-
-pub(super) fn follow(error: FollowError) -> Status {
-    unavailable(&error)
+/// NATS, or a service behind it, cannot do it now.
+pub(super) fn unavailable(error: impl Into<anyhow::Error>) -> Status {
+    status(Code::Unavailable, "UNAVAILABLE", format!("{:#}", error.into()))
 }
 
 pub(super) fn commit(error: CommitError) -> Status {
-    match &error {
-        CommitError::Unavailable { .. } => unavailable(&error),
-        CommitError::Refused { .. } | CommitError::TooMany { .. } => {
-            let chain = format!("{:#}", anyhow::Error::new(error));
-            status(Code::FailedPrecondition, "REFUSED", chain)
-        }
+    if error.is_transient() {
+        return unavailable(error);
     }
+    let chain = format!("{:#}", anyhow::Error::new(error));
+    status(Code::FailedPrecondition, "REFUSED", chain)
 }

@@ -29,7 +29,7 @@ impl Mesh for Admin {
                 .jetstream
                 .get_stream(name)
                 .await
-                .map_err(|error| refusal::unavailable(&error))?;
+                .map_err(refusal::unavailable)?;
             let state = &handle.cached_info().state;
             status.streams.push(StreamStatus {
                 name: name.to_owned(),
@@ -46,7 +46,7 @@ impl Mesh for Admin {
                 .consumers()
                 .try_collect()
                 .await
-                .map_err(|error| refusal::unavailable(&error))?;
+                .map_err(refusal::unavailable)?;
             let durable = consumers
                 .iter()
                 .filter(|info| info.config.durable_name.is_some());
@@ -54,7 +54,7 @@ impl Mesh for Admin {
                 .consumers
                 .extend(durable.map(|info| consumer(name, info)));
         }
-        self.registry.catch_up().await.map_err(refusal::follow)?;
+        self.registry.catch_up().await.map_err(refusal::unavailable)?;
         let view = self.registry.view();
         for revision in view.definitions() {
             status.definitions += 1;

@@ -25,7 +25,7 @@ impl Tasks for Admin {
             .map_err(|error| refusal::invalid("id", error))?;
         let found = read::last(&self.nats, stream::LEDGER, &subject::task_by_id(id))
             .await
-            .map_err(refusal::read)?;
+            .map_err(refusal::unavailable)?;
         found
             .and_then(|message| {
                 let stored_at = instant(message.time);
@@ -58,7 +58,7 @@ impl Tasks for Admin {
         let limit = page_size(request.page_size);
         let (messages, more) = read::page(&self.nats, stream::LEDGER, &filter, start, false, limit)
             .await
-            .map_err(refusal::read)?;
+            .map_err(refusal::unavailable)?;
         let tasks = messages.iter().filter_map(|message| {
             let info = message.info().ok()?;
             let (sequence, at) = (info.stream_sequence, instant(info.published));

@@ -1,0 +1,26 @@
+# Names for what the scripts do. Everything works without make, too: see scripts/.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test smoke check clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## check the toolchain and fetch the pinned nats-server; repeating it costs nothing
+	@scripts/setup >/dev/null
+
+demo: ## a whole mesh on this machine: from a failing metric to the task that it causes
+	@scripts/demo
+
+test: ## build everything and run every test, against a real nats-server
+	@scripts/test
+
+smoke: ## the container images and the compose file, driven from outside
+	@scripts/smoke
+
+check: ## formatting, lints, docs, spelling, links, dependencies, architecture, manifests
+	@scripts/check
+
+clean: ## remove what was built; keeps the fetched tools in .tools/
+	cargo clean
+	rm -rf .kaizen-mesh

@@ -1,0 +1,300 @@
+//! `event publish|dry-run|types`.
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use jiff::Timestamp;
+use kaizen_proto::{
+    admin::{self, DryRunEventRequest},
+    envelope::EventEnvelope,
+    id::EventType,
+    record::{Decided, DecisionRecord, Outcome, RuleOutcome},
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::{
+    Exit,
+    admin::{Admin, client},
+    args, disk,
+    output::{count, one_line, table},
+    publish::{NotStored, Publisher},
+    session::Session,
+};
+
+/// `event …`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  kaizen-agentic event publish -f event.json
+  kaizen-agentic event types")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Publish an event and wait until it is stored
+    #[command(after_help = "\
+Example:
+  kaizen-agentic event publish --type kaizen.metrics.recorded --source demo \\
+    --attributes '{\"agent\": \"coach\", \"project\": \"demo\", \"success\": true}'")]
+    Publish(PublishArgs),
+    /// Show what an event would set off now; nothing is stored
+    #[command(after_help = "\
+Example:
+  kaizen-agentic event dry-run -f event.json")]
+    DryRun {
+        /// An EventEnvelope or CloudEvents 1.0 event as JSON, or - for stdin
+        #[arg(short, long, value_name = "FILE|-")]
+        file: String,
+    },
+    /// List the event types that the mesh takes
+    #[command(after_help = "\
+Example:
+  kaizen-agentic event types")]
+    Types,
+}
+
+#[derive(Debug, clap::Args)]
+struct PublishArgs {
+    /// An EventEnvelope or CloudEvents 1.0 event as JSON, or - for stdin
+    #[arg(short, long, value_name = "FILE|-", conflicts_with_all = ["event_type", "source", "id", "attributes"])]
+    file: Option<String>,
+    /// Its event type
+    #[arg(long = "type", value_name = "TYPE", required_unless_present = "file", requires_all = ["source", "attributes"])]
+    event_type: Option<EventType>,
+    /// Who says so; source and id together are the event's identity
+    #[arg(long, required_unless_present = "file")]
+    source: Option<String>,
+    /// Unique within the source; without it a new UUIDv7
+    #[arg(long)]
+    id: Option<String>,
+    /// What happened, as a JSON object
+    #[arg(long, value_name = "JSON", required_unless_present = "file", value_parser = args::json_object)]
+    attributes: Option<Map<String, Value>>,
+}
+
+pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
+    match args.verb {
+        Verb::Publish(args) => publish(session, args),
+        Verb::DryRun { file } => dry_run(session, &file),
+        Verb::Types => types(session),
+    }
+}
+
+fn publish(session: &Session, args: PublishArgs) -> anyhow::Result<Exit> {
+    let envelope = match &args.file {
+        Some(file) => disk::read_input(file)?,
+        None => envelope_of(args)?,
+    };
+    let stored = session.remote("event publish", async {
+        let publisher = Publisher::connect(session).await?;
+        publisher
+            .publish(envelope)
+            .await
+            .map_err(|error| match error {
+                NotStored::Refused(refusal) => anyhow::anyhow!("refused: {}", refusal.text()),
+                NotStored::Unavailable(error) => error.context(
+                    "not known to be stored; publishing it again with the same id is safe",
+                ),
+            })
+    })?;
+    let view = json!({
+        "sequence": stored.sequence,
+        "duplicate": stored.duplicate,
+        "trigger_id": stored.trigger_id,
+    });
+    session.output.data(&view, |_| {
+        let row = [
+            stored.sequence.to_string(),
+            stored.duplicate.to_string(),
+            stored.trigger_id.clone(),
+        ];
+        table(["SEQUENCE", "DUPLICATE", "TRIGGER ID"], [row])
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn envelope_of(args: PublishArgs) -> anyhow::Result<Vec<u8>> {
+    let (Some(event_type), Some(source), Some(attributes)) =
+        (args.event_type, args.source, args.attributes)
+    else {
+        bail!("give -f FILE, or --type, --source and --attributes");
+    };
+    let envelope = EventEnvelope {
+        id: args.id.unwrap_or_else(|| Uuid::now_v7().to_string()),
+        event_type,
+        source,
+        time: Some(Timestamp::now()),
+        attributes,
+    };
+    serde_json::to_vec(&envelope).context("cannot write the envelope as JSON")
+}
+
+fn dry_run(session: &Session, file: &str) -> anyhow::Result<Exit> {
+    let request = DryRunEventRequest {
+        envelope: disk::read_input(file)?,
+    };
+    let response = Admin::run(session, "event dry-run", |admin| async move {
+        let mut dry_run = client!(admin, dry_run_client, DryRunClient);
+        let response = dry_run.event(request).await;
+        response.map_err(|status| admin.refused(&status))
+    })?
+    .into_inner();
+    for warning in &response.warnings {
+        session.output.warn(one_line(warning));
+    }
+    let previews: Vec<_> = response
+        .activations
+        .into_iter()
+        .map(Preview::from)
+        .collect();
+    if previews.is_empty() {
+        session
+            .output
+            .say("no enabled definition is triggered by this event");
+    }
+    session.output.data(&previews, |previews| {
+        table(
+            ["DEFINITION", "LANE", "RULE", "OUTCOME", "SAW", "TASKS"],
+            previews.iter().flat_map(Preview::rows),
+        )
+    })?;
+    let failed = previews.iter().any(|preview| preview.error.is_some());
+    Ok(if failed { Exit::Failed } else { Exit::Ok })
+}
+
+#[derive(Serialize)]
+struct Preview {
+    definition: String,
+    revision: u64,
+    activation: String,
+    lane: String,
+    snapshot: Value,
+    decision: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    already_done: bool,
+}
+
+impl From<admin::ActivationPreview> for Preview {
+    fn from(preview: admin::ActivationPreview) -> Self {
+        let json = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+        Self {
+            snapshot: json(&preview.snapshot),
+            decision: json(&preview.decision),
+            error: Some(preview.error).filter(|error| !error.is_empty()),
+            definition: preview.definition,
+            revision: preview.revision,
+            activation: preview.activation,
+            lane: preview.lane,
+            already_done: preview.already_done,
+        }
+    }
+}
+
+impl Preview {
+    /// One row for each rule, or one that says why there are none.
+    fn rows(&self) -> Vec<[String; 6]> {
+        if let Some(error) = &self.error {
+            return vec![self.row("-", "error", error, String::new())];
+        }
+        let Some(decided) = self.decided() else {
+            return vec![self.row("-", "-", &self.decision.to_string(), String::new())];
+        };
+        let mut tasks = decided.tasks.to_string();
+        if self.already_done {
+            tasks.push_str(" (done already)");
+        }
+        let rows = decided.rules.iter().map(|rule| {
+            // The decision counts the tasks of all its rules: shown on the first row.
+            self.row(
+                &rule_name(rule),
+                outcome(rule.outcome),
+                &saw(rule),
+                std::mem::take(&mut tasks),
+            )
+        });
+        rows.collect()
+    }
+
+    fn decided(&self) -> Option<Decided> {
+        match serde_json::from_value(self.decision.clone()) {
+            Ok(DecisionRecord::Decided(decided)) => Some(decided),
+            _ => serde_json::from_value(self.decision.clone()).ok(),
+        }
+    }
+
+    fn row(&self, rule: &str, outcome: &str, saw: &str, tasks: String) -> [String; 6] {
+        [
+            self.definition.clone(),
+            self.lane.clone(),
+            rule.to_owned(),
+            outcome.to_owned(),
+            saw.to_owned(),
+            tasks,
+        ]
+    }
+}
+
+fn rule_name(rule: &RuleOutcome) -> String {
+    rule.item.map_or_else(
+        || rule.rule.clone(),
+        |item| format!("{}[{item}]", rule.rule),
+    )
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Matched => "matched",
+        Outcome::NotMatched => "not matched",
+        Outcome::Error => "error",
+    }
+}
+
+fn saw(rule: &RuleOutcome) -> String {
+    if let Some(error) = &rule.error {
+        return error.clone();
+    }
+    let values: Vec<_> = rule
+        .values
+        .iter()
+        .map(|(path, value)| format!("{path} = {value}"))
+        .collect();
+    values.join(", ")
+}
+
+fn types(session: &Session) -> anyhow::Result<Exit> {
+    let response = Admin::run(session, "event types", |admin| async move {
+        let mut types = client!(admin, event_types_client, EventTypesClient);
+        let response = types.list(admin::ListEventTypesRequest {}).await;
+        response.map_err(|status| admin.refused(&status))
+    })?
+    .into_inner();
+    let types: Vec<Value> = response.event_types.iter().map(type_view).collect();
+    session.output.data(&types, |_| {
+        let rows = response.event_types.into_iter().map(|one| {
+            [
+                one.name,
+                one.mode,
+                one.revision.to_string(),
+                one.description,
+            ]
+        });
+        table(["NAME", "MODE", "REVISION", "DESCRIPTION"], rows)
+    })?;
+    session.output.say(count(types.len(), "event type"));
+    Ok(Exit::Ok)
+}
+
+fn type_view(one: &admin::EventType) -> Value {
+    json!({
+        "name": one.name,
+        "mode": one.mode,
+        "revision": one.revision,
+        "description": one.description,
+        "schema": serde_json::from_str::<Value>(&one.schema).unwrap_or(Value::Null),
+    })
+}

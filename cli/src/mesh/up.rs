@@ -1,0 +1,216 @@
+//! `mesh up`: the embedded default. One process, all four services, a real nats-server.
+
+use std::{
+    env,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow, bail};
+use kaizen_lifecycle::{
+    CancellationToken, Config, Health, Mesh, cancel_on_signal, connect, telemetry, until_drained,
+};
+use kaizen_metrics_gateway as gateway;
+use tokio::task::JoinSet;
+
+use super::nats_server::{self, NatsServer};
+use crate::{
+    Exit, Session,
+    context::{self, MeshContext},
+};
+
+/// `mesh up …`
+#[derive(Debug, clap::Args)]
+pub(crate) struct UpArgs {
+    /// Folder of the NATS store; what is in it survives restarts
+    #[arg(long, default_value = ".kaizen-mesh")]
+    dir: PathBuf,
+    /// Port of NATS on loopback; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    nats_port: u16,
+    /// Port of POST /v1/events on loopback; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    http_port: u16,
+    /// Port of the admin API on loopback; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    admin_port: u16,
+    /// Port of /livez and /readyz on loopback; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    health_port: u16,
+    /// The nats-server binary [env: KAIZEN_NATS_SERVER]
+    #[arg(long, value_name = "PATH")]
+    nats_server: Option<PathBuf>,
+    /// Folder that relative roster paths of engagements start from [default: the working folder]
+    #[arg(long, value_name = "DIR")]
+    engagements_dir: Option<PathBuf>,
+    /// Name of the context that other commands find this mesh by
+    #[arg(long, value_name = "NAME", default_value = context::DEFAULT_NAME)]
+    name: String,
+    /// Log what the services do
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// How long the services may take to become ready.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+pub(crate) fn run(session: &Session, args: &UpArgs) -> anyhow::Result<Exit> {
+    let mut config = Config::load(None)?;
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    config.gateway.http_listen = loopback(args.http_port);
+    config.gateway.admin_listen = loopback(args.admin_port);
+    config.health.listen = loopback(args.health_port);
+    if args.engagements_dir.is_some() {
+        config.engagements_dir.clone_from(&args.engagements_dir);
+    }
+    let program = nats_server::find(args.nats_server.as_deref())?;
+    session.output.say(format_args!(
+        "starting {} on {}",
+        program.display(),
+        args.dir.display()
+    ));
+    // On this thread, which lives as long as the process.
+    let mut server = NatsServer::start(&nats_server::Options {
+        program: &program,
+        launcher: &env::current_exe().context("cannot find this program")?,
+        dir: &args.dir,
+        port: args.nats_port,
+    })?;
+    server.url().clone_into(&mut config.nats.url);
+    (config.nats.user, config.nats.password, config.nats.token) = (None, None, None);
+    config.nats.creds_file = None;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(serve(session, args, config, &mut server));
+    context::remove(&args.name, std::process::id())?;
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    server.stop();
+    outcome?;
+    session.output.say("stopped; the store is kept");
+    Ok(Exit::Ok)
+}
+
+async fn serve(
+    session: &Session,
+    args: &UpArgs,
+    config: Config,
+    server: &mut NatsServer,
+) -> anyhow::Result<()> {
+    let levels = if args.verbose {
+        "info,async_nats=warn"
+    } else {
+        "warn"
+    };
+    let telemetry = telemetry::start_at("kaizen-mesh", levels)?;
+    let shutdown = CancellationToken::new();
+    cancel_on_signal(shutdown.clone())?;
+    let outcome = with_services(session, args, config, server, &shutdown).await;
+    telemetry.stop().await;
+    outcome
+}
+
+async fn with_services(
+    session: &Session,
+    args: &UpArgs,
+    config: Config,
+    server: &mut NatsServer,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let health = Health::default();
+    let health_at = health.serve(config.health.listen, shutdown.clone()).await?;
+    let listeners = gateway::bind(&config.gateway).await?;
+    let context = MeshContext {
+        admin: format!("http://{}", listeners.admin.local_addr()?),
+        nats: config.nats.url.clone(),
+        http: format!("http://{}", listeners.http.local_addr()?),
+        pid: std::process::id(),
+    };
+    let Some(nats) = connect(&config.nats, "kaizen-mesh", shutdown).await? else {
+        return Ok(());
+    };
+    let mesh = Mesh::new(config, nats.clone(), health.clone(), shutdown.clone());
+    let mut services = JoinSet::new();
+    services.spawn(gateway::serve(mesh.clone(), listeners));
+    services.spawn(kaizen_router::serve(mesh.clone()));
+    services.spawn(kaizen_resolver::serve(mesh.clone()));
+    services.spawn(kaizen_scheduler::serve(mesh));
+    let running = async {
+        let ready = until_ready(&health, &mut services, server);
+        match tokio::time::timeout(READY_DEADLINE, ready).await {
+            Ok(ready) => ready?,
+            Err(_) => bail!("the services are not ready after {READY_DEADLINE:?}"),
+        }
+        let file = context::write(&args.name, &context)?;
+        session
+            .output
+            .say(format_args!("context {} in {}", args.name, file.display()));
+        let MeshContext {
+            admin, nats, http, ..
+        } = &context;
+        session.output.raw(
+            format!("ready: admin {admin}, http {http}, nats {nats}, health http://{health_at}\n")
+                .as_bytes(),
+        )?;
+        session.output.say("Ctrl-C stops it");
+        until_one_ends(&mut services, server).await
+    };
+    let outcome = tokio::select! {
+        outcome = running => outcome,
+        () = shutdown.cancelled() => Ok(()),
+    };
+    shutdown.cancel();
+    let drained = until_drained(all_ended(&mut services), shutdown).await;
+    nats.close().await;
+    outcome.and(drained)
+}
+
+async fn until_ready(
+    health: &Health,
+    services: &mut JoinSet<anyhow::Result<()>>,
+    server: &mut NatsServer,
+) -> anyhow::Result<()> {
+    while !health.is_ready() {
+        check(services, server)?;
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+async fn until_one_ends(
+    services: &mut JoinSet<anyhow::Result<()>>,
+    server: &mut NatsServer,
+) -> anyhow::Result<()> {
+    loop {
+        check(services, server)?;
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// An error once a service or the server has ended.
+fn check(
+    services: &mut JoinSet<anyhow::Result<()>>,
+    server: &mut NatsServer,
+) -> anyhow::Result<()> {
+    if let Some(status) = server.ended() {
+        bail!(
+            "nats-server ended ({status}); see {}",
+            server.log().display()
+        );
+    }
+    match services.try_join_next() {
+        None => Ok(()),
+        Some(Ok(Ok(()))) => Err(anyhow!("a service ended by itself")),
+        Some(Ok(Err(error))) => Err(error),
+        Some(Err(error)) => Err(error).context("a service died"),
+    }
+}
+
+async fn all_ended(services: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    while let Some(ended) = services.join_next().await {
+        ended.context("a service died")??;
+    }
+    Ok(())
+}

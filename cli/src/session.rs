@@ -1,0 +1,81 @@
+//! What every verb is given: where to print, and where the mesh is.
+
+use std::{env, future::Future, pin::pin, time::Duration};
+
+use anyhow::Context as _;
+use kaizen_lifecycle::telemetry;
+use tracing::{Instrument as _, info_span};
+
+use crate::{
+    args::Global,
+    context::Contexts,
+    endpoint::{self, Endpoint},
+    output::Output,
+};
+
+/// A verb that takes longer says that it is still at it.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// One call of the command line.
+#[derive(Debug)]
+pub struct Session {
+    /// Data to stdout, talk to stderr.
+    pub output: Output,
+    flags: Global,
+}
+
+impl Session {
+    /// A session with these flags.
+    #[must_use]
+    pub fn new(flags: Global) -> Self {
+        Self {
+            output: Output::new(flags.output),
+            flags,
+        }
+    }
+
+    /// Address of the admin API.
+    pub fn admin_endpoint(&self) -> anyhow::Result<Endpoint> {
+        endpoint::admin(&self.flags, &environment, &Contexts::of_user())
+    }
+
+    /// Address of NATS.
+    pub fn nats_endpoint(&self) -> anyhow::Result<Endpoint> {
+        endpoint::nats(&self.flags, &environment, &Contexts::of_user())
+    }
+
+    /// Runs a remote verb as the root of a trace. Local verbs start no runtime.
+    pub fn remote<T>(
+        &self,
+        verb: &str,
+        work: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the async runtime")?;
+        runtime.block_on(async {
+            // Silent unless RUST_LOG asks: what people need to know, the verb says itself.
+            let telemetry = telemetry::start_at("kaizen-agentic", "off")?;
+            let span = info_span!("verb", otel.name = format!("kaizen-agentic {verb}"));
+            let done = self.announced(verb, work.instrument(span)).await;
+            telemetry.stop().await;
+            done
+        })
+    }
+
+    async fn announced<T>(&self, verb: &str, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        match tokio::time::timeout(QUIET, &mut work).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.output.progress(format_args!("{verb}: waiting for the mesh …"));
+                work.await
+            }
+        }
+    }
+}
+
+fn environment(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}

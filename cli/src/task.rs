@@ -1,0 +1,323 @@
+//! `task list|get`.
+
+use clap::Subcommand;
+use jiff::{SignedDuration, Timestamp};
+use kaizen_proto::{
+    admin::{self, GetTaskRequest, ListTasksRequest},
+    from_pb_timestamp,
+    id::{DefinitionId, QueueName, TaskId},
+    pb_timestamp,
+    record::{TaskOrder, TaskRecord, TriggerRecord},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    Exit,
+    admin::{Admin, PAGE_SIZE, client},
+    args,
+    output::{fields, instant, one_line, table},
+    session::Session,
+    trace,
+};
+
+/// `task …`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  kaizen-agentic task list --queue coach --since 24h")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List tasks, oldest first
+    #[command(after_help = "\
+Example:
+  kaizen-agentic task list --queue coach --since 24h")]
+    List(ListArgs),
+    /// Show one task: its order, the rule that ordered it, and what the rule saw
+    #[command(after_help = "\
+Example:
+  kaizen-agentic task get 6fa459ea-ee8a-5ca4-894e-db77e160355e.0")]
+    Get {
+        /// Its id, as `task list` shows it
+        id: TaskId,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// Only tasks of this queue
+    #[arg(long)]
+    queue: Option<QueueName>,
+    /// Only tasks that this definition ordered
+    #[arg(long)]
+    definition: Option<DefinitionId>,
+    /// Only tasks ordered within this time, for example 24h or 7d
+    #[arg(long, value_name = "TIME", value_parser = args::duration)]
+    since: Option<SignedDuration>,
+    /// At most this many
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+}
+
+pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
+    match args.verb {
+        Verb::List(args) => list(session, &args, Timestamp::now()),
+        Verb::Get { id } => get(session, id),
+    }
+}
+
+fn list(session: &Session, args: &ListArgs, now: Timestamp) -> anyhow::Result<Exit> {
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let mut tasks = Admin::run(session, "task list", |admin| async move {
+        fetch(&admin, args, now, limit).await
+    })?;
+    if tasks.len() > limit {
+        tasks.truncate(limit);
+        session.output.say(format_args!(
+            "there are more than {limit}; raise --limit to see them"
+        ));
+    }
+    session.output.data(&tasks, |tasks| {
+        table(
+            ["ID", "QUEUE", "STATE", "ORDERED", "DEFINITION", "TITLE"],
+            tasks.iter().map(TaskView::row),
+        )
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// One more than `limit` where there are more.
+async fn fetch(
+    admin: &Admin,
+    args: &ListArgs,
+    now: Timestamp,
+    limit: usize,
+) -> anyhow::Result<Vec<TaskView>> {
+    let mut client = client!(admin, tasks_client, TasksClient);
+    let mut request = ListTasksRequest {
+        queue: args
+            .queue
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        definition: args
+            .definition
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        since: args::ago(now, args.since).map(pb_timestamp),
+        page_size: args.limit.saturating_add(1).min(PAGE_SIZE),
+        page_token: String::new(),
+    };
+    let mut tasks = Vec::new();
+    loop {
+        let page = client.list(request.clone()).await;
+        let page = page.map_err(|status| admin.refused(&status))?.into_inner();
+        tasks.extend(page.tasks.into_iter().map(TaskView::from));
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() || tasks.len() > limit {
+            return Ok(tasks);
+        }
+    }
+}
+
+fn get(session: &Session, id: TaskId) -> anyhow::Result<Exit> {
+    let request = GetTaskRequest { id: id.to_string() };
+    let task = Admin::run(session, "task get", |admin| async move {
+        let mut tasks = client!(admin, tasks_client, TasksClient);
+        let response = tasks.get(request).await;
+        response.map_err(|status| admin.refused(&status))
+    })?
+    .into_inner();
+    session
+        .output
+        .data(&TaskView::from(task), TaskView::for_people)?;
+    Ok(Exit::Ok)
+}
+
+#[derive(Serialize)]
+struct TaskView {
+    id: String,
+    definition: String,
+    queue: String,
+    title: String,
+    state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ordered_at: Option<Timestamp>,
+    sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    order: Value,
+}
+
+impl From<admin::Task> for TaskView {
+    fn from(task: admin::Task) -> Self {
+        Self {
+            ordered_at: task.ordered_at.as_ref().and_then(from_pb_timestamp),
+            trace_id: trace::trace_id(&task.traceparent).map(str::to_owned),
+            order: serde_json::from_str(&task.order).unwrap_or_else(|_| json!(task.order)),
+            id: task.id,
+            definition: task.definition,
+            queue: task.queue,
+            title: task.title,
+            state: task.state,
+            sequence: task.sequence,
+        }
+    }
+}
+
+impl TaskView {
+    fn row(&self) -> [String; 6] {
+        [
+            self.id.clone(),
+            self.queue.clone(),
+            self.state.clone(),
+            instant(self.ordered_at),
+            self.definition.clone(),
+            self.title.clone(),
+        ]
+    }
+
+    fn for_people(&self) -> String {
+        let mut text = fields([
+            ("Task", self.id.clone()),
+            ("Title", self.title.clone()),
+            ("Queue", self.queue.clone()),
+            ("State", self.state.clone()),
+            ("Ordered", instant(self.ordered_at)),
+            ("Sequence", format!("{} in LEDGER", self.sequence)),
+            ("Trace", self.trace_id.clone().unwrap_or_default()),
+        ]);
+        match serde_json::from_value(self.order.clone()) {
+            Ok(TaskRecord::Order(order)) => text.push_str(&why(&order)),
+            // An order of a newer version: shown as it stands.
+            Err(_) => text.push_str(&format!("\nOrder\n{:#}\n", self.order)),
+        }
+        text
+    }
+}
+
+fn why(order: &TaskOrder) -> String {
+    let item = order
+        .why
+        .item
+        .map(|item| format!(", item {item}"))
+        .unwrap_or_default();
+    let saw = order
+        .why
+        .values
+        .iter()
+        .map(|(path, value)| ("  saw", format!("{path} = {value}")));
+    let mut text = String::from("\nWhy\n");
+    text.push_str(&fields(
+        [
+            (
+                "  definition",
+                format!("{} revision {}", order.definition, order.revision),
+            ),
+            ("  rule", format!("{}{item}", order.why.rule)),
+            (
+                "  when",
+                order
+                    .why
+                    .when
+                    .clone()
+                    .unwrap_or_else(|| "always".to_owned()),
+            ),
+        ]
+        .into_iter()
+        .chain(saw)
+        .chain([
+            ("  trigger", trigger(&order.trigger)),
+            ("  stored", instant(Some(order.trigger.stored_at()))),
+            ("  activation", order.activation.to_string()),
+        ]),
+    ));
+    if !order.body.is_empty() {
+        let lines = order
+            .body
+            .lines()
+            .map(one_line)
+            .collect::<Vec<_>>()
+            .join("\n");
+        text.push_str(&format!("\nBody\n{lines}\n"));
+    }
+    match &order.snapshot {
+        Some(snapshot) => text.push_str(&format!("\nSnapshot\n{snapshot:#}\n")),
+        None => text.push_str("\nSnapshot   left out: larger than an order carries\n"),
+    }
+    text
+}
+
+fn trigger(trigger: &TriggerRecord) -> String {
+    match trigger {
+        TriggerRecord::Event {
+            event_id,
+            source,
+            event_type,
+            sequence,
+            ..
+        } => {
+            format!("event {event_type} {event_id} of {source}, {sequence} in EVENTS")
+        }
+        TriggerRecord::Tick { slot, sequence, .. } => {
+            format!("slot {}, {sequence} in TICKS", instant(Some(*slot)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_of_a_task_is_shown_with_its_why() {
+        let task = admin::Task {
+            id: "6fa459ea-ee8a-5ca4-894e-db77e160355e.0".into(),
+            queue: "coach".into(),
+            title: "Review coach".into(),
+            state: "open".into(),
+            sequence: 9,
+            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+            order: json!({
+                "kind": "order", "queue": "coach", "title": "Review coach", "definition": "review",
+                "revision": 3, "activation": "6fa459ea-ee8a-5ca4-894e-db77e160355e", "n": 0,
+                "trigger": {"kind": "event", "trigger_id": "t", "event_id": "e1", "source": "cli",
+                    "event_type": "kaizen.metrics.recorded", "sequence": 4,
+                    "stored_at": "2026-11-22T10:00:00Z"},
+                "why": {"rule": "low", "when": "context.x < 1", "values": {"context.x": 0.5}},
+                "snapshot": {"x": 0.5}, "trigger_hash": "h", "hops": 0,
+            })
+            .to_string(),
+            ..admin::Task::default()
+        };
+        insta::assert_snapshot!(TaskView::from(task).for_people(), @r#"
+        Task       6fa459ea-ee8a-5ca4-894e-db77e160355e.0
+        Title      Review coach
+        Queue      coach
+        State      open
+        Ordered    -
+        Sequence   9 in LEDGER
+        Trace      0af7651916cd43dd8448eb211c80319c
+
+        Why
+          definition   review revision 3
+          rule         low
+          when         context.x < 1
+          saw          context.x = 0.5
+          trigger      event kaizen.metrics.recorded e1 of cli, 4 in EVENTS
+          stored       2026-11-22T10:00:00Z
+          activation   6fa459ea-ee8a-5ca4-894e-db77e160355e
+
+        Snapshot
+        {
+          "x": 0.5
+        }
+        "#);
+    }
+}
