@@ -83,6 +83,9 @@ fn list(session: &Session, args: &ListArgs, now: Timestamp) -> anyhow::Result<Ex
             "there are more than {limit}; raise --limit to see them"
         ));
     }
+    if letters.is_empty() {
+        session.output.say("no dead letters");
+    }
     session.output.data(&letters, |letters| {
         table(
             ["SEQUENCE", "DIED", "STAGE", "REASON", "DEFINITION", "ERROR"],

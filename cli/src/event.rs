@@ -7,9 +7,9 @@ use kaizen_proto::{
     admin::{self, DryRunEventRequest},
     envelope::EventEnvelope,
     id::EventType,
-    record::{Decided, DecisionRecord, Outcome, RuleOutcome},
+    record::{Outcome, RuleOutcome, Why},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -156,12 +156,9 @@ fn dry_run(session: &Session, file: &str) -> anyhow::Result<Exit> {
             .output
             .say("no enabled definition is triggered by this event");
     }
-    session.output.data(&previews, |previews| {
-        table(
-            ["DEFINITION", "LANE", "RULE", "OUTCOME", "SAW", "TASKS"],
-            previews.iter().flat_map(Preview::rows),
-        )
-    })?;
+    session
+        .output
+        .data(&previews, |previews| preview_for_people(previews))?;
     let failed = previews.iter().any(|preview| preview.error.is_some());
     Ok(if failed { Exit::Failed } else { Exit::Ok })
 }
@@ -195,48 +192,79 @@ impl From<admin::ActivationPreview> for Preview {
     }
 }
 
+/// What a preview shows of a decision.
+#[derive(Deserialize)]
+struct Decision {
+    rules: Vec<RuleOutcome>,
+    tasks: Vec<PlannedTask>,
+}
+
+#[derive(Deserialize)]
+struct PlannedTask {
+    queue: String,
+    title: String,
+    why: Why,
+}
+
 impl Preview {
+    /// `None` where a newer server words it in another way.
+    fn decision(&self) -> Option<Decision> {
+        serde_json::from_value(self.decision.clone()).ok()
+    }
+
     /// One row for each rule, or one that says why there are none.
     fn rows(&self) -> Vec<[String; 6]> {
         if let Some(error) = &self.error {
-            return vec![self.row("-", "error", error, String::new())];
+            return vec![self.row("-", "error", error, "-")];
         }
-        let Some(decided) = self.decided() else {
-            return vec![self.row("-", "-", &self.decision.to_string(), String::new())];
+        let Some(decision) = self.decision() else {
+            return vec![self.row("-", "-", &self.decision.to_string(), "-")];
         };
-        let mut tasks = decided.tasks.to_string();
-        if self.already_done {
-            tasks.push_str(" (done already)");
-        }
-        let rows = decided.rules.iter().map(|rule| {
-            // The decision counts the tasks of all its rules: shown on the first row.
+        let row = |rule: &RuleOutcome| {
+            let is_of_rule =
+                |task: &&PlannedTask| task.why.rule == rule.rule && task.why.item == rule.item;
+            let tasks = decision.tasks.iter().filter(is_of_rule).count();
             self.row(
                 &rule_name(rule),
                 outcome(rule.outcome),
                 &saw(rule),
-                std::mem::take(&mut tasks),
+                &tasks.to_string(),
             )
-        });
-        rows.collect()
+        };
+        decision.rules.iter().map(row).collect()
     }
 
-    fn decided(&self) -> Option<Decided> {
-        match serde_json::from_value(self.decision.clone()) {
-            Ok(DecisionRecord::Decided(decided)) => Some(decided),
-            _ => serde_json::from_value(self.decision.clone()).ok(),
-        }
+    fn row(&self, rule: &str, outcome: &str, saw: &str, tasks: &str) -> [String; 6] {
+        [&self.definition, &self.lane, rule, outcome, saw, tasks].map(str::to_owned)
     }
 
-    fn row(&self, rule: &str, outcome: &str, saw: &str, tasks: String) -> [String; 6] {
-        [
-            self.definition.clone(),
-            self.lane.clone(),
-            rule.to_owned(),
-            outcome.to_owned(),
-            saw.to_owned(),
-            tasks,
-        ]
+    /// One row for each task that would be ordered.
+    fn task_rows(&self) -> Vec<[String; 3]> {
+        let state = if self.already_done {
+            "ordered already"
+        } else {
+            "would be ordered"
+        };
+        let row = |task: PlannedTask| [task.queue, task.title, state.to_owned()];
+        let tasks = self
+            .decision()
+            .into_iter()
+            .flat_map(|decision| decision.tasks);
+        tasks.map(row).collect()
     }
+}
+
+fn preview_for_people(previews: &[Preview]) -> String {
+    let rules = table(
+        ["DEFINITION", "LANE", "RULE", "OUTCOME", "SAW", "TASKS"],
+        previews.iter().flat_map(Preview::rows),
+    );
+    let tasks = table(
+        ["QUEUE", "TITLE", "TASK"],
+        previews.iter().flat_map(Preview::task_rows),
+    );
+    let parts = [rules, tasks].into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("\n\n")
 }
 
 fn rule_name(rule: &RuleOutcome) -> String {

@@ -69,7 +69,8 @@ impl Session {
         match tokio::time::timeout(QUIET, &mut work).await {
             Ok(done) => done,
             Err(_) => {
-                self.output.progress(format_args!("{verb}: waiting for the mesh …"));
+                self.output
+                    .progress(format_args!("{verb}: waiting for the mesh …"));
                 work.await
             }
         }

@@ -7,7 +7,7 @@ use kaizen_proto::{
     from_pb_timestamp,
     id::{DefinitionId, QueueName, TaskId},
     pb_timestamp,
-    record::{TaskOrder, TaskRecord, TriggerRecord},
+    record::{TaskOrder, TriggerRecord},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -81,6 +81,9 @@ fn list(session: &Session, args: &ListArgs, now: Timestamp) -> anyhow::Result<Ex
         session.output.say(format_args!(
             "there are more than {limit}; raise --limit to see them"
         ));
+    }
+    if tasks.is_empty() {
+        session.output.say("no tasks");
     }
     session.output.data(&tasks, |tasks| {
         table(
@@ -194,7 +197,7 @@ impl TaskView {
             ("Trace", self.trace_id.clone().unwrap_or_default()),
         ]);
         match serde_json::from_value(self.order.clone()) {
-            Ok(TaskRecord::Order(order)) => text.push_str(&why(&order)),
+            Ok(order) => text.push_str(&why(&order)),
             // An order of a newer version: shown as it stands.
             Err(_) => text.push_str(&format!("\nOrder\n{:#}\n", self.order)),
         }
@@ -285,7 +288,7 @@ mod tests {
             sequence: 9,
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
             order: json!({
-                "kind": "order", "queue": "coach", "title": "Review coach", "definition": "review",
+                "queue": "coach", "title": "Review coach", "definition": "review",
                 "revision": 3, "activation": "6fa459ea-ee8a-5ca4-894e-db77e160355e", "n": 0,
                 "trigger": {"kind": "event", "trigger_id": "t", "event_id": "e1", "source": "cli",
                     "event_type": "kaizen.metrics.recorded", "sequence": 4,

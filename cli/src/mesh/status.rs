@@ -89,5 +89,5 @@ fn people(status: &MeshStatus) -> String {
         }),
     );
     let total = count(status.streams.len(), "stream");
-    format!("{head}\n\n{total}\n{streams}\n\n{consumers}\n")
+    format!("{}\n\n{total}\n{streams}\n\n{consumers}\n", head.trim_end())
 }

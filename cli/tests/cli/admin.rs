@@ -119,12 +119,12 @@ fn definition(id: &str, enabled: bool) -> admin::Definition {
 impl DryRun for Admin {
     async fn event(&self, _: Request<DryRunEventRequest>) -> Answer<DryRunEventResponse> {
         let decision = json!({
-            "kind": "decided", "revision": 3, "snapshot": {}, "tasks": 1,
-            "trigger": {"kind": "event", "trigger_id": "t", "event_id": "1", "source": "s",
-                "event_type": "a.b", "sequence": 0, "stored_at": "2026-11-22T10:00:00Z"},
             "rules": [
                 {"rule": "low", "outcome": "matched", "values": {"context.x": 0.5}},
                 {"rule": "other", "outcome": "error", "error": "context.y is missing"},
+            ],
+            "tasks": [
+                {"queue": "coach", "title": "Review coach", "why": {"rule": "low"}},
             ],
         });
         let preview = admin::ActivationPreview {
@@ -434,7 +434,10 @@ fn event_dry_run_shows_each_rule_with_what_it_saw() {
     insta::assert_snapshot!(said.stdout, @"
     DEFINITION                LANE     RULE    OUTCOME   SAW                    TASKS
     low-success-rate-review   direct   low     matched   context.x = 0.5        1
-    low-success-rate-review   direct   other   error     context.y is missing
+    low-success-rate-review   direct   other   error     context.y is missing   0
+
+    QUEUE   TITLE          TASK
+    coach   Review coach   would be ordered
     ");
 }
 

@@ -9,7 +9,7 @@ fn walk(path: &[String], command: &Command, visit: &mut impl FnMut(&[String], &C
     visit(path, command);
     for sub in command
         .get_subcommands()
-        .filter(|sub| sub.get_name() != "help")
+        .filter(|sub| sub.get_name() != "help" && !sub.is_hide_set())
     {
         let mut path = path.to_vec();
         path.push(sub.get_name().to_owned());

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
     Message,
-    consumer::{DeliverPolicy, pull},
+    consumer::{AckPolicy, DeliverPolicy, pull},
 };
 use futures::StreamExt as _;
 use kaizen_proto::header;
@@ -20,6 +20,10 @@ use crate::{
 };
 
 const REBUILD_DELAY: Duration = Duration::from_millis(250);
+const PULL_EXPIRES: Duration = Duration::from_secs(10);
+const PULL_HEARTBEAT: Duration = Duration::from_secs(2);
+/// How long the server keeps the consumer of a follower that is gone.
+const CONSUMER_AGE: Duration = Duration::from_secs(30);
 /// How long a reader waits for the follower before it gives up.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(5);
 /// A follower that lags behind the leader this long binds anew.
@@ -162,14 +166,16 @@ impl<F: FnMut(Stored<'_>) + Send> Run<F> {
         apply: &mut F,
     ) -> Box<dyn std::error::Error + Send + Sync> {
         let from = *position.borrow() + 1;
-        let mut messages = match ordered(nats, stream, from).await {
+        let mut messages = match in_order(nats, stream, from).await {
             Ok(messages) => messages,
             Err(error) => return error,
         };
+        let mut delivered = 0;
         loop {
             match messages.next().await {
                 Some(Ok(message)) => {
-                    if let Err(error) = advance(&message, position, apply) {
+                    delivered += 1;
+                    if let Err(error) = advance(&message, delivered, position, apply) {
                         return error;
                     }
                 }
@@ -180,27 +186,42 @@ impl<F: FnMut(Stored<'_>) + Send> Run<F> {
     }
 }
 
-async fn ordered(
+/// Not the client's ordered consumer: after a server restart that stalls for half a minute.
+async fn in_order(
     nats: &Nats,
     stream: &str,
     from: u64,
-) -> Result<pull::Ordered, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
     let handle = nats.jetstream.get_stream_no_info(stream).await?;
-    let config = pull::OrderedConfig {
+    let config = pull::Config {
         deliver_policy: DeliverPolicy::ByStartSequence {
             start_sequence: from,
         },
-        ..pull::OrderedConfig::default()
+        ack_policy: AckPolicy::None,
+        inactive_threshold: CONSUMER_AGE,
+        memory_storage: true,
+        num_replicas: 1,
+        ..pull::Config::default()
     };
-    Ok(handle.create_consumer(config).await?.messages().await?)
+    let consumer = handle.create_consumer(config).await?;
+    let messages = consumer
+        .stream()
+        .expires(PULL_EXPIRES)
+        .heartbeat(PULL_HEARTBEAT)
+        .messages();
+    Ok(messages.await?)
 }
 
 fn advance(
     message: &Message,
+    delivered: u64,
     position: &watch::Sender<u64>,
     apply: &mut impl FnMut(Stored<'_>),
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let info = message.info()?;
+    if info.consumer_sequence != delivered {
+        return Err(format!("delivery {delivered} was lost").into());
+    }
     if info.stream_sequence <= *position.borrow() {
         return Ok(());
     }

@@ -9,9 +9,10 @@ use kaizen_proto::{
 use serde_json::{Map, Value};
 
 use crate::{
-    condition::{Condition, LIST_ITEMS_MAX, Machine, json_fits},
+    condition::{Condition, json_fits},
     definition::Definition,
     json,
+    machine::{LIST_ITEMS_MAX, Machine},
     rule::{ForEach, Rule, TaskTemplates},
     scope::{Facts, Variables},
     template::Inputs,

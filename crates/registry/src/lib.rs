@@ -20,6 +20,7 @@ pub mod document;
 pub mod event_type;
 mod fields;
 mod json;
+mod machine;
 mod nearest;
 mod parsing;
 mod rule;

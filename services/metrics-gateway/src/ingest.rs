@@ -15,7 +15,7 @@ use kaizen_proto::{
     subject::DeadReason,
 };
 use kaizen_registry::{Refusal, admit};
-use tracing::{Instrument as _, Span, info, info_span, warn};
+use tracing::{Instrument as _, Span, debug, info, info_span, warn};
 
 /// Stored, or refused with the reason.
 #[derive(Debug)]

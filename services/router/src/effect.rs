@@ -18,7 +18,7 @@ use kaizen_proto::{
     subject::{self, DeadReason, DeadStage},
 };
 use serde::Serialize;
-use tracing::{Span, info, warn};
+use tracing::{Span, debug, warn};
 
 /// Writes to LEDGER.
 #[derive(Debug, Clone)]
@@ -216,7 +216,7 @@ impl Ledger {
         match self.nats.commit.store(effect.messages).await {
             Ok(Committed::Stored(_)) => {
                 for subject in subjects {
-                    info!(subject, "stored");
+                    debug!(subject, "stored");
                 }
                 Ok(())
             }

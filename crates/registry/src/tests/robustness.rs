@@ -69,9 +69,9 @@ fn the_deepest_accepted_conditions_are_evaluated_on_a_small_stack() {
         format!("{open}true{}", ")".repeat(n))
     };
     for (condition, deepest) in [
-        (format!("1{} > 1", "+1".repeat(97)), true),
-        (format!("1{} > 1", "+1".repeat(98)), false),
-        (format!("{}true", "true?true:".repeat(98)), true),
+        (format!("1{} > 1", "+1".repeat(98)), true),
+        (format!("1{} > 1", "+1".repeat(99)), false),
+        (format!("{}true", "true?true:".repeat(50)), true),
         (
             format!("{}true{}", "[".repeat(15), "]".repeat(15)) + " != []",
             true,

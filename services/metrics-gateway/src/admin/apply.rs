@@ -26,7 +26,10 @@ struct Change<'a> {
 impl Admin {
     pub(super) async fn apply_files(&self, request: ApplyRequest) -> Result<ApplyResponse, Status> {
         let documents = parse(&request)?;
-        self.registry.catch_up().await.map_err(refusal::unavailable)?;
+        self.registry
+            .catch_up()
+            .await
+            .map_err(refusal::unavailable)?;
         let warnings = warnings(&self.registry.view(), &documents);
         let results = self.store(&documents, request.validate_only).await?;
         Ok(ApplyResponse { results, warnings })
@@ -63,7 +66,10 @@ impl Admin {
                 Committed::Doubtful => continue,
                 Committed::Stored(last) => {
                     number(&mut results, last, changes.len());
-                    self.registry.reach(last).await.map_err(refusal::unavailable)?;
+                    self.registry
+                        .reach(last)
+                        .await
+                        .map_err(refusal::unavailable)?;
                     self.settle(documents).await?;
                     return Ok(results);
                 }
@@ -125,7 +131,9 @@ impl Admin {
         let Some(revision) = self.registry.view().definition(id) else {
             return Ok(());
         };
-        let at = ticks::cursor(&self.nats, id).await.map_err(refusal::unavailable)?;
+        let at = ticks::cursor(&self.nats, id)
+            .await
+            .map_err(refusal::unavailable)?;
         let record = cursor_for(&self.registry.view(), &revision, at.record.as_ref());
         match record {
             None => Ok(()),
@@ -192,7 +200,9 @@ fn message(change: &Change<'_>) -> Message {
 /// The messages of one transaction have consecutive sequences.
 fn number(results: &mut [Applied], last: u64, changes: usize) {
     let first = last.saturating_sub(u64::try_from(changes).unwrap_or(u64::MAX)) + 1;
-    let changed = results.iter_mut().filter(|a| a.action() != ApplyAction::Unchanged);
+    let changed = results
+        .iter_mut()
+        .filter(|a| a.action() != ApplyAction::Unchanged);
     for (applied, revision) in changed.zip(first..) {
         applied.revision = revision;
     }

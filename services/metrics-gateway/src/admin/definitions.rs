@@ -38,7 +38,10 @@ impl Definitions for Admin {
     ) -> Result<Response<ListDefinitionsResponse>, Status> {
         let request = request.into_inner();
         let limit = page_size(request.page_size);
-        self.registry.catch_up().await.map_err(refusal::unavailable)?;
+        self.registry
+            .catch_up()
+            .await
+            .map_err(refusal::unavailable)?;
         let view = self.registry.view();
         // The token is the last id of the page before: ids are listed in order.
         let mut definitions: Vec<Wire> = view
@@ -76,7 +79,10 @@ impl Admin {
     /// The definition's latest revision.
     pub(super) async fn current(&self, id: &str) -> Result<Arc<Revision<Definition>>, Status> {
         let id: DefinitionId = id.parse().map_err(|error| refusal::invalid("id", error))?;
-        self.registry.catch_up().await.map_err(refusal::unavailable)?;
+        self.registry
+            .catch_up()
+            .await
+            .map_err(refusal::unavailable)?;
         let found = self.registry.view().definition(&id);
         found.ok_or_else(|| {
             refusal::not_found(format!(

@@ -35,7 +35,10 @@ impl DryRun for Admin {
         request: Request<DryRunEventRequest>,
     ) -> Result<Response<DryRunEventResponse>, Status> {
         let payload = request.into_inner().envelope;
-        self.registry.catch_up().await.map_err(refusal::unavailable)?;
+        self.registry
+            .catch_up()
+            .await
+            .map_err(refusal::unavailable)?;
         let (trigger, revisions) = {
             let view = self.registry.view();
             let envelope = admit(&view, Timestamp::MAX, None, &payload).map_err(|refused| {

@@ -13,7 +13,10 @@ impl EventTypes for Admin {
         &self,
         _request: Request<ListEventTypesRequest>,
     ) -> Result<Response<ListEventTypesResponse>, Status> {
-        self.registry.catch_up().await.map_err(refusal::unavailable)?;
+        self.registry
+            .catch_up()
+            .await
+            .map_err(refusal::unavailable)?;
         let view = self.registry.view();
         let event_types = view
             .event_types()

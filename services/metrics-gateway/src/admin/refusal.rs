@@ -58,7 +58,11 @@ pub(super) fn contended() -> Status {
 
 /// NATS, or a service behind it, cannot do it now.
 pub(super) fn unavailable(error: impl Into<anyhow::Error>) -> Status {
-    status(Code::Unavailable, "UNAVAILABLE", format!("{:#}", error.into()))
+    status(
+        Code::Unavailable,
+        "UNAVAILABLE",
+        format!("{:#}", error.into()),
+    )
 }
 
 pub(super) fn commit(error: CommitError) -> Status {

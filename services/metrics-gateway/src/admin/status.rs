@@ -54,7 +54,10 @@ impl Mesh for Admin {
                 .consumers
                 .extend(durable.map(|info| consumer(name, info)));
         }
-        self.registry.catch_up().await.map_err(refusal::unavailable)?;
+        self.registry
+            .catch_up()
+            .await
+            .map_err(refusal::unavailable)?;
         let view = self.registry.view();
         for revision in view.definitions() {
             status.definitions += 1;

@@ -1,0 +1,132 @@
+//! The evaluator: the variables of an activation in CEL's own form, and one bounded run.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use cel::{
+    Context, ExecutionError, IdedExpr, Value as CelValue,
+    objects::{Key, Map as CelMap},
+};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{parsing, scope::Variables};
+
+/// Longest list anywhere in what a condition sees.
+pub(crate) const LIST_ITEMS_MAX: usize = 10_000;
+/// Most steps that the comprehensions of one evaluation take together.
+pub(crate) const STEPS_MAX: u64 = 100_000;
+
+/// Why an evaluation gave nothing.
+pub(crate) enum Failure {
+    Cel(Box<ExecutionError>),
+    Told(String),
+}
+
+/// The variables of one activation in CEL's own form, made once and shared by its rules.
+pub(crate) struct Machine {
+    root: Context<'static, 'static>,
+    steps: Arc<AtomicU64>,
+}
+
+impl Machine {
+    /// Converts the variables that `reads` names. Fails on a list that is too long.
+    pub(crate) fn new(variables: &Variables<'_>, reads: &BTreeSet<&str>) -> Result<Self, String> {
+        let mut root = Context::with_env(parsing::environment());
+        for (name, value) in variables
+            .all()
+            .filter(|(name, _)| *name != "now" && reads.contains(name))
+        {
+            root.add_variable_from_value(name, to_cel(value).map_err(|e| format!("{name}{e}"))?);
+        }
+        root.add_variable_from_value("now", timestamp(variables.facts.now_at));
+        let steps = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&steps);
+        root.add_function(parsing::STEP, move |go_on: bool| step(&counter, go_on))
+            .map_err(|error| error.to_string())?;
+        Ok(Self { root, steps })
+    }
+
+    /// Evaluates `tree`, which takes at most [`STEPS_MAX`] steps.
+    pub(crate) fn run(&self, tree: &IdedExpr, variables: &Variables<'_>) -> Result<bool, Failure> {
+        let mut scope = self.root.new_inner_scope();
+        if let Some((name, item)) = variables.item {
+            let item = to_cel(item).map_err(|e| Failure::Told(format!("{name}{e}")))?;
+            scope.add_variable_from_value(name, item);
+        }
+        self.steps.store(0, Ordering::Relaxed);
+        // An evaluator that panics harms this rule alone.
+        let result = catch_unwind(AssertUnwindSafe(|| CelValue::resolve(tree, &scope)));
+        match result {
+            Ok(Ok(CelValue::Bool(holds))) => Ok(holds),
+            Ok(Ok(other)) => Err(Failure::Told(format!(
+                "the condition gives a value of type {}, not a bool",
+                other.type_of()
+            ))),
+            Ok(Err(error)) => Err(Failure::Cel(Box::new(error))),
+            Err(_) => Err(Failure::Told(
+                "the condition breaks the evaluator".to_owned(),
+            )),
+        }
+    }
+}
+
+fn step(counter: &AtomicU64, go_on: bool) -> Result<bool, ExecutionError> {
+    if counter.fetch_add(1, Ordering::Relaxed) >= STEPS_MAX {
+        return Err(ExecutionError::function_error(
+            "comprehension",
+            format!("more than {STEPS_MAX} steps"),
+        ));
+    }
+    Ok(go_on)
+}
+
+fn timestamp(at: Timestamp) -> CelValue {
+    let nanos = u32::try_from(at.subsec_nanosecond()).unwrap_or_default();
+    chrono::DateTime::from_timestamp(at.as_second(), nanos)
+        .map_or(CelValue::Null, |at| CelValue::Timestamp(at.fixed_offset()))
+}
+
+/// JSON → CEL. An integer becomes an int, not an unsigned one, so that one can calculate with it.
+fn to_cel(value: &Value) -> Result<CelValue, String> {
+    Ok(match value {
+        Value::Null => CelValue::Null,
+        Value::Bool(value) => CelValue::Bool(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(int), ..) => CelValue::Int(int),
+            (_, Some(uint), _) => CelValue::UInt(uint),
+            (.., float) => CelValue::Float(float.unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => CelValue::String(Arc::new(text.clone())),
+        Value::Array(items) if items.len() > LIST_ITEMS_MAX => {
+            let length = items.len();
+            return Err(format!(
+                ": a list of {length} items exceeds {LIST_ITEMS_MAX}"
+            ));
+        }
+        Value::Array(items) => {
+            let items = items
+                .iter()
+                .enumerate()
+                .map(|(n, item)| to_cel(item).map_err(|e| format!("[{n}]{e}")))
+                .collect::<Result<Vec<_>, _>>()?;
+            CelValue::List(Arc::new(items))
+        }
+        Value::Object(map) => {
+            let map = map
+                .iter()
+                .map(|(key, item)| {
+                    let item = to_cel(item).map_err(|e| format!(".{key}{e}"))?;
+                    Ok((Key::from(key.clone()), item))
+                })
+                .collect::<Result<HashMap<_, _>, String>>()?;
+            CelValue::Map(CelMap { map: Arc::new(map) })
+        }
+    })
+}
