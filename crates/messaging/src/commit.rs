@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, HeaderMap, Request,
+    Client, HeaderMap, PublishError, Request, RequestError, RequestErrorKind,
     jetstream::{
         self, ErrorCode, context::PublishErrorKind, message::PublishMessage, publish::PublishAck,
         response::Response,
@@ -12,7 +12,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use kaizen_proto::{header, stream};
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore};
 
 /// Atomic batches in flight from one process. The server takes 50 for each stream.
 const BATCHES_IN_FLIGHT_MAX: usize = 20;
@@ -161,42 +161,32 @@ impl Commit {
         if count > stream::BATCH_MESSAGES_MAX {
             return Err(CommitError::TooMany { count });
         }
-        let subject = first
-            .first()
-            .map_or_else(String::new, |m| m.subject.clone());
-        let unavailable = |source| CommitError::Unavailable {
-            subject: subject.clone(),
-            source,
-        };
-        // The semaphore is never closed.
-        let _permit = self
-            .batches
-            .acquire()
-            .await
-            .map_err(|e| unavailable(e.into()))?;
+        let subject = first.first().map_or_else(String::new, |m| m.subject.clone());
+        let failed = |error: SendError| error.into_commit_error(subject.clone());
+        let _permit = self.batches.acquire().await.map_err(|closed| failed(closed.into()))?;
         let batch_id = uuid::Uuid::new_v4().simple().to_string();
         for (index, message) in first.into_iter().enumerate() {
             let headers = batched(guarded(message.headers, &message.guard), &batch_id, index);
             if index == 0 {
                 // The server answers the first message: empty, or why it takes no batch.
-                let answer = self
-                    .request(message.subject, headers, message.payload)
-                    .await;
-                let payload = answer.map_err(unavailable)?;
-                if let Some(said) = error_in(&payload) {
+                let answer = self.request(message.subject, headers, message.payload).await;
+                if let Some(said) = error_in(&answer.map_err(failed)?) {
                     return refused(subject, said);
                 }
             } else {
                 self.client
                     .publish_with_headers(message.subject, headers, message.payload)
                     .await
-                    .map_err(|e| unavailable(e.into()))?;
+                    .map_err(|error| failed(error.into()))?;
             }
         }
         let mut headers = batched(guarded(last.headers, &last.guard), &batch_id, count - 1);
         headers.insert(header::BATCH_COMMIT, "1");
-        let Ok(payload) = self.request(last.subject, headers, last.payload).await else {
-            return Ok(Committed::Doubtful);
+        let payload = match self.request(last.subject, headers, last.payload).await {
+            Ok(payload) => payload,
+            Err(SendError::TooLarge(source)) => return Err(failed(SendError::TooLarge(source))),
+            // It may have arrived.
+            Err(SendError::Passing(_)) => return Ok(Committed::Doubtful),
         };
         match serde_json::from_slice::<Response<PublishAck>>(&payload) {
             Ok(Response::Ok(ack)) => Ok(Committed::Stored(ack.sequence)),
@@ -210,12 +200,52 @@ impl Commit {
         subject: String,
         headers: HeaderMap,
         payload: Bytes,
-    ) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
-        let request = Request::new()
-            .headers(headers)
-            .payload(payload)
-            .timeout(Some(BATCH_TIMEOUT));
+    ) -> Result<Bytes, SendError> {
+        let request = Request::new().headers(headers).payload(payload).timeout(Some(BATCH_TIMEOUT));
         Ok(self.client.send_request(subject, request).await?.payload)
+    }
+}
+
+/// A message of a batch that did not get out, or got no answer.
+enum SendError {
+    /// It is larger than the server takes, now and later.
+    TooLarge(Box<dyn std::error::Error + Send + Sync>),
+    /// The connection or the server failed.
+    Passing(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl SendError {
+    fn into_commit_error(self, subject: String) -> CommitError {
+        match self {
+            Self::TooLarge(source) => CommitError::Refused { subject, source },
+            Self::Passing(source) => CommitError::Unavailable { subject, source },
+        }
+    }
+}
+
+impl From<RequestError> for SendError {
+    fn from(error: RequestError) -> Self {
+        match error.kind() {
+            RequestErrorKind::MaxPayloadExceeded => Self::TooLarge(error.into()),
+            _ => Self::Passing(error.into()),
+        }
+    }
+}
+
+impl From<PublishError> for SendError {
+    fn from(error: PublishError) -> Self {
+        match error.kind() {
+            async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
+                Self::TooLarge(error.into())
+            }
+            _ => Self::Passing(error.into()),
+        }
+    }
+}
+
+impl From<AcquireError> for SendError {
+    fn from(closed: AcquireError) -> Self {
+        Self::Passing(closed.into())
     }
 }
 

@@ -128,7 +128,7 @@ impl Ingest {
         if ack.duplicate {
             self.compare(&ack, envelope).await?;
         }
-        info!(
+        debug!(
             sequence = ack.sequence,
             duplicate = ack.duplicate,
             "stored an event"

@@ -24,7 +24,7 @@ use kaizen_registry::{Definition, Revision, Trigger, View, decide, resolve_item}
 use prost::Message as _;
 use tracing::{Instrument as _, Span, info_span, warn};
 
-use crate::effect::{Decided, Effect, Identity, Ledger, Letter, Original};
+use crate::effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision};
 
 /// How long the resolver may take for a batch.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(20);
@@ -308,7 +308,7 @@ impl Bound {
             &waiting.trigger,
             &snapshot,
         );
-        let error = decision.error();
+        let dead = dead_decision(&decision);
         let record = DecisionRecord::Decided(DecidedRecord {
             revision: waiting.revision.number,
             trigger: waiting.trigger.record.clone(),
@@ -320,7 +320,7 @@ impl Bound {
         let decided = Decided {
             record: Some((record, waiting.sequence)),
             orders: decision.tasks,
-            error,
+            dead,
             trigger_hash: waiting.trigger.content_hash.clone(),
         };
         let definition = waiting.revision.value.id();

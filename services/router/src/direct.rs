@@ -17,7 +17,7 @@ use kaizen_proto::{
 use kaizen_registry::{Definition, Lane, Revision, Trigger, View, admit, bind_direct, decide};
 use tracing::{Instrument as _, Span, info_span, warn};
 
-use crate::effect::{Decided, Effect, Identity, Ledger, Letter, Original};
+use crate::effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision};
 
 /// Hops after which a chain of tasks and events is taken for a loop.
 const HOPS_MAX: u32 = 16;
@@ -218,7 +218,7 @@ impl Direct {
         let decision = decide(revision, activation, trigger, &snapshot);
         let decided = Decided {
             record: None,
-            error: decision.error(),
+            dead: dead_decision(&decision),
             orders: decision.tasks,
             trigger_hash: trigger.content_hash.clone(),
         };

@@ -17,6 +17,7 @@ use kaizen_proto::{
     stream,
     subject::{self, DeadReason, DeadStage},
 };
+use kaizen_registry::Decision;
 use serde::Serialize;
 use tracing::{Span, debug, warn};
 
@@ -110,9 +111,18 @@ pub(crate) struct Decided {
     /// Replaces the pending record with this sequence; absent in the direct lane.
     pub(crate) record: Option<(DecisionRecord, u64)>,
     pub(crate) orders: Vec<TaskOrder>,
-    /// Rules that could not be evaluated.
-    pub(crate) error: Option<String>,
+    /// Why it is buried as well: rules that could not be evaluated, or too many tasks.
+    pub(crate) dead: Option<(DeadReason, String)>,
     pub(crate) trigger_hash: String,
+}
+
+/// Why a decision is buried, if it is.
+pub(crate) fn dead_decision(decision: &Decision) -> Option<(DeadReason, String)> {
+    let reason = match decision.too_many_tasks {
+        true => DeadReason::TooManyTasks,
+        false => DeadReason::RuleError,
+    };
+    decision.error().map(|error| (reason, error))
 }
 
 impl Ledger {
@@ -190,8 +200,8 @@ impl Ledger {
             let record = TaskRecord::Order(Box::new(order));
             messages.push(self.message(subject, guard, &letter, &record));
         }
-        if let Some(error) = decided.error {
-            let message = self.letter(DeadStage::Decide, DeadReason::RuleError, &error, &letter);
+        if let Some((reason, error)) = decided.dead {
+            let message = self.letter(DeadStage::Decide, reason, &error, &letter);
             settled_by.get_or_insert_with(|| message.subject.clone());
             messages.push(message);
         }
