@@ -162,11 +162,14 @@ impl Resolver {
         let roster =
             roster_source(&params, record.as_deref(), fallback).map_err(SourceError::Permanent)?;
         let path = self.engagements_dir.join(roster.path);
+        let slug = params.engagement_slug.clone();
         // Files block; a slow disk must not hold up the other requests.
-        let repos = tokio::task::spawn_blocking(move || span.in_scope(|| repos::read(&path)))
-            .await
-            .map_err(|error| SourceError::Transient(error.to_string()))?
-            .map_err(SourceError::Permanent)?;
+        let repos = tokio::task::spawn_blocking(move || {
+            span.in_scope(|| repos::read(&path, slug.as_ref()))
+        })
+        .await
+        .map_err(|error| SourceError::Transient(error.to_string()))?
+        .map_err(SourceError::Permanent)?;
         let found = discover(&params, &repos);
         warnings.extend(found.warnings);
         serde_json::to_value(found.runs).map_err(|e| SourceError::Permanent(e.to_string()))

@@ -3,6 +3,7 @@
 use std::{fs, io::Read as _, path::Path};
 
 use kaizen_engagement::{RepoSchedule, parse_roster};
+use kaizen_proto::id::EngagementSlug;
 
 /// Largest roster and largest schedule that is read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -10,14 +11,24 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 const SCHEDULE: &str = ".kaizen/schedule.yml";
 
 /// Every repo of the roster, with the text of its schedule or why it cannot be read. The error
-/// names the roster and what is wrong with it.
-pub(crate) fn read(roster: &Path) -> Result<Vec<RepoSchedule>, String> {
+/// names the roster and what is wrong with it. A roster of another engagement than the one asked
+/// for is refused: its repos are somebody else's.
+pub(crate) fn read(
+    roster: &Path,
+    engagement: Option<&EngagementSlug>,
+) -> Result<Vec<RepoSchedule>, String> {
     let shown = roster.display().to_string();
     let text = read_text(roster).map_err(|error| format!("cannot read roster {shown}: {error}"))?;
     let parsed = parse_roster(&shown, &text).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         format!("roster: {}", lines.join("; "))
     })?;
+    if let Some(asked) = engagement.filter(|asked| **asked != parsed.engagement) {
+        return Err(format!(
+            "roster {shown} is that of engagement {}, not of {asked}; apply the record of {asked}, or name its roster",
+            parsed.engagement
+        ));
+    }
     let folder = roster.parent().unwrap_or_else(|| Path::new("."));
     let repos = parsed.repos.iter().map(|repo| {
         let path = repo.folder(folder);

@@ -45,7 +45,10 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     part.ready();
     info!(definitions = timetable.len(), "scheduling");
     loop {
-        tick_due(&mesh.nats, &registry, &mut timetable).await;
+        tokio::select! {
+            () = mesh.shutdown.cancelled() => return Ok(()),
+            () = tick_due(&mesh.nats, &registry, &mut timetable) => {}
+        }
         let wait = timetable.wait(Timestamp::now()).min(SLEEP_MAX);
         tokio::select! {
             () = mesh.shutdown.cancelled() => return Ok(()),
