@@ -14,6 +14,9 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     stage(path, bytes)?.commit()
 }
 
+/// What the temporary names begin with; the name to be follows.
+pub(crate) const STAGED: &str = ".staged-";
+
 /// A file that is on the disk under a temporary name; dropped, it is gone.
 pub(crate) struct Staged {
     file: tempfile::NamedTempFile,
@@ -24,10 +27,11 @@ pub(crate) struct Staged {
 /// which takes no space.
 pub(crate) fn stage(path: &Path, bytes: &[u8]) -> anyhow::Result<Staged> {
     let dir = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let write = || -> io::Result<tempfile::NamedTempFile> {
         fs::create_dir_all(dir)?;
         let mut file = tempfile::Builder::new()
-            .prefix(".staged-")
+            .prefix(&format!("{STAGED}{name}-"))
             .tempfile_in(dir)?;
         // Temporary files are private; these are part of a repo.
         file.as_file()
@@ -94,6 +98,33 @@ pub(crate) fn read_input(name: &str) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut io::stdin().lock(), &mut bytes).context("cannot read stdin")?;
     Ok(bytes)
+}
+
+/// A file that was staged and never got its name.
+pub(crate) struct Leftover {
+    /// The name that it was to get, without its suffix.
+    pub(crate) name: String,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+}
+
+/// Staged files in a folder whose names were to end with `suffix`.
+pub(crate) fn staged_in(dir: &Path, suffix: &str) -> anyhow::Result<Vec<Leftover>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
+    };
+    let leftover = |entry: fs::DirEntry| {
+        let file_name = entry.file_name();
+        let staged = file_name.to_str()?.strip_prefix(STAGED)?;
+        let (name, _) = staged.split_once(&format!("{suffix}-"))?;
+        Some(Leftover {
+            name: name.to_owned(),
+            path: entry.path(),
+        })
+    };
+    Ok(entries.flatten().filter_map(leftover).collect())
 }
 
 /// Names in a folder that end with `suffix`, without it, sorted; hidden ones are left out. A folder

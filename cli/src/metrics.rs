@@ -188,6 +188,7 @@ fn append_with_event(
     outbox: &Outbox,
 ) -> anyhow::Result<()> {
     let mut records = parse_log(log.read()?).records;
+    outbox.adopt(|id| records.iter().any(|record| record.id.to_string() == id))?;
     records.push(record.clone());
     let summary = summary(&records, &record.agent).context("the log holds no run")?;
     let envelope = envelope(record, project, &summary)?;

@@ -61,6 +61,18 @@ impl Outbox {
         disk::stage(&self.file(id), envelope)
     }
 
+    /// Gives its name to each staged event that `is_recorded`: whoever recorded it was killed
+    /// before that. The caller holds the log's lock, so nobody is about to do so.
+    pub(crate) fn adopt(&self, is_recorded: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+        for id in disk::staged_in(&self.dir, ".json")? {
+            if is_recorded(&id.name) {
+                let path = self.file(&id.name);
+                fs::rename(&id.path, &path).map_err(|error| disk::cannot_write(&path, error))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Ids of the events that wait, oldest first.
     pub(crate) fn waiting(&self) -> anyhow::Result<Vec<String>> {
         disk::names_in(&self.dir, ".json")
@@ -194,6 +206,18 @@ mod tests {
         drop(staged);
         assert!(outbox.waiting().unwrap().is_empty());
         assert_eq!(fs::read(dir.path().join(".gitignore")).unwrap(), b"*\n");
+    }
+
+    #[test]
+    fn event_of_a_killed_recorder_is_adopted_once_it_is_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Outbox::at(dir.path().to_owned());
+        // Killed: nobody removed the temporary files.
+        for id in ["01", "02"] {
+            std::mem::forget(outbox.stage(id, b"{}").unwrap());
+        }
+        outbox.adopt(|id| id == "01").unwrap();
+        assert_eq!(outbox.waiting().unwrap(), ["01"]);
     }
 
     #[test]

@@ -242,14 +242,16 @@ impl NatsServer {
             file.seek(SeekFrom::Start(position)).ok()?;
             let mut text = String::new();
             file.read_to_string(&mut text).ok()?;
-            let telling = |line: &&str| line.contains("[FTL]") || line.contains("[ERR]");
+            let telling = |line: &&str| {
+                line.contains("[FTL]") || line.contains("[ERR]") || line.starts_with("error: ")
+            };
             let lines: Vec<&str> = text.lines().collect();
             let found = lines
                 .iter()
                 .copied()
                 .find(telling)
                 .or(lines.last().copied())?;
-            Some(found.trim().to_owned())
+            Some(found.trim().trim_start_matches("error: ").to_owned())
         };
         read().unwrap_or_else(|| format!("see {}", self.log.display()))
     }
@@ -316,7 +318,7 @@ fn take_lock(path: &Path) -> anyhow::Result<File> {
                 std::thread::sleep(POLL);
             }
             Err(fs::TryLockError::WouldBlock) => bail!(
-                "[ERR] another mesh uses this store ({} is locked); stop it, or choose another with --dir",
+                "another mesh uses this store ({} is locked); stop it, or choose another with --dir",
                 path.display()
             ),
             Err(fs::TryLockError::Error(error)) => {

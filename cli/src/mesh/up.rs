@@ -120,8 +120,12 @@ async fn with_services(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let health = Health::default();
-    let health_at = health.serve(config.health.listen, shutdown.clone()).await?;
-    let listeners = gateway::bind(&config.gateway).await?;
+    let another = "choose another port for it; 0 takes a free one";
+    let health_at = health
+        .serve(config.health.listen, shutdown.clone())
+        .await
+        .context(another)?;
+    let listeners = gateway::bind(&config.gateway).await.context(another)?;
     let context = MeshContext {
         admin: format!("http://{}", listeners.admin.local_addr()?),
         nats: config.nats.url.clone(),

@@ -36,9 +36,9 @@ pub struct Listeners {
 /// Binds the gateway's sockets.
 pub async fn bind(config: &GatewayConfig) -> anyhow::Result<Listeners> {
     let listen = async |what: &str, address| {
-        TcpListener::bind(address).await.with_context(|| {
-            format!("gateway.{what}: cannot listen on {address}; choose another with KAIZEN_GATEWAY__{}", what.to_uppercase())
-        })
+        TcpListener::bind(address)
+            .await
+            .with_context(|| format!("gateway.{what}: cannot listen on {address}"))
     };
     Ok(Listeners {
         http: listen("http_listen", config.http_listen).await?,
