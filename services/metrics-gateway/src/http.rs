@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::post,
@@ -26,8 +26,7 @@ pub(crate) async fn serve(
     ingest: Arc<Ingest>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    // One byte more than an envelope may have, so that the refusal can name its size.
-    let limit = DefaultBodyLimit::max(ingest.bytes_max() + 1);
+    let limit = DefaultBodyLimit::max(ingest.bytes_max());
     let routes = Router::new()
         .route("/v1/events", post(accept))
         .layer(limit)
@@ -41,11 +40,15 @@ pub(crate) async fn serve(
 async fn accept(
     State(ingest): State<Arc<Ingest>>,
     headers: HeaderMap,
-    envelope: Bytes,
+    envelope: Result<Bytes, BytesRejection>,
 ) -> Response {
     let span = info_span!("POST /v1/events", otel.kind = "server");
     trace::continue_with(&span, |key| headers.get(key)?.to_str().ok());
-    match ingest.accept(envelope).instrument(span).await.0 {
+    let answer = match envelope {
+        Ok(envelope) => ingest.accept(envelope).instrument(span).await.0,
+        Err(rejection) => Err(unread(&rejection, ingest.bytes_max())),
+    };
+    match answer {
         Ok(stored) => {
             let body = json!({
                 "sequence": stored.sequence,
@@ -55,6 +58,22 @@ async fn accept(
             (StatusCode::ACCEPTED, Json(body)).into_response()
         }
         Err(refused) => (status(&refused), Json(body(&refused))).into_response(),
+    }
+}
+
+/// A body that was not read to its end.
+fn unread(rejection: &BytesRejection, bytes_max: usize) -> Refused {
+    let (reason, message) = match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => (
+            RefusalReason::TooLarge,
+            format!("the envelope exceeds {bytes_max} bytes"),
+        ),
+        _ => (RefusalReason::Malformed, rejection.body_text()),
+    };
+    Refused {
+        reason: reason.into(),
+        message,
+        hint: String::new(),
     }
 }
 
