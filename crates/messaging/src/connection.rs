@@ -3,6 +3,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
@@ -142,6 +143,17 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, ConnectE
     Ok(client)
 }
 
+/// User and password of the first address that carries them.
+fn url_credentials(url: &str) -> Option<(String, String)> {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    url.split(',')
+        .filter_map(|one| one.trim().parse::<async_nats::ServerAddr>().ok())
+        .find_map(|server| {
+            let password = server.password().unwrap_or_default();
+            Some((decoded(server.username()?), decoded(password)))
+        })
+}
+
 async fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, ConnectError> {
     let mut options = ConnectOptions::new();
     if let Some(path) = &config.creds_file {
@@ -158,6 +170,9 @@ async fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, Conn
     } else if let Some(user) = &config.user {
         let password = config.password.clone().unwrap_or_default();
         options = options.user_and_password(user.clone(), password);
+    } else if let Some((user, password)) = url_credentials(&config.url) {
+        // The client leaves what the URL carries to us.
+        options = options.user_and_password(user, password);
     }
     Ok(options
         .name(name)
@@ -217,6 +232,14 @@ mod tests {
             )
             .contains("secret")
         );
+    }
+
+    #[test]
+    fn credentials_of_a_url_are_decoded() {
+        let some = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        assert_eq!(url_credentials("nats://cli:p%40ss@h:1"), some("cli", "p@ss"));
+        assert_eq!(url_credentials("nats://h:1, nats://cli:x@h:2"), some("cli", "x"));
+        assert_eq!(url_credentials("nats://h:1"), None);
     }
 
     #[test]
