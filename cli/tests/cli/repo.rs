@@ -130,8 +130,8 @@ fn hourly_is_refused_as_a_cadence_with_what_to_write_instead() {
     );
     let said = sandbox.run(&["schedule", "validate"]).fails(1);
     insta::assert_snapshot!(said.stderr, @r#"
-    .kaizen/schedule.yml:4:20: agents.coach.cadence: hourly is not a cadence; use cadence: daily with cron: "15 * * * *"
-    .kaizen/schedule.yml:5:34: agents.optimization: unknown key "crn"; did you mean "cron"?
+    .kaizen/schedule.yml:4:20: agents.coach.cadence: `hourly` is not a cadence; use daily, with an hourly `cron` override in the repo's schedule: {cadence: daily, cron: "15 * * * *"}
+    .kaizen/schedule.yml:5:34: agents.optimization.crn: unknown key `crn`; did you mean `cron`?
     error: 2 errors in the schedule
     "#);
     assert_eq!(said.stdout, "");

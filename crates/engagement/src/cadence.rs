@@ -2,9 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use kaizen_document::{Fields, cut, suggest};
 use serde::{Deserialize, Serialize};
-
-use crate::document::{shown, suggest};
 
 /// How often an agent runs in a repo. Discovery filters on this, never on the cron text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,11 +44,13 @@ impl Cadence {
 }
 
 /// A text that is no cadence.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CadenceError {
     /// `hourly`: tempting, and refused by name.
+    #[error("`hourly` is not a cadence")]
     Hourly,
-    /// Any other text, cut after 80 characters.
+    /// Any other text, cut.
+    #[error("{0:?} is not a cadence")]
     Unknown(String),
 }
 
@@ -58,22 +59,19 @@ impl CadenceError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Hourly => "use cadence: daily with cron: \"15 * * * *\"".to_owned(),
-            Self::Unknown(text) => suggest(text, &Cadence::ALL.map(Cadence::as_str)),
+            Self::Hourly => "use daily, with an hourly `cron` override in the repo's schedule: {cadence: daily, cron: \"15 * * * *\"}".to_owned(),
+            Self::Unknown(text) => suggest(text, "cadences", &Cadence::ALL.map(Cadence::as_str)),
         }
     }
 }
 
-impl fmt::Display for CadenceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Hourly => f.write_str("hourly is not a cadence"),
-            Self::Unknown(text) => write!(f, "{text:?} is not a cadence"),
-        }
-    }
+/// Parses the text of `key`; what is wrong is reported there.
+pub(crate) fn read(fields: &Fields<'_>, key: &str, text: &str) -> Option<Cadence> {
+    let parsed: Result<Cadence, _> = text.parse();
+    parsed
+        .map_err(|error| fields.report(key, error.to_string(), Some(error.hint())))
+        .ok()
 }
-
-impl std::error::Error for CadenceError {}
 
 impl FromStr for Cadence {
     type Err = CadenceError;
@@ -84,7 +82,7 @@ impl FromStr for Cadence {
             if text.eq_ignore_ascii_case("hourly") {
                 CadenceError::Hourly
             } else {
-                CadenceError::Unknown(shown(text))
+                CadenceError::Unknown(cut(text).to_owned())
             }
         })
     }

@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
+use kaizen_document::{Diagnostic, Examples, Fields, Node, Path, Problems, read_json, suggest};
 use kaizen_proto::id::{AgentName, EngagementSlug};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    cadence::Cadence,
-    diagnostic::Diagnostic,
-    document::{shown, suggest},
+    cadence::{self, Cadence},
     schedule::{AgentSchedule, Schedule, parse_schedule},
 };
 
@@ -26,26 +25,46 @@ pub struct DiscoverParams {
     pub roster_path: Option<String>,
 }
 
-const PARAMS: [&str; 4] = ["cadence", "agents", "engagement_slug", "roster_path"];
+/// Most names that `agents` lists.
+const AGENTS_MAX: usize = 100;
+
+const EXAMPLES: &Examples = &[
+    ("cadence", "daily"),
+    ("agents", "[coach]"),
+    ("engagement_slug", "<slug>"),
+    ("roster_path", "<file>"),
+];
 
 impl DiscoverParams {
-    /// Reads the params of a context source; the error names the key and says what it takes.
+    /// Reads the params of a stored context source.
+    ///
+    /// # Errors
+    /// Every finding, joined; each names its param as `params.cadence`.
     pub fn from_json(params: &Map<String, Value>) -> Result<Self, String> {
-        let mut read = Self::default();
-        for (key, value) in params {
-            match key.as_str() {
-                "cadence" => read.cadence = Some(cadence(value)?),
-                "agents" => read.agents = agents(value)?,
-                "engagement_slug" => read.engagement_slug = Some(slug(value)?),
-                "roster_path" => read.roster_path = Some(roster_path(value)?),
-                "due" => return Err("param \"due\" is not supported yet; leave it out".to_owned()),
-                other => {
-                    let (other, nearest) = (shown(other), suggest(other, &PARAMS));
-                    return Err(format!("unknown param {other:?}; {nearest}"));
-                }
-            }
+        let root = Path::default().key("params");
+        read_json(&Value::Object(params.clone()), root, Self::decode)
+    }
+
+    /// Reads the params of a context source in a document; what is wrong is reported below `path`.
+    #[must_use]
+    pub fn decode(node: &Node, path: Path, problems: &Problems) -> Option<Self> {
+        let fields = Fields::open_like(node, path, EXAMPLES, problems)?;
+        let known: Vec<&str> = EXAMPLES.iter().map(|(key, _)| *key).collect();
+        fields.allow(&known, &["due"]);
+        let cadence = cadence(&fields);
+        let agents = fields.parsed_list("agents", AGENTS_MAX);
+        let engagement_slug = fields.parsed_opt("engagement_slug");
+        let roster_path = fields.text_opt("roster_path");
+        if roster_path == Some(Some("")) {
+            let hint = "give the roster file or leave it out".to_owned();
+            fields.report("roster_path", "is empty", Some(hint));
         }
-        Ok(read)
+        Some(Self {
+            cadence: cadence?,
+            agents: agents?,
+            engagement_slug: engagement_slug?,
+            roster_path: roster_path?.map(str::to_owned),
+        })
     }
 
     fn admits(&self, agent: &AgentSchedule) -> bool {
@@ -54,45 +73,11 @@ impl DiscoverParams {
     }
 }
 
-fn text<'a>(key: &str, value: &'a Value) -> Result<&'a str, String> {
-    value.as_str().ok_or_else(|| {
-        format!(
-            "param {key:?} takes a text, got {}",
-            shown(&value.to_string())
-        )
-    })
-}
-
-fn cadence(value: &Value) -> Result<Cadence, String> {
-    let parsed: Result<Cadence, _> = text("cadence", value)?.parse();
-    parsed.map_err(|error| format!("param \"cadence\": {error}; {}", error.hint()))
-}
-
-fn agents(value: &Value) -> Result<Vec<AgentName>, String> {
-    let items = value.as_array().ok_or_else(|| {
-        let got = shown(&value.to_string());
-        format!("param \"agents\" takes a list such as [\"coach\"], got {got}")
-    })?;
-    let agent = |item| text("agents", item)?.parse().map_err(named("agents"));
-    items.iter().map(agent).collect()
-}
-
-fn slug(value: &Value) -> Result<EngagementSlug, String> {
-    let text = text("engagement_slug", value)?;
-    text.parse().map_err(named("engagement_slug"))
-}
-
-fn roster_path(value: &Value) -> Result<String, String> {
-    match text("roster_path", value)? {
-        "" => {
-            Err("param \"roster_path\" is empty; give the roster file or leave it out".to_owned())
-        }
-        path => Ok(path.to_owned()),
+fn cadence(fields: &Fields<'_>) -> Option<Option<Cadence>> {
+    match fields.text_opt("cadence")? {
+        None => Some(None),
+        Some(text) => cadence::read(fields, "cadence", text).map(Some),
     }
-}
-
-fn named<E: std::fmt::Display>(key: &str) -> impl Fn(E) -> String {
-    move |error| format!("param {key:?}: {error}")
 }
 
 /// What a repo of the roster says.
@@ -206,7 +191,7 @@ fn unknown_agents(params: &DiscoverParams, seen: &[AgentName]) -> Vec<String> {
             let mut names = names.clone();
             names.sort_unstable();
             names.dedup();
-            let nearest = suggest(agent.as_str(), &names);
+            let nearest = suggest(agent.as_str(), "agents", &names);
             format!("agent {agent} is in no schedule of the roster; {nearest}")
         })
         .collect()

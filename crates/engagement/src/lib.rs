@@ -4,9 +4,7 @@
 //! reads and writes them. Ids and instants are arguments.
 
 mod cadence;
-mod diagnostic;
 mod discovery;
-mod document;
 mod memory;
 mod metrics;
 mod preset;
@@ -14,7 +12,6 @@ mod roster;
 mod schedule;
 
 pub use cadence::{Cadence, CadenceError};
-pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic};
 pub use discovery::{
     DiscoverParams, Discovery, RepoSchedule, RosterOrigin, RosterSource, Run, discover,
     roster_source,
@@ -27,3 +24,5 @@ pub use metrics::{
 pub use preset::{BootstrapCadence, bootstrap};
 pub use roster::{Roster, RosterRepo, parse_roster};
 pub use schedule::{AgentSchedule, Schedule, parse_schedule};
+
+pub use kaizen_document::{DIAGNOSTICS_MAX, Diagnostic};

@@ -2,12 +2,12 @@
 
 use std::{fmt, str::FromStr};
 
+use kaizen_document::{cut, suggest};
 use kaizen_proto::id::{AgentName, EngagementSlug, content_hash};
 use kaizen_schedule::CronExpr;
 
 use crate::{
     cadence::Cadence,
-    document::{shown, suggest},
     schedule::{AgentSchedule, Schedule},
 };
 
@@ -34,8 +34,8 @@ impl FromStr for BootstrapCadence {
             "weekly" => Ok(Self::Weekly),
             other => Err(format!(
                 "{:?} is not a bootstrap cadence; {}",
-                shown(other),
-                suggest(other, &NAMES)
+                cut(other),
+                suggest(other, "bootstrap cadences", &NAMES)
             )),
         }
     }

@@ -5,13 +5,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use kaizen_proto::id::EngagementSlug;
-
-use crate::{
-    diagnostic::{Diagnostic, Report},
-    document::{self, Fields, Node, join, shown},
-    schedule::name,
+use kaizen_document::{
+    self as document, Diagnostic, Examples, Fields, Node, Problems, cut, read_one,
 };
+use kaizen_proto::id::EngagementSlug;
 
 /// An engagement's target repos, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,94 +57,82 @@ fn up(folder: &mut PathBuf) {
     }
 }
 
-const EXAMPLE: &str = "version: 1, engagement: <slug>, repos: [{name: pilot, path: ../pilot}]";
-const EXAMPLE_REPO: &str = "{name: pilot, path: ../pilot}";
+/// Most repos of a roster.
+const REPOS_MAX: usize = 10_000;
+
+const EXAMPLES: &Examples = &[
+    ("version", "1"),
+    ("engagement", "<slug>"),
+    ("repos", "[{name: pilot, path: ../pilot}]"),
+];
+const REPO: &Examples = &[("name", "pilot"), ("path", "../pilot")];
 
 /// Parses a roster; `file` names it in the diagnostics. All errors are reported at once, in the
 /// order of the file.
 pub fn parse_roster(file: &str, text: &str) -> Result<Roster, Vec<Diagnostic>> {
-    let mut report = Report::new(file);
-    let root = document::parse(text, &mut report);
-    let roster = root.and_then(|root| roster(&root, &mut report));
-    report.finish(roster)
+    read_one(file, text, roster)
 }
 
-fn roster(root: &Node, report: &mut Report<'_>) -> Option<Roster> {
-    let known = ["version", "engagement", "repos"];
-    let fields = root.fields("", &known, EXAMPLE, report)?;
-    if let Some(version) = fields.require("version", "", "version: 1", report) {
-        version.version(report);
-    }
-    let engagement = fields
-        .require("engagement", "", "engagement: <slug>", report)
-        .and_then(|node| name(node, "engagement", report));
-    let repos = fields
-        .require(
-            "repos",
-            "",
-            "repos: [{name: pilot, path: ../pilot}]",
-            report,
-        )
-        .and_then(|node| repos(node, report));
+fn roster(node: &Node, path: document::Path, problems: &Problems) -> Option<Roster> {
+    let fields = Fields::open_like(node, path, EXAMPLES, problems)?;
+    fields.allow(&["version", "engagement", "repos"], &[]);
+    fields.constant("version", 1);
+    let engagement = fields.parsed("engagement");
+    let repos = repos(&fields);
     Some(Roster {
         engagement: engagement?,
         repos: repos?,
     })
 }
 
-fn repos(node: &Node, report: &mut Report<'_>) -> Option<Vec<RosterRepo>> {
-    let items = node.list("repos", report)?;
+fn repos(fields: &Fields<'_>) -> Option<Vec<RosterRepo>> {
+    fields.required("repos")?;
     let mut lines: HashMap<String, u64> = HashMap::new();
-    let mut repos = Vec::with_capacity(items.len());
-    for (index, item) in items.iter().enumerate() {
-        let path = format!("repos[{index}]");
-        let Some(repo) = repo(item, &path, report) else {
+    let mut repos = Vec::new();
+    for (path, node) in fields.list("repos", REPOS_MAX)? {
+        let Some(repo) = repo(node, path.clone(), fields.problems) else {
             continue;
         };
-        match lines.get(&repo.name) {
-            Some(line) => {
-                let message = format!("repo {:?} is there twice, first in line {line}", repo.name);
-                report.add(item.at, &path, message);
-            }
-            None => {
-                lines.insert(repo.name.clone(), item.at.line);
-                repos.push(repo);
-            }
+        if let Some(line) = lines.get(&repo.name) {
+            let message = format!("repo {:?} is there twice, first in line {line}", repo.name);
+            fields.problems.report(path, message, None);
+            continue;
         }
+        lines.insert(repo.name.clone(), node.line());
+        repos.push(repo);
     }
     Some(repos)
 }
 
-fn repo(node: &Node, path: &str, report: &mut Report<'_>) -> Option<RosterRepo> {
-    let known = ["name", "path", "git", "ref"];
-    let fields = node.fields(path, &known, EXAMPLE_REPO, report)?;
-    let name = fields
-        .require("name", path, "name: pilot", report)
-        .and_then(|node| repo_name(node, &join(path, "name"), report));
-    if refuse_git(&fields, path, report) {
+fn repo(node: &Node, path: document::Path, problems: &Problems) -> Option<RosterRepo> {
+    let fields = Fields::open_like(node, path, REPO, problems)?;
+    fields.allow(&["name", "path", "git", "ref"], &[]);
+    let name = name(&fields);
+    if refuse_git(&fields) {
         return None;
     }
-    let folder = fields
-        .require("path", path, "path: ../pilot", report)
-        .and_then(|node| folder(node, &join(path, "path"), report));
+    let folder = folder(&fields);
     Some(RosterRepo {
         name: name?,
         path: folder?,
     })
 }
 
-fn refuse_git(fields: &Fields<'_>, path: &str, report: &mut Report<'_>) -> bool {
-    let git = fields.get("git").or_else(|| fields.get("ref"));
-    if let Some(entry) = git {
-        let hint = "clone it and give its folder: path: ../pilot";
-        let path = join(path, &entry.key);
-        report.add_hint(entry.at, &path, "git repos are not supported yet", hint);
+fn refuse_git(fields: &Fields<'_>) -> bool {
+    let git = ["git", "ref"]
+        .into_iter()
+        .find(|key| fields.get(key).is_some());
+    if let Some(key) = git {
+        let hint = "clone it and give its folder: path: ../pilot".to_owned();
+        let message = "git repos are not supported yet";
+        let path = fields.path.key(key);
+        fields.problems.report_key(path, message, Some(hint));
     }
     git.is_some()
 }
 
-fn repo_name(node: &Node, path: &str, report: &mut Report<'_>) -> Option<String> {
-    let text = node.text(path, report)?;
+fn name(fields: &Fields<'_>) -> Option<String> {
+    let text = fields.text("name")?;
     let valid = text.len() <= 100
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text
@@ -156,17 +141,17 @@ fn repo_name(node: &Node, path: &str, report: &mut Report<'_>) -> Option<String>
     if !valid {
         let message = format!(
             "repo name {:?} takes 1 to 100 letters, digits, '.', '_' and '-', beginning with a letter or digit",
-            shown(text)
+            cut(text)
         );
-        report.add(node.at, path, message);
+        fields.report("name", message, None);
     }
     valid.then(|| text.to_owned())
 }
 
-fn folder(node: &Node, path: &str, report: &mut Report<'_>) -> Option<String> {
-    let text = node.text(path, report)?;
+fn folder(fields: &Fields<'_>) -> Option<String> {
+    let text = fields.text("path")?;
     if text.is_empty() || text.contains('\0') {
-        report.add(node.at, path, "path is empty or holds a NUL");
+        fields.report("path", "path is empty or holds a NUL", None);
         return None;
     }
     Some(text.to_owned())

@@ -3,14 +3,11 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use kaizen_proto::id::{AgentName, EngagementSlug, NameError};
+use kaizen_document::{Diagnostic, Examples, Fields, Node, Path, Problems, read_one};
+use kaizen_proto::id::{AgentName, EngagementSlug};
 use kaizen_schedule::{CronExpr, Form};
 
-use crate::{
-    cadence::Cadence,
-    diagnostic::{Diagnostic, Report},
-    document::{self, Entry, Node, join},
-};
+use crate::cadence::{self, Cadence};
 
 /// A target repo's schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,108 +48,92 @@ impl AgentSchedule {
     }
 }
 
-const EXAMPLE: &str = "version: 1, engagement: coulomb-loop, agents: {coach: {cadence: daily}}";
 const EXAMPLE_AGENT: &str = "{cadence: daily, cron: \"15 * * * *\"}";
+const EXAMPLES: &Examples = &[
+    ("version", "1"),
+    ("engagement", "<slug>"),
+    ("agents", "{coach: {cadence: daily}}"),
+];
+const AGENTS: &Examples = &[("coach", EXAMPLE_AGENT)];
+const AGENT: &Examples = &[("cadence", "daily"), ("cron", "\"15 * * * *\"")];
 
 /// Parses a schedule; `file` names it in the diagnostics. All errors are reported at once, in
 /// the order of the file.
 pub fn parse_schedule(file: &str, text: &str) -> Result<Schedule, Vec<Diagnostic>> {
-    let mut report = Report::new(file);
-    let root = document::parse(text, &mut report);
-    let schedule = root.and_then(|root| schedule(&root, &mut report));
-    report.finish(schedule)
+    read_one(file, text, schedule)
 }
 
-fn schedule(root: &Node, report: &mut Report<'_>) -> Option<Schedule> {
-    let known = ["version", "engagement", "agents"];
-    let fields = root.fields("", &known, EXAMPLE, report)?;
-    if let Some(version) = fields.require("version", "", "version: 1", report) {
-        version.version(report);
-    }
-    let engagement = fields
-        .require("engagement", "", "engagement: <slug>", report)
-        .and_then(|node| name(node, "engagement", report));
-    let agents = fields
-        .require("agents", "", "agents: {coach: {cadence: daily}}", report)
-        .and_then(|node| agents(node, report));
+fn schedule(node: &Node, path: Path, problems: &Problems) -> Option<Schedule> {
+    let fields = Fields::open_like(node, path, EXAMPLES, problems)?;
+    fields.allow(&["version", "engagement", "agents"], &[]);
+    fields.constant("version", 1);
+    let engagement = fields.parsed("engagement");
+    let agents = agents(&fields);
     Some(Schedule {
         engagement: engagement?,
         agents: agents?,
     })
 }
 
-fn agents(node: &Node, report: &mut Report<'_>) -> Option<Vec<AgentSchedule>> {
-    let example = format!("coach: {EXAMPLE_AGENT}");
-    let entries = node.map("agents", &example, report)?;
-    if entries.is_empty() {
-        let hint = format!("add one such as {example}");
-        report.add_hint(node.at, "agents", "there is no agent", hint);
+fn agents(fields: &Fields<'_>) -> Option<Vec<AgentSchedule>> {
+    let path = fields.path.key("agents");
+    let node = fields.required("agents")?;
+    let agents = Fields::open_like(node, path, AGENTS, fields.problems)?;
+    if agents.entries().next().is_none() {
+        let hint = format!("add one such as coach: {EXAMPLE_AGENT}");
+        fields.report("agents", "there is no agent", Some(hint));
     }
-    let agents: Vec<_> = entries
-        .into_iter()
-        .filter_map(|entry| agent(entry, report))
+    let read: Vec<_> = agents
+        .entries()
+        .map(|(name, path, node)| agent(name, path, node, fields.problems))
         .collect();
-    Some(agents)
+    read.into_iter().collect()
 }
 
-fn agent(entry: &Entry, report: &mut Report<'_>) -> Option<AgentSchedule> {
-    let path = join("agents", &entry.key);
-    let agent: Result<AgentName, NameError> = entry.key.parse();
+fn agent(name: &str, path: Path, node: &Node, problems: &Problems) -> Option<AgentSchedule> {
+    let agent: Result<AgentName, _> = name.parse();
     if let Err(error) = &agent {
-        report.add(entry.at, &path, error.to_string());
+        problems.report_key(path.clone(), error.to_string(), None);
     }
-    let fields = entry
-        .node
-        .fields(&path, &["cadence", "cron"], EXAMPLE_AGENT, report)?;
+    let fields = Fields::open_like(node, path, AGENT, problems)?;
+    fields.allow(&["cadence", "cron"], &[]);
     let cadence = fields
-        .require("cadence", &path, "cadence: daily", report)
-        .and_then(|node| cadence(node, &join(&path, "cadence"), report));
-    let cron = fields
-        .get("cron")
-        .and_then(|entry| cron(&entry.node, &join(&path, "cron"), report));
+        .text("cadence")
+        .and_then(|text| cadence::read(&fields, "cadence", text));
+    let cron = cron(&fields);
     Some(AgentSchedule {
         agent: agent.ok()?,
         cadence: cadence?,
-        cron,
+        cron: cron?,
     })
 }
 
-fn cadence(node: &Node, path: &str, report: &mut Report<'_>) -> Option<Cadence> {
-    let parsed: Result<Cadence, _> = node.text(path, report)?.parse();
-    parsed
-        .map_err(|error| report.add_hint(node.at, path, error.to_string(), error.hint()))
-        .ok()
-}
-
-fn cron(node: &Node, path: &str, report: &mut Report<'_>) -> Option<CronExpr> {
-    match CronExpr::parse(node.text(path, report)?) {
-        Ok(cron) if cron.form() == Form::Five => Some(cron),
+fn cron(fields: &Fields<'_>) -> Option<Option<CronExpr>> {
+    if fields.is_null("cron") {
+        // A key without a value is an override that was forgotten, not one that is not wanted.
+        let hint = "write cron: \"15 * * * *\" or leave it out".to_owned();
+        fields.report("cron", "takes a text, got null", Some(hint));
+        return None;
+    }
+    let Some(text) = fields.text_opt("cron")? else {
+        return Some(None);
+    };
+    match CronExpr::parse(text) {
+        Ok(cron) if cron.form() == Form::Five => Some(Some(cron)),
         Ok(cron) => {
             let message = format!("cron {:?} does not have five fields", cron.as_str());
             let five = match cron.fields().split_once(' ') {
                 Some((_, rest)) if cron.form() == Form::Six => rest,
                 _ => cron.fields(),
             };
-            report.add_hint(node.at, path, message, format!("write {five:?}"));
+            fields.report("cron", message, Some(format!("write {five:?}")));
             None
         }
         Err(error) => {
-            report.add(node.at, path, error.to_string());
+            fields.report("cron", error.to_string(), None);
             None
         }
     }
-}
-
-/// A typed name, with its own refusal.
-pub(crate) fn name<T: std::str::FromStr<Err = NameError>>(
-    node: &Node,
-    path: &str,
-    report: &mut Report<'_>,
-) -> Option<T> {
-    let parsed: Result<T, NameError> = node.text(path, report)?.parse();
-    parsed
-        .map_err(|error| report.add(node.at, path, error.to_string()))
-        .ok()
 }
 
 impl Schedule {

@@ -111,7 +111,7 @@ fn broken_schedule_is_reported_beside_the_runs_of_others() {
     assert_eq!(
         found.warnings,
         [
-            "repo pilot-api: /repos/pilot-api/.kaizen/schedule.yml:4:27: agents.coach.cadence: hourly is not a cadence; use cadence: daily with cron: \"15 * * * *\"",
+            "repo pilot-api: /repos/pilot-api/.kaizen/schedule.yml:4:27: agents.coach.cadence: `hourly` is not a cadence; use daily, with an hourly `cron` override in the repo's schedule: {cadence: daily, cron: \"15 * * * *\"}",
             "repo pilot-data: /repos/pilot-data/.kaizen/schedule.yml: not found",
         ]
     );
@@ -124,7 +124,7 @@ fn agent_that_no_schedule_has_is_reported_with_the_nearest() {
     assert_eq!(found.runs.len(), 3);
     assert_eq!(
         found.warnings,
-        ["agent optimisation is in no schedule of the roster; did you mean \"optimization\"?"]
+        ["agent optimisation is in no schedule of the roster; did you mean `optimization`?"]
     );
 }
 
@@ -153,18 +153,21 @@ fn params_are_read_and_refused_by_name() {
     );
     assert_eq!(
         refused(&json!({"cadence": "hourly"})),
-        "param \"cadence\": hourly is not a cadence; use cadence: daily with cron: \"15 * * * *\""
+        "params.cadence: `hourly` is not a cadence; use daily, with an hourly `cron` override in the repo's schedule: {cadence: daily, cron: \"15 * * * *\"}"
     );
     assert_eq!(
         refused(&json!({"agent": ["coach"]})),
-        "unknown param \"agent\"; did you mean \"agents\"?"
+        "params.agent: unknown key `agent`; did you mean `agents`?"
     );
-    assert!(refused(&json!({"due": true})).contains("\"due\" is not supported yet"));
-    assert!(refused(&json!({"agents": "coach"})).contains("takes a list such as [\"coach\"]"));
-    assert!(refused(&json!({"agents": ["Coach"]})).contains("param \"agents\": agent \"Coach\""));
-    assert!(refused(&json!({"engagement_slug": 1})).contains("takes a text, got 1"));
+    assert!(refused(&json!({"due": true})).contains("`due` is not supported yet"));
+    assert!(
+        refused(&json!({"agents": "coach"}))
+            .contains("takes a list, got the text \"coach\"; write agents: [coach]")
+    );
+    assert!(refused(&json!({"agents": ["Coach"]})).contains("params.agents[0]: agent \"Coach\""));
+    assert!(refused(&json!({"engagement_slug": 1})).contains("takes a text, got the number 1"));
     assert!(refused(&json!({"engagement_slug": "a b"})).contains("is not a name"));
-    assert!(refused(&json!({"roster_path": ""})).contains("\"roster_path\" is empty"));
+    assert!(refused(&json!({"roster_path": ""})).contains("params.roster_path: is empty"));
 }
 
 #[test]

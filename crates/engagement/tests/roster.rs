@@ -100,14 +100,14 @@ repos:
 "#;
     let errors = refused(text);
     let starts = [
-        "roster.yaml:1:10: version: expected the number 1, got the text \"1\"; write version: 1",
+        "roster.yaml:1:10: version: takes the number 1, got the text \"1\"; write version: 1",
         "roster.yaml:2:13: engagement: engagement \"Coulomb\" is not a name",
-        "roster.yaml:5:5: repos[1]: key \"name\" is missing; add name: pilot",
-        "roster.yaml:5:6: repos[1]: unknown key \"nam\"; did you mean \"name\"?",
+        "roster.yaml:5:5: repos[1].name: `name` is required; add name: pilot",
+        "roster.yaml:5:6: repos[1].nam: unknown key `nam`; did you mean `name`?",
         "roster.yaml:5:20: repos[1].path: path is empty",
         "roster.yaml:6:5: repos[2]: repo \"a\" is there twice, first in line 4",
         "roster.yaml:7:12: repos[3].name: repo name \"-x\" takes 1 to 100",
-        "roster.yaml:8:5: repos[4]: expected a map, got the text \"c\"; write {name: pilot, path: ../pilot}",
+        "roster.yaml:8:5: repos[4]: takes a mapping, got the text \"c\"; write {name: pilot, path: ../pilot}",
     ];
     assert_eq!(errors.len(), starts.len(), "{errors:#?}");
     for (error, start) in errors.iter().zip(starts) {

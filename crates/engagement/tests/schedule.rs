@@ -90,7 +90,7 @@ fn daily_and_weekly_bootstrap_write_the_cadence_alone() {
     let error = "hourli".parse::<BootstrapCadence>().unwrap_err();
     assert_eq!(
         error,
-        "\"hourli\" is not a bootstrap cadence; did you mean \"hourly\"?"
+        "\"hourli\" is not a bootstrap cadence; did you mean `hourly`?"
     );
 }
 
@@ -126,7 +126,7 @@ fn hourly_is_refused_by_name_with_what_to_write() {
     assert_eq!(
         refused(text),
         [
-            "s.yml:4:20: agents.coach.cadence: hourly is not a cadence; use cadence: daily with cron: \"15 * * * *\""
+            "s.yml:4:20: agents.coach.cadence: `hourly` is not a cadence; use daily, with an hourly `cron` override in the repo's schedule: {cadence: daily, cron: \"15 * * * *\"}"
         ]
     );
 }
@@ -149,17 +149,17 @@ agents:
     assert_eq!(
         refused(text),
         [
-            "s.yml:1:1: key \"engagement\" is missing; add engagement: <slug>",
-            "s.yml:1:10: version: expected the number 1, got the number 2; write version: 1",
-            "s.yml:2:1: unknown key \"engagment\"; did you mean \"engagement\"?",
-            "s.yml:5:14: agents.coach.cadence: \"dayly\" is not a cadence; did you mean \"daily\"?",
+            "s.yml:1:1: engagement: `engagement` is required; add engagement: <slug>",
+            "s.yml:1:10: version: takes the number 1, got the number 2; write version: 1",
+            "s.yml:2:1: engagment: unknown key `engagment`; did you mean `engagement`?",
+            "s.yml:5:14: agents.coach.cadence: \"dayly\" is not a cadence; did you mean `daily`?",
             "s.yml:6:11: agents.coach.cron: hour \"24\": 24 is out of range; hour takes 0-23",
             "s.yml:7:3: agents.Optimization: agent \"Optimization\" is not a name: use 1 to 63 of a-z, 0-9, '_' and '-', beginning with a letter or digit",
-            "s.yml:8:3: agents.coach: key is there twice, first in line 4",
-            "s.yml:9:9: agents.docs: key \"cadence\" is missing; add cadence: daily",
-            "s.yml:9:10: agents.docs: unknown key \"crn\"; did you mean \"cron\"?",
-            "s.yml:10:10: agents.tests: expected a map, got the text \"daily\"; write {cadence: daily, cron: \"15 * * * *\"}",
-            "s.yml:11:20: agents.build.cadence: expected a text, got the number 7; put it in quotes",
+            "s.yml:8:3: agents.coach: key `coach` is there twice, first in line 4",
+            "s.yml:9:9: agents.docs.cadence: `cadence` is required; add cadence: daily",
+            "s.yml:9:10: agents.docs.crn: unknown key `crn`; did you mean `cron`?",
+            "s.yml:10:10: agents.tests: takes a mapping, got the text \"daily\"; write {cadence: daily, cron: \"15 * * * *\"}",
+            "s.yml:11:20: agents.build.cadence: takes a text, got the number 7; quote it",
             "s.yml:11:29: agents.build.cron: cron \"*/10 0 * * * *\" does not have five fields; write \"0 * * * *\"",
             "s.yml:12:35: agents.deploy.cron: cron \"@weekly\" does not have five fields; write \"0 0 * * 0\"",
         ]
@@ -172,7 +172,7 @@ fn shapes_that_are_no_schedule_are_refused() {
     assert_eq!(
         refused("- a"),
         [
-            "s.yml:1:1: expected a map, got a list; write version: 1, engagement: coulomb-loop, agents: {coach: {cadence: daily}}"
+            "s.yml:1:1: takes a mapping, got a list of 1 items; write {version: 1, engagement: <slug>, agents: {coach: {cadence: daily}}}"
         ]
     );
     assert_eq!(
@@ -182,15 +182,31 @@ fn shapes_that_are_no_schedule_are_refused() {
         ]
     );
     assert!(
-        refused("version: 1\nengagement: 12\nagents: {a: {cadence: daily}}")[0].starts_with(
-            "s.yml:2:13: engagement: expected a text, got the number 12; put it in quotes"
-        )
+        refused("version: 1\nengagement: 12\nagents: {a: {cadence: daily}}")[0]
+            .starts_with("s.yml:2:13: engagement: takes a text, got the number 12; quote it")
     );
     assert!(
-        refused("version: 1\nengagement: e\nagents: [coach]")[0]
-            .starts_with("s.yml:3:9: agents: expected a map, got a list; write coach: ")
+        refused("version: 1\nengagement: e\nagents: [coach]")[0].starts_with(
+            "s.yml:3:9: agents: takes a mapping, got a list of 1 items; write {coach: "
+        )
     );
     assert!(refused(&"#".repeat(2_000_000))[0].contains("exceeds 1048576"));
+}
+
+#[test]
+fn cron_without_a_value_is_not_taken_for_no_override() {
+    let text = "version: 1\nengagement: e\nagents:\n  coach:\n    cadence: daily\n    cron:\n";
+    let found = refused(text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("agents.coach.cron: takes a text, got null; write cron: "));
+}
+
+#[test]
+fn agents_keep_the_order_of_the_file() {
+    let text = "version: 1\nengagement: e\nagents: {b: {cadence: daily}, a: {cadence: weekly}}";
+    let schedule = parse_schedule("s.yml", text).unwrap();
+    let agents: Vec<_> = schedule.agents.iter().map(|a| a.agent.as_str()).collect();
+    assert_eq!(agents, ["b", "a"]);
 }
 
 #[test]

@@ -6,14 +6,14 @@ use cel::{
     ExecutionError, IdedExpr, Value as CelValue,
     common::ast::{Expr, LiteralValue, operators},
 };
+use kaizen_document::{Fault, did_you_mean, shown};
 use serde_json::{Map, Value};
 
 use crate::{
     json::{self, Part},
     machine::{Failure, Machine},
-    nearest::did_you_mean,
     parsing,
-    scope::{Fault, Names, Variables},
+    scope::{Names, Variables},
 };
 
 /// A value above this many bytes of JSON is described instead of shown.
@@ -190,7 +190,7 @@ fn shortened(value: &Value) -> Value {
     if small {
         value.clone()
     } else {
-        Value::String(format!("({})", json::shown(value)))
+        Value::String(format!("({})", shown(value)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 
+use kaizen_document::shown;
 use kaizen_proto::{
     id::{ActivationId, QueueName},
     record::{Outcome, RuleOutcome, SNAPSHOT_BYTES_MAX, TaskOrder, Why},
@@ -224,7 +225,7 @@ impl Bench<'_> {
             other => Err(format!(
                 "{}: for_each takes a list, got {}",
                 path(),
-                json::shown(other)
+                shown(other)
             )),
         }
     }

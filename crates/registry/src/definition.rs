@@ -3,18 +3,15 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::SignedDuration;
+use kaizen_document::{Fields, Path, Problems, joined, on_big_stack, suggest};
 use kaizen_proto::id::{DefinitionId, EventType, QueueName};
 use kaizen_schedule::{CatchUp, CatchUpPolicy, CronExpr};
 use serde::Serialize;
 
 use crate::{
-    diagnostic::{Path, Problems},
-    fields::Fields,
-    nearest::did_you_mean,
     rule::{self, Rule, RuleSpec},
     scope::Names,
     source::{self, ContextSource, EVENT_PAYLOAD},
-    stack::on_big_stack,
     template::Templates,
 };
 
@@ -140,17 +137,13 @@ impl Definition {
                 rule::compile(rule, &root.index(n), &names, &mut templates, &problems)
             })
             .collect();
-        let problems = problems.into_vec();
-        if problems.is_empty() {
-            return Ok(Self(Arc::new(Compiled {
-                spec,
-                cron,
-                rules,
-                templates,
-            })));
-        }
-        let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        Err(texts.join("; "))
+        problems.settle(Some(())).map_err(|p| joined(&p))?;
+        Ok(Self(Arc::new(Compiled {
+            spec,
+            cron,
+            rules,
+            templates,
+        })))
     }
 
     /// Its id.
@@ -282,13 +275,8 @@ fn decode_trigger(fields: &Fields<'_>) -> Option<TriggerSpec> {
                 let message = format!("trigger type `{other}` is not supported yet");
                 trigger.report("type", message, None);
             } else {
-                let hint = did_you_mean(other, known)
-                    .unwrap_or_else(|| format!("known types: {}", known.join(", ")));
-                trigger.report(
-                    "type",
-                    format!("unknown trigger type {other:?}"),
-                    Some(hint),
-                );
+                let message = format!("unknown trigger type {other:?}");
+                trigger.report("type", message, Some(suggest(other, "types", &known)));
             }
             None
         }
@@ -376,8 +364,8 @@ fn decode_sources(
 ) -> Option<Vec<ContextSource>> {
     let mut sources: Vec<ContextSource> = Vec::new();
     let mut complete = true;
-    for (path, value) in fields.list("context_sources", SOURCES_MAX)? {
-        let Some(source) = source::decode(value, path.clone(), fields.problems) else {
+    for (path, node) in fields.list("context_sources", SOURCES_MAX)? {
+        let Some(source) = source::decode(node, path.clone(), fields.problems) else {
             complete = false;
             continue;
         };

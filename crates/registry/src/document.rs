@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use kaizen_document::{
+    Diagnostic, Fields, Node, Path, Problems, nearest, read_all, read_json, suggest,
+};
+use kaizen_engagement::DiscoverParams;
 use kaizen_proto::{
     id::{EngagementSlug, EventType},
     subject::RegistryKind,
@@ -9,17 +13,10 @@ use kaizen_proto::{
 use serde::Serialize;
 use serde_json::Value;
 
-pub use crate::diagnostic::Diagnostic;
 use crate::{
     definition::{self, DefinitionSpec, TriggerSpec},
-    diagnostic::{Path, Problem, Problems},
     event_type::{self, EventTypeSpec},
-    fields::Fields,
-    nearest::{did_you_mean, nearest},
-    source::DiscoverParams,
-    stack::on_big_stack,
     view::View,
-    yaml,
 };
 
 /// One checked document. Serializes to the canonical JSON that REGISTRY stores.
@@ -83,104 +80,21 @@ impl Document {
     /// # Errors
     /// Every finding, joined.
     pub fn from_json(value: &Value) -> Result<Self, String> {
-        let decoded = on_big_stack(|| decode(value)).map_err(|fault| fault.message)?;
-        decoded.map_err(|problems| {
-            let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            texts.join("; ")
-        })
+        read_json(value, Path::default(), decode)
     }
 }
 
 /// Reads the YAML documents of a file and checks each of them fully.
 ///
 /// # Errors
-/// Everything that is wrong in any of them, in the order of the file.
+/// What is wrong in any of them, in the order of the file, at most [`kaizen_document::DIAGNOSTICS_MAX`]
+/// things.
 pub fn parse_documents(file: &str, yaml: &str) -> Result<Vec<Document>, Vec<Diagnostic>> {
-    on_big_stack(|| parse_here(file, yaml)).unwrap_or_else(|fault| {
-        Err(vec![Diagnostic {
-            file: file.to_owned(),
-            line: 0,
-            column: 0,
-            path: String::new(),
-            message: fault.message,
-            hint: None,
-        }])
-    })
+    read_all(file, yaml, decode)
 }
 
-fn parse_here(file: &str, yaml: &str) -> Result<Vec<Document>, Vec<Diagnostic>> {
-    let mut documents = Vec::new();
-    let mut diagnostics = Vec::new();
-    for node in yaml::read(yaml) {
-        let node = match node {
-            Ok(node) => node,
-            Err(error) => {
-                diagnostics.push(syntax_diagnostic(file, error));
-                continue;
-            }
-        };
-        match decode(&node.to_json()) {
-            Ok(document) => documents.push(document),
-            Err(problems) => {
-                diagnostics.extend(problems.into_iter().map(|p| locate(file, &node, p)));
-            }
-        }
-    }
-    diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
-    if diagnostics.is_empty() {
-        Ok(documents)
-    } else {
-        Err(diagnostics)
-    }
-}
-
-fn syntax_diagnostic(file: &str, error: yaml::SyntaxError) -> Diagnostic {
-    Diagnostic {
-        file: file.to_owned(),
-        line: error.at.line,
-        column: error.at.column,
-        path: String::new(),
-        message: error.message,
-        hint: None,
-    }
-}
-
-fn locate(file: &str, node: &yaml::Node, problem: Problem) -> Diagnostic {
-    let at = node.position_of(&problem.path, problem.on_key);
-    Diagnostic {
-        file: file.to_owned(),
-        line: at.line,
-        column: at.column,
-        path: problem.path.to_string(),
-        message: problem.message,
-        hint: problem.hint,
-    }
-}
-
-fn decode(value: &Value) -> Result<Document, Vec<Problem>> {
-    let problems = Problems::default();
-    let document =
-        Fields::open(value, Path::default(), &problems).and_then(|fields| decode_kind(&fields));
-    let mut problems = problems.into_vec();
-    match document {
-        Some(document) if problems.is_empty() => Ok(document),
-        _ => {
-            if problems.is_empty() {
-                problems.push(unexplained());
-            }
-            Err(problems)
-        }
-    }
-}
-
-// Every decoder that answers None has reported why; this keeps a slip of ours from passing.
-fn unexplained() -> Problem {
-    Problem {
-        path: Path::default(),
-        on_key: false,
-        message: "the document cannot be read".to_owned(),
-        hint: None,
-    }
+fn decode(node: &Node, path: Path, problems: &Problems) -> Option<Document> {
+    decode_kind(&Fields::open(node, path, problems)?)
 }
 
 fn decode_kind(fields: &Fields<'_>) -> Option<Document> {
@@ -191,8 +105,7 @@ fn decode_kind(fields: &Fields<'_>) -> Option<Document> {
         Some(RegistryKind::Engagement) => decode_engagement(fields).map(Document::Engagement),
         None => {
             let kinds = RegistryKind::ALL.map(RegistryKind::kind);
-            let hint = did_you_mean(kind, kinds)
-                .unwrap_or_else(|| format!("known kinds: {}", kinds.join(", ")));
+            let hint = suggest(kind, "kinds", &kinds);
             fields.report("kind", format!("unknown kind {kind:?}"), Some(hint));
             None
         }
@@ -275,7 +188,11 @@ fn unknown_engagements(spec: &DefinitionSpec, known: &BTreeSet<EngagementSlug>) 
         .context_sources
         .iter()
         .filter(|source| !source.is_inline())
-        .filter_map(|source| DiscoverParams::parse(&source.params).ok()?.engagement_slug);
+        .filter_map(|source| {
+            DiscoverParams::from_json(&source.params)
+                .ok()?
+                .engagement_slug
+        });
     slugs
         .filter(|slug| !known.contains(slug))
         .map(|slug| {

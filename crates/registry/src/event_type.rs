@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use jsonschema::{PatternOptions, Validator};
+use kaizen_document::Fields;
 use kaizen_proto::id::EventType;
 use serde::Serialize;
 use serde_json::{Map, Value};
-
-use crate::fields::Fields;
 
 /// Most violations that one look reports.
 pub const VIOLATIONS_MAX: usize = 10;
@@ -166,7 +165,7 @@ fn schema(fields: &Fields<'_>) -> Option<Option<Map<String, Value>>> {
         return Some(None);
     };
     Fields::open(value, fields.path.key("schema"), fields.problems)?;
-    let schema = value.as_object()?.clone();
+    let schema = value.to_object()?;
     match compile(schema.clone()) {
         Ok(_) => Some(Some(schema)),
         Err(error) => {

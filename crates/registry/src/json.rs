@@ -1,26 +1,9 @@
-//! What this crate asks of JSON values: how to show them, and what a path leads to.
+//! Paths into JSON values, and what they lead to.
 
 use std::fmt;
 
+use kaizen_document::shown;
 use serde_json::Value;
-
-/// Texts are cut here when shown.
-const SHOWN_CHARS_MAX: usize = 40;
-
-/// A value in a few words, for messages.
-pub(crate) fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(value) => format!("the bool {value}"),
-        Value::Number(value) => format!("the number {value}"),
-        Value::String(text) => {
-            let cut: String = text.chars().take(SHOWN_CHARS_MAX).collect();
-            format!("the text {cut:?}")
-        }
-        Value::Array(items) => format!("a list of {} items", items.len()),
-        Value::Object(map) => format!("a mapping of {} keys", map.len()),
-    }
-}
 
 /// One step of a path that an expression reads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

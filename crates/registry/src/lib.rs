@@ -15,24 +15,19 @@ mod condition;
 pub mod cursor;
 pub mod decision;
 pub mod definition;
-pub mod diagnostic;
 pub mod document;
 pub mod event_type;
-mod fields;
 mod json;
 mod machine;
-mod nearest;
 mod parsing;
 mod rule;
 mod scope;
 pub mod source;
-mod stack;
 mod template;
 pub mod trigger;
 pub mod view;
 pub mod wire;
 mod words;
-mod yaml;
 
 pub use admission::{Refusal, admit};
 pub use binding::{BindError, bind_direct, bind_inline, insert};
@@ -40,14 +35,15 @@ pub use builtin::builtin_event_types;
 pub use cursor::cursor_for;
 pub use decision::{Decision, TASKS_MAX, decide};
 pub use definition::{Definition, DefinitionSpec, Lane, TriggerSpec};
-pub use diagnostic::Diagnostic;
 pub use document::{Document, EngagementSpec, parse_documents, warnings};
 pub use event_type::{EventTypeSpec, Mode, RegisteredType, Violation};
 pub use rule::{RuleSpec, TaskSpec};
-pub use source::{Cadence, ContextSource, DiscoverParams};
+pub use source::ContextSource;
 pub use trigger::Trigger;
 pub use view::{Revision, StoredRevision, View, ViewError};
 pub use wire::{resolve_item, wire_source};
+
+pub use kaizen_document::Diagnostic;
 
 #[cfg(test)]
 mod tests;

@@ -10,8 +10,7 @@ use cel::{
     Env, IdedExpr,
     common::ast::{CallExpr, ComprehensionExpr, Expr, operators},
 };
-
-use crate::{scope::Fault, stack::on_big_stack};
+use kaizen_document::{Fault, on_big_stack};
 
 /// Longest condition in bytes.
 pub(crate) const CONDITION_BYTES_MAX: usize = 1024;

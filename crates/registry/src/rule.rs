@@ -2,16 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use kaizen_document::{Fault, Fields, Node, Path, Problems};
 use kaizen_proto::id::QueueName;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::{
     condition::Condition,
-    diagnostic::{Path, Problems},
-    fields::Fields,
     json::Part,
-    scope::{Fault, Names, VARIABLES},
+    scope::{Names, VARIABLES},
     source::is_identifier,
     template::{Template, Templates},
 };
@@ -111,8 +109,8 @@ pub(crate) fn decode_all(
     let mut ids = BTreeSet::new();
     let mut rules = Vec::new();
     let mut complete = true;
-    for (path, value) in entries {
-        let Some(rule) = decode(value, path.clone(), fields.problems) else {
+    for (path, node) in entries {
+        let Some(rule) = decode(node, path.clone(), fields.problems) else {
             complete = false;
             continue;
         };
@@ -126,8 +124,8 @@ pub(crate) fn decode_all(
     complete.then_some(rules)
 }
 
-fn decode(value: &Value, path: Path, problems: &Problems) -> Option<RuleSpec> {
-    let fields = Fields::open(value, path, problems)?;
+fn decode(node: &Node, path: Path, problems: &Problems) -> Option<RuleSpec> {
+    let fields = Fields::open(node, path, problems)?;
     fields.allow(
         &["id", "when", "for_each", "as", "tasks"],
         RESERVED_RULE_KEYS,
@@ -193,13 +191,13 @@ fn tasks(fields: &Fields<'_>) -> Option<Vec<TaskSpec>> {
     }
     let decoded: Vec<_> = entries
         .into_iter()
-        .map(|(path, value)| task(value, path, fields.problems))
+        .map(|(path, node)| task(node, path, fields.problems))
         .collect();
     decoded.into_iter().collect()
 }
 
-fn task(value: &Value, path: Path, problems: &Problems) -> Option<TaskSpec> {
-    let fields = Fields::open(value, path, problems)?;
+fn task(node: &Node, path: Path, problems: &Problems) -> Option<TaskSpec> {
+    let fields = Fields::open(node, path, problems)?;
     fields.allow(&["queue", "title", "body"], RESERVED_TASK_KEYS);
     let queue = fields.parsed("queue");
     let title = fields.text("title");

@@ -1,10 +1,11 @@
 //! The variables that conditions and templates see: which there are, and their values.
 
 use jiff::Timestamp;
+use kaizen_document::{Fault, did_you_mean, suggest};
 use kaizen_proto::record::TriggerRecord;
 use serde_json::{Value, json};
 
-use crate::{json::Part, nearest::did_you_mean, source::ContextSource, trigger::Trigger};
+use crate::{json::Part, source::ContextSource, trigger::Trigger};
 
 /// Variables that every rule has; a definition with a cron trigger lacks `event`.
 pub(crate) const VARIABLES: [&str; 4] = ["context", "event", "now", "trigger"];
@@ -19,22 +20,6 @@ const EVENT_TRIGGER_FIELDS: &[&str] = &[
     "stored_at",
 ];
 const TICK_TRIGGER_FIELDS: &[&str] = &["id", "kind", "slot", "stored_at"];
-
-/// What is wrong with an expression or a template, before its place is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub(crate) message: String,
-    pub(crate) hint: Option<String>,
-}
-
-impl Fault {
-    pub(crate) fn new(message: impl Into<String>, hint: Option<String>) -> Self {
-        Self {
-            message: message.into(),
-            hint,
-        }
-    }
-}
 
 /// Which variables a rule may name. Where a part of the definition could not be read, nothing is
 /// claimed of it, so that one mistake is not reported twice.
@@ -125,8 +110,7 @@ fn check_field(variable: &str, known: &[&str], parts: &[Part]) -> Result<(), Fau
                 Part::Field(field) => field.as_str(),
                 Part::Index(_) => "",
             };
-            let hint = did_you_mean(field, known.iter().copied())
-                .unwrap_or_else(|| format!("there are: {}", known.join(", ")));
+            let hint = suggest(field, "keys", known);
             Err(Fault::new(
                 format!("`{variable}` has no {part}"),
                 Some(hint),

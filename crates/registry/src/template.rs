@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use kaizen_document::Fault;
 use minijinja::{
     AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value as Jinja, value::Serde,
 };
 
 use crate::{
     json::{self, Part},
-    scope::{Fault, Names, Variables},
+    scope::{Names, Variables},
     words::{self, Word},
 };
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use kaizen_document::nearest;
 use kaizen_proto::{
     id::{DefinitionId, EngagementSlug, EventType},
     subject::{self, RegistryKind},
@@ -16,7 +17,6 @@ use crate::{
     definition::{Definition, TriggerSpec},
     document::{Document, EngagementSpec},
     event_type::RegisteredType,
-    nearest::nearest,
 };
 
 /// How long a superseded revision is kept. EVENTS' archive reaches back seven days; what is older

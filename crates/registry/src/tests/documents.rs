@@ -1,5 +1,6 @@
 //! Reading files: what is accepted, what is refused, and where a refusal points.
 
+use kaizen_engagement::DiscoverParams;
 use kaizen_proto::subject::RegistryKind;
 use serde_json::json;
 
@@ -271,6 +272,10 @@ fn hourly_is_refused_by_name_and_discovery_params_are_typed() {
     let found = finding(&ORIENT.replace("cadence: daily", "cadence: hourly"));
     assert!(found.contains("context_sources[0].params.cadence: `hourly` is not a cadence"));
     assert!(found.contains("`cron` override"), "{found}");
+    // The resolver, which reads the params again, says the same.
+    let params = json!({"cadence": "hourly"});
+    let later = DiscoverParams::from_json(params.as_object().unwrap()).unwrap_err();
+    assert!(found.ends_with(&later), "{found} does not end with {later}");
     let found = finding(&ORIENT.replace("agents: [coach]", "agents: [Coach]"));
     assert!(found.contains("params.agents[0]"), "{found}");
     let found = finding(&ORIENT.replace("cadence: daily", "cadance: daily"));
