@@ -1,1 +1,40 @@
-//! End-to-end: a real nats-server, the real services, the real CLI.
+//! A mesh for tests: a real nats-server on a store of its own, the real services, the real CLI.
+//!
+//! Three ways to run it:
+//! - [`Mesh`]: each service as a task of the test, on a connection of its own; started, stopped
+//!   and doubled one by one.
+//! - [`MeshUp`]: the binary `kaizen-agentic mesh up`, for what only a process can suffer.
+//! - [`Binary`]: one service as its own binary.
+//!
+//! Nothing here sleeps to let something happen: [`until`] waits for a condition and names it
+//! when it does not come. Every test has its own folder, home, ports and context file.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what goes wrong in a test fails it"
+)]
+
+mod binary;
+mod cli;
+mod engagement;
+mod http;
+mod mesh;
+mod process;
+mod server;
+mod stored;
+mod up;
+mod wait;
+
+pub use binary::Binary;
+pub use cli::{Cli, Said};
+pub use engagement::{EXAMPLE, Engagement};
+pub use http::{Answer, post_event};
+pub use mesh::{Mesh, Service, Which};
+pub use process::{children_of, is_gone, program, signal};
+pub use server::{Server, server_program};
+pub use stored::{DeadLetter, Decision, Stored, StoredTask};
+pub use up::MeshUp;
+pub use wait::{DEADLINE, until};

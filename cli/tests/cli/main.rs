@@ -1,4 +1,5 @@
-//! The real binary in temporary folders: what people type, and what they see.
+//! The real binary in temporary folders: what people type, and what they see. What it says of a
+//! mesh, a real mesh has answered.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,10 +8,18 @@
     reason = "what goes wrong in a test fails it"
 )]
 
-mod admin;
-mod gateway;
+mod address;
+mod apply;
+mod dead;
+mod definition;
+mod event;
 mod help;
+mod mesh;
 mod metrics;
 mod outbox;
+mod redaction;
 mod repo;
+mod resolve;
 mod sandbox;
+mod status;
+mod task;

@@ -1,8 +1,9 @@
-//! A home and a repo of their own for each test.
+//! A home and a repo of their own for each test, and a mesh of its own where it needs one.
 
 use std::{
     fs,
-    path::PathBuf,
+    io::Write as _,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
@@ -33,6 +34,17 @@ impl Sandbox {
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.dir.path().join("demo").join(below)
+    }
+
+    /// A path beside the repo.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The repo's folder `engagement` becomes the one of the examples.
+    pub(crate) fn copy_engagement(&self) {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/coulomb-loop");
+        copy_folder(&examples, &self.path("engagement"));
     }
 
     pub(crate) fn read(&self, below: &str) -> String {
@@ -83,6 +95,19 @@ impl Sandbox {
         self.said(&self.command(args).output().unwrap())
     }
 
+    /// Runs the CLI with this on its stdin.
+    pub(crate) fn run_with(&self, args: &[&str], stdin: &[u8]) -> Said {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped());
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(stdin).unwrap();
+        self.said(&child.wait_with_output().unwrap())
+    }
+
     /// Runs a line as somebody types it; no quoting.
     pub(crate) fn type_in(&self, line: &str) -> Said {
         let args: Vec<_> = line.split_whitespace().skip(1).collect();
@@ -98,6 +123,21 @@ impl Sandbox {
             code: output.status.code().unwrap(),
             stdout: text(&output.stdout),
             stderr: text(&output.stderr),
+        }
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (from, name) = {
+            let entry = entry.unwrap();
+            (entry.path(), entry.file_name())
+        };
+        if from.is_dir() {
+            copy_folder(&from, &to.join(name));
+        } else {
+            fs::copy(&from, to.join(name)).unwrap();
         }
     }
 }

@@ -1,0 +1,117 @@
+//! `dead list|show` after raw publishes that nobody could refuse at the edge.
+
+use async_nats::HeaderMap;
+
+use crate::{mesh::Mesh, redaction::redacted, sandbox::Sandbox};
+
+const LIST: [&str; 2] = ["dead", "list"];
+const RECORDED: &str = "activity.kaizen.metrics.recorded";
+
+/// Publishes bytes past the gateway, in order; returns after the last is stored.
+fn publish_raw(mesh: &Mesh<'_>, messages: &[(&'static str, &'static [u8])]) {
+    mesh.over_nats(async |client| {
+        let jetstream = async_nats::jetstream::new(client);
+        for (subject, payload) in messages.iter().copied() {
+            let mut headers = HeaderMap::new();
+            headers.insert("Written-By", "somebody else");
+            let sent = jetstream.publish_with_headers(subject, headers, payload.into());
+            sent.await.unwrap().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn malformed_event_is_buried_with_its_bytes_and_headers() {
+    let sandbox = Sandbox::new();
+    let mesh = Mesh::up(&sandbox);
+    let none = mesh.run(&LIST).ok();
+    assert_eq!(
+        (none.stdout.as_str(), none.stderr.as_str()),
+        ("", "no dead letters\n")
+    );
+    publish_raw(&mesh, &[(RECORDED, b"{\"id\": \"1\", \x1b[31m")]);
+    let letters = mesh.await_entries(1, &LIST);
+
+    let list = mesh.run(&LIST).ok();
+    insta::assert_snapshot!(redacted(&list.stdout), @"");
+    assert_eq!(list.stderr, "");
+    let sequence = letters[0]["sequence"].to_string();
+    let shown = mesh.run(&["dead", "show", &sequence]).ok();
+    insta::assert_snapshot!(redacted(&shown.stdout), @"");
+    let said = mesh.run(&["dead", "show", "99"]).fails(1);
+    insta::assert_snapshot!(said.stderr, @"");
+}
+
+#[test]
+fn each_reason_is_told_and_can_be_asked_for() {
+    let sandbox = Sandbox::new();
+    let mesh = Mesh::up(&sandbox);
+    publish_raw(
+        &mesh,
+        &[
+            (RECORDED, &[0xff, 0x00]),
+            ("activity.kaizen.metrics.recordd", br#"{"id":"2","type":"kaizen.metrics.recordd","source":"s","attributes":{}}"#),
+            (RECORDED, br#"{"id":"3","type":"kaizen.metrics.recorded","source":"s","attributes":{"agent":"coach"}}"#),
+            (RECORDED, br#"{"id":"4","type":"kaizen.metrics.other","source":"s","attributes":{}}"#),
+        ],
+    );
+    let mut letters = mesh.await_entries(4, &LIST);
+    letters.sort_by_key(|letter| letter["reason"].to_string());
+    let told: Vec<_> = letters
+        .iter()
+        .map(|letter| {
+            format!(
+                "{}: {}",
+                letter["reason"].as_str().unwrap(),
+                letter["error"].as_str().unwrap()
+            )
+        })
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @"");
+
+    let asked = [
+        "dead",
+        "list",
+        "--reason",
+        "unregistered",
+        "--since",
+        "24h",
+        "-o",
+        "json",
+    ];
+    let unregistered = mesh.run(&asked).ok().json();
+    assert_eq!(unregistered.as_array().unwrap().len(), 1);
+    let sequence = unregistered[0]["sequence"].to_string();
+    let letter = mesh
+        .run(&["dead", "show", &sequence, "-o", "json"])
+        .ok()
+        .json();
+    assert_eq!(letter["original"]["payload"]["json"]["id"], "2");
+    assert_eq!(letter["original"]["headers"]["Written-By"], "somebody else");
+    // Bytes that are no text are shown as they are.
+    let sequence = letters[0]["sequence"].to_string();
+    let letter = mesh
+        .run(&["dead", "show", &sequence, "-o", "json"])
+        .ok()
+        .json();
+    assert_eq!(letter["original"]["payload"]["hex"], "ff00");
+}
+
+#[test]
+fn rule_that_fails_is_buried_under_its_definition() {
+    let sandbox = Sandbox::new();
+    sandbox.copy_engagement();
+    let mesh = Mesh::up(&sandbox);
+    mesh.run(&["definition", "apply", "-f", "engagement"]).ok();
+    // Without a summary, there is no success rate to compare.
+    let event = r#"{"id":"1","type":"kaizen.metrics.recorded","source":"s","attributes":{"agent":"coach","project":"p"}}"#;
+    mesh.run_with(&["event", "publish", "-f", "-"], event).ok();
+    let by_definition = ["dead", "list", "--definition", "low-success-rate-review"];
+    mesh.await_entries(1, &by_definition);
+    let list = mesh.run(&by_definition).ok();
+    insta::assert_snapshot!(redacted(&list.stdout), @"");
+    let other = mesh
+        .run(&["dead", "list", "--definition", "hourly-coach-orientation"])
+        .ok();
+    assert_eq!(other.stdout, "");
+}

@@ -1,0 +1,112 @@
+//! `task list|get`.
+
+use serde_json::json;
+
+use crate::{mesh::Mesh, redaction::redacted, sandbox::Sandbox};
+
+const RECORD: [&str; 6] = ["metrics", "record", "coach", "--time", "60", "--emit-event"];
+const LIST: [&str; 4] = ["task", "list", "--queue", "coach"];
+
+fn record(mesh: &Mesh<'_>, outcome: &str) -> Said {
+    mesh.run(&[&RECORD[..], &[outcome]].concat()).ok()
+}
+
+use crate::sandbox::Said;
+
+#[test]
+fn failing_metric_becomes_a_task_that_tells_its_why() {
+    let sandbox = Sandbox::new();
+    sandbox.copy_engagement();
+    let mesh = Mesh::up(&sandbox);
+    mesh.run(&["definition", "apply", "-f", "engagement"]).ok();
+    let none = mesh.run(&LIST).ok();
+    assert_eq!(
+        (none.stdout.as_str(), none.stderr.as_str()),
+        ("", "no tasks\n")
+    );
+    record(&mesh, "--success");
+    record(&mesh, "--failure");
+    let tasks = mesh.await_entries(1, &LIST);
+
+    let list = mesh.run(&LIST).ok();
+    insta::assert_snapshot!(redacted(&list.stdout), @"");
+    assert_eq!(list.stderr, "");
+    let id = tasks[0]["id"].as_str().unwrap();
+    let shown = mesh.run(&["task", "get", id]).ok();
+    insta::assert_snapshot!(redacted(&shown.stdout), @"");
+    let task = mesh.run(&["task", "get", id, "-o", "json"]).ok().json();
+    assert_eq!(task, tasks[0]);
+    assert_eq!(
+        task["order"]["why"]["values"],
+        json!({"context.metrics.summary.success_rate": 0.5})
+    );
+}
+
+#[test]
+fn tasks_are_found_by_queue_definition_and_time() {
+    let sandbox = Sandbox::new();
+    sandbox.copy_engagement();
+    let mesh = Mesh::up(&sandbox);
+    mesh.run(&["definition", "apply", "-f", "engagement"]).ok();
+    record(&mesh, "--failure");
+    mesh.await_entries(1, &LIST);
+    for (filter, n) in [
+        (
+            &["--definition", "low-success-rate-review", "--since", "24h"][..],
+            1,
+        ),
+        (&["--queue", "optimization"], 0),
+        (&["--definition", "hourly-coach-orientation"], 0),
+        (&["--since", "0s"], 0),
+    ] {
+        let args = [&["task", "list"][..], filter, &["-o", "json"]].concat();
+        let listed = mesh.run(&args).ok().json();
+        assert_eq!(listed.as_array().unwrap().len(), n, "{filter:?}");
+    }
+}
+
+#[test]
+fn task_that_nobody_ordered_is_not_found() {
+    let sandbox = Sandbox::new();
+    let mesh = Mesh::up(&sandbox);
+    let said = mesh.run(&["task", "get", "6fa459ea-ee8a-5ca4-894e-db77e160355e.0"]);
+    insta::assert_snapshot!(said.fails(1).stderr, @"");
+}
+
+/// A page of the API holds 1,000, so the last hundred come from a second one.
+#[test]
+fn list_reads_pages_up_to_its_limit_and_says_where_there_are_more() {
+    let sandbox = Sandbox::new();
+    let mesh = Mesh::up(&sandbox);
+    mesh.apply(
+        "kind: EventType\nname: list.made\n---\nkind: ActivityDefinition\nid: each\n\
+         trigger: {type: event, event_type: list.made}\n\
+         context_sources: [{type: event-payload, bind_to: context.made}]\n\
+         rules: [{id: each, for_each: context.made.items, as: item, tasks: [{queue: coach, title: \"Do {{ item }}\"}]}]\n",
+    );
+    let items: Vec<String> = (0..600).map(|n| format!("\x1b[31m{n}")).collect();
+    let attributes = json!({"items": items}).to_string();
+    for _ in 0..2 {
+        let what = [
+            "--type",
+            "list.made",
+            "--source",
+            "s",
+            "--attributes",
+            &attributes,
+        ];
+        mesh.run(&[&["event", "publish"][..], &what].concat()).ok();
+    }
+    let all = mesh.await_entries(1_200, &[&LIST[..], &["--limit", "1500"]].concat());
+    assert_eq!(all.len(), 1_200);
+    assert_eq!(all[0]["title"], "Do \u{1b}[31m0");
+
+    let some = mesh.run(&[&LIST[..], &["--limit", "1100"]].concat()).ok();
+    assert_eq!(some.stdout.lines().count(), 1_101);
+    assert_eq!(
+        some.stderr,
+        "there are more than 1100; raise --limit to see them\n"
+    );
+    // What came from outside cannot steer the terminal.
+    assert!(!some.stdout.contains('\x1b'));
+}

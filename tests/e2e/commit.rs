@@ -1,0 +1,159 @@
+//! What `kaizen-messaging` promises, on the real server.
+
+use std::sync::{Arc, Mutex};
+
+use async_nats::HeaderMap;
+use futures::future::join_all;
+use kaizen_lifecycle::CancellationToken;
+use kaizen_messaging::{
+    CommitError, Committed, Guard, Message, Nats, StreamsConfig,
+    follow::follow,
+    read::{self, PageStart},
+    streams,
+};
+use kaizen_proto::{
+    id::{ActivationId, DefinitionId, TriggerId},
+    stream, subject,
+};
+use kaizen_tests::Mesh;
+
+async fn streams_alone() -> (Mesh, Nats) {
+    let mesh = Mesh::bare().await;
+    let nats = Nats::new(mesh.raw.clone());
+    streams::ensure(&nats, &StreamsConfig::default()).await.unwrap();
+    (mesh, nats)
+}
+
+fn activation(n: u64) -> (DefinitionId, ActivationId) {
+    let definition: DefinitionId = "d".parse().unwrap();
+    let activation = ActivationId::new(&definition, &TriggerId::of_event("test", &n.to_string()));
+    (definition, activation)
+}
+
+fn message(subject: String, guard: Guard, payload: impl Into<Vec<u8>>) -> Message {
+    Message { subject, guard, headers: HeaderMap::new(), payload: payload.into().into() }
+}
+
+/// Tasks of one activation, the first guarded by the whole prefix.
+fn tasks(activation_number: u64, count: u32) -> Vec<Message> {
+    let (definition, activation) = activation(activation_number);
+    let filter = subject::activation_tasks(&definition, activation);
+    let queue = "q".parse().unwrap();
+    let task = |n| {
+        let guard = if n == 0 { Guard::Vacant { filter: filter.clone() } } else { Guard::None };
+        message(subject::task(&definition, activation, n, &queue), guard, n.to_string())
+    };
+    (0..count).map(task).collect()
+}
+
+async fn count(nats: &Nats) -> u64 {
+    read::last_sequence(nats, stream::LEDGER).await.unwrap()
+}
+
+#[tokio::test]
+async fn tasks_of_an_activation_are_stored_once_and_whole() {
+    let (_mesh, nats) = streams_alone().await;
+    for size in [1, 2, 900] {
+        let before = count(&nats).await;
+        let stored = nats.commit.store(tasks(size.into(), size)).await.unwrap();
+        assert_eq!(stored, Committed::Stored(before + u64::from(size)));
+        let again = nats.commit.store(tasks(size.into(), size)).await.unwrap();
+        assert_eq!(again, Committed::Doubtful);
+        // Fewer or more tasks are the same activation: the guard is its prefix.
+        let fewer = nats.commit.store(tasks(size.into(), 1)).await.unwrap();
+        assert_eq!(fewer, Committed::Doubtful);
+        assert_eq!(count(&nats).await, before + u64::from(size));
+    }
+}
+
+#[tokio::test]
+async fn one_stale_guard_refuses_the_whole_transaction() {
+    let (_mesh, nats) = streams_alone().await;
+    let (definition, activation) = activation(1);
+    let decision = subject::decision(&definition, activation);
+    let pending = vec![message(decision.clone(), Guard::Last(0), "pending")];
+    let Committed::Stored(pending) = nats.commit.store(pending).await.unwrap() else {
+        panic!("the first message on a subject is not stored");
+    };
+    let decided = |guard| {
+        let mut messages = vec![message(decision.clone(), guard, "decided")];
+        messages.extend(tasks(1, 3));
+        messages
+    };
+    let stale = nats.commit.store(decided(Guard::Last(pending + 7))).await.unwrap();
+    assert_eq!((stale, count(&nats).await), (Committed::Doubtful, 1));
+    let stored = nats.commit.store(decided(Guard::Last(pending))).await.unwrap();
+    assert_eq!((stored, count(&nats).await), (Committed::Stored(5), 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_many_racing_writers_wins_each_activation() {
+    let (_mesh, nats) = streams_alone().await;
+    for (round, size) in [(1, 1), (2, 3), (3, 1), (4, 3)] {
+        let race = (0..12).map(|_| nats.commit.store(tasks(round, size)));
+        let outcomes: Vec<Committed> =
+            join_all(race).await.into_iter().map(Result::unwrap).collect();
+        let won = outcomes.iter().filter(|o| matches!(o, Committed::Stored(_))).count();
+        assert_eq!(won, 1, "round {round}: {outcomes:?}");
+    }
+    assert_eq!(count(&nats).await, 8);
+}
+
+#[tokio::test]
+async fn too_large_is_refused_for_good_wherever_it_stands() {
+    let (_mesh, nats) = streams_alone().await;
+    let large = || vec![b'x'; nats.client.max_payload() + 1];
+    for (size, place) in [(1, 0), (3, 0), (3, 1), (3, 2)] {
+        let mut messages = tasks(1, size);
+        messages[place].payload = large().into();
+        let error = nats.commit.store(messages).await.unwrap_err();
+        assert!(matches!(error, CommitError::Refused { .. }), "{place} of {size}: {error:?}");
+        assert!(!error.is_transient());
+    }
+    let error = nats.commit.store(tasks(1, 1_001)).await.unwrap_err();
+    assert!(matches!(error, CommitError::TooMany { count: 1_001 }), "{error:?}");
+    assert_eq!(count(&nats).await, 0);
+}
+
+#[tokio::test]
+async fn follower_sees_every_message_in_order_and_where_batches_end() {
+    let (_mesh, nats) = streams_alone().await;
+    nats.commit.store(tasks(1, 3)).await.unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let shutdown = CancellationToken::new();
+    let (follower, task) = {
+        let seen = seen.clone();
+        let apply = move |stored: kaizen_messaging::follow::Stored<'_>| {
+            seen.lock().unwrap().push((stored.sequence, stored.more));
+        };
+        follow(&nats, stream::LEDGER, apply, shutdown.clone())
+    };
+    nats.commit.store(tasks(2, 1)).await.unwrap();
+    nats.commit.store(tasks(3, 2)).await.unwrap();
+    assert_eq!(follower.catch_up().await.unwrap(), 6);
+    let expected = [(1, true), (2, true), (3, false), (4, false), (5, true), (6, false)];
+    assert_eq!(*seen.lock().unwrap(), expected);
+    shutdown.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn pages_cover_a_stream_without_gap_or_overlap() {
+    let (_mesh, nats) = streams_alone().await;
+    nats.commit.store(tasks(1, 7)).await.unwrap();
+    let mut start = PageStart::First;
+    let mut sequences = Vec::new();
+    loop {
+        let (page, more) =
+            read::page(&nats, stream::LEDGER, subject::TASKS_ALL, start, false, 3).await.unwrap();
+        sequences.extend(page.iter().map(|m| m.info().unwrap().stream_sequence));
+        if !more {
+            break;
+        }
+        start = PageStart::After(*sequences.last().unwrap());
+    }
+    assert_eq!(sequences, (1..=7).collect::<Vec<u64>>());
+    let none = read::page(&nats, stream::LEDGER, subject::DEAD_ALL, PageStart::First, false, 3);
+    let (page, more) = none.await.unwrap();
+    assert!(page.is_empty() && !more);
+}

@@ -1,0 +1,27 @@
+//! The whole mesh from outside: what people type, what programs publish, what is stored.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what goes wrong in a test fails it"
+)]
+
+mod documents;
+
+mod hand_off;
+mod metrics_event;
+
+mod admission;
+mod applying;
+mod bound_lane;
+mod container;
+mod discovery;
+mod error_texts;
+mod gateway;
+mod redelivery;
+mod restarts;
+mod shipped_config;
+mod ticks;
+mod traces;

@@ -1,0 +1,71 @@
+//! Inputs that come again, to the same router or another: what stands is found standing.
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use kaizen_messaging::streams::{ACK_PENDING_MAX, ACK_WAIT};
+use kaizen_proto::{stream, subject};
+use kaizen_tests::{Engagement, Mesh, Which};
+
+use crate::documents::{RECORDED, REVIEW, REVIEW_ID, bad_run_bytes, bound};
+
+const EVENTS: usize = 50;
+
+/// Forgets how far the router has come in EVENTS.
+async fn deliver_all_events_again(mesh: &Mesh) {
+    let events = mesh.jetstream.get_stream(stream::EVENTS).await.unwrap();
+    events.delete_consumer(stream::ROUTER_EVENTS).await.unwrap();
+    let config = pull::Config {
+        durable_name: Some(stream::ROUTER_EVENTS.to_owned()),
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: ACK_WAIT,
+        max_ack_pending: ACK_PENDING_MAX,
+        filter_subject: subject::EVENTS_ALL.to_owned(),
+        ..pull::Config::default()
+    };
+    events.create_consumer(config).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redelivered_events_make_no_second_task_in_either_lane() {
+    let mesh = Mesh::start().await;
+    let engagement = Engagement::copy(mesh.folder());
+    engagement.make_pilots(&mesh.cli);
+    let roster = "{roster_path: loops/kaizen-stack/roster.yaml, agents: [coach]}";
+    mesh.apply(&format!("{REVIEW}---\n{}", bound("orient", roster))).await;
+    for n in 0..EVENTS {
+        mesh.publish(RECORDED, &bad_run_bytes(&format!("event-{n}"))).await;
+    }
+    mesh.stored.settled().await;
+    let before: Vec<u64> = mesh.stored.all_tasks().await.iter().map(|task| task.sequence).collect();
+    assert_eq!(before.len(), EVENTS + 3 * EVENTS);
+    let ledger = mesh.stored.last_sequence(stream::LEDGER).await;
+
+    deliver_all_events_again(&mesh).await;
+    mesh.stored.settled().await;
+    let after: Vec<u64> = mesh.stored.all_tasks().await.iter().map(|task| task.sequence).collect();
+    assert_eq!(after, before);
+    assert_eq!(mesh.stored.last_sequence(stream::LEDGER).await, ledger, "nothing at all is written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn racing_routers_order_each_task_once() {
+    let mut mesh = Mesh::start_with(&[Which::Gateway]).await;
+    mesh.apply(REVIEW).await;
+    for n in 0..EVENTS {
+        // Each twice, so that both routers may hold one of the two at the same time.
+        for _ in 0..2 {
+            mesh.publish(RECORDED, &bad_run_bytes(&format!("event-{n}"))).await;
+        }
+    }
+    for _ in 0..3 {
+        mesh.start_service(Which::Router).await;
+    }
+    mesh.stored.settled().await;
+    let tasks = mesh.stored.tasks(REVIEW_ID).await;
+    assert_eq!(tasks.len(), EVENTS);
+    let mut ids: Vec<_> = tasks.iter().map(|task| &task.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), EVENTS);
+    assert!(mesh.stored.dead().await.is_empty());
+}

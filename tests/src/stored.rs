@@ -1,0 +1,211 @@
+//! What stands in the streams, read as any client with the rights could.
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{Message, consumer::Info},
+};
+use kaizen_messaging::{Nats, read};
+use kaizen_proto::{
+    header,
+    record::{DecisionRecord, TaskOrder, TaskRecord, TickRecord},
+    stream, subject,
+};
+
+use crate::until;
+
+/// Reads the streams over the test's own connection.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    nats: Nats,
+}
+
+/// A task as it stands in LEDGER.
+#[derive(Debug)]
+pub struct StoredTask {
+    /// Its id, `<activation>.<n>`.
+    pub id: String,
+    /// Sequence in LEDGER.
+    pub sequence: u64,
+    /// What to do, and its why.
+    pub order: TaskOrder,
+    /// Its headers.
+    pub headers: HeaderMap,
+}
+
+/// One message in the life of an activation.
+#[derive(Debug)]
+pub struct Decision {
+    /// Its subject: the activation.
+    pub subject: String,
+    /// Sequence in LEDGER.
+    pub sequence: u64,
+    /// Pending, or decided.
+    pub record: DecisionRecord,
+    /// Its headers.
+    pub headers: HeaderMap,
+}
+
+/// A dead letter as it stands in LEDGER.
+#[derive(Debug)]
+pub struct DeadLetter {
+    /// Sequence in LEDGER.
+    pub sequence: u64,
+    /// `admission`, `resolve`, `decide` or `store`.
+    pub stage: String,
+    /// Why, in one token.
+    pub reason: String,
+    /// The error for people.
+    pub error: String,
+    /// Where the original came from.
+    pub original_subject: String,
+    /// The original bytes.
+    pub payload: Vec<u8>,
+}
+
+/// The durable consumers of the router, inputs first: with the filter of each.
+const CONSUMERS: [(&str, &str, &str); 3] = [
+    (stream::EVENTS, stream::ROUTER_EVENTS, subject::EVENTS_ALL),
+    (stream::TICKS, stream::ROUTER_TICKS, subject::TICKS_ALL),
+    (stream::LEDGER, stream::ROUTER_BOUND, subject::DECISIONS_ALL),
+];
+
+const PAGE: usize = 100_000;
+
+impl Stored {
+    /// Over this connection.
+    #[must_use]
+    pub fn new(nats: Nats) -> Self {
+        Self { nats }
+    }
+
+    /// All messages on `filter`, oldest first.
+    pub async fn all(&self, stream: &'static str, filter: &str) -> Vec<Message> {
+        let start = read::PageStart::First;
+        let page = read::page(&self.nats, stream, filter, start, false, PAGE).await;
+        page.unwrap_or_else(|error| panic!("{error}: {error:?}")).0
+    }
+
+    /// How many messages EVENTS holds.
+    pub async fn events(&self) -> usize {
+        self.all(stream::EVENTS, subject::EVENTS_ALL).await.len()
+    }
+
+    /// Last sequence of a stream.
+    pub async fn last_sequence(&self, stream: &'static str) -> u64 {
+        read::last_sequence(&self.nats, stream).await.unwrap()
+    }
+
+    /// The tasks that a definition ordered, oldest first.
+    pub async fn tasks(&self, definition: &str) -> Vec<StoredTask> {
+        let definition = definition.parse().unwrap();
+        let filter = subject::tasks_filter(Some(&definition), None);
+        let messages = self.all(stream::LEDGER, &filter).await;
+        messages.iter().map(task).collect()
+    }
+
+    /// All tasks, oldest first.
+    pub async fn all_tasks(&self) -> Vec<StoredTask> {
+        let messages = self.all(stream::LEDGER, subject::TASKS_ALL).await;
+        messages.iter().map(task).collect()
+    }
+
+    /// The decisions of a definition, pending and decided, oldest first.
+    pub async fn decisions(&self, definition: &str) -> Vec<Decision> {
+        let filter = format!("kaizen.decision.{definition}.*");
+        let messages = self.all(stream::LEDGER, &filter).await;
+        messages.iter().map(decision).collect()
+    }
+
+    /// All dead letters, oldest first.
+    pub async fn dead(&self) -> Vec<DeadLetter> {
+        let messages = self.all(stream::LEDGER, subject::DEAD_ALL).await;
+        messages.iter().map(dead_letter).collect()
+    }
+
+    /// What stands on a definition's tick subject, oldest first.
+    pub async fn ticks(&self, definition: &str) -> Vec<TickRecord> {
+        let subject = subject::tick(&definition.parse().unwrap());
+        let messages = self.all(stream::TICKS, &subject).await;
+        let record = |message: &Message| serde_json::from_slice(&message.payload).unwrap();
+        messages.iter().map(record).collect()
+    }
+
+    /// Waits until the router has settled all that stands now, and all that followed from it:
+    /// what is not there then will not come.
+    pub async fn settled(&self) {
+        for (stream, durable, filter) in CONSUMERS {
+            self.settled_by(stream, durable, filter).await;
+        }
+    }
+
+    /// Waits until the router has settled every event: each task or pending decision stands.
+    pub async fn events_settled(&self) {
+        let (stream, durable, filter) = CONSUMERS[0];
+        self.settled_by(stream, durable, filter).await;
+    }
+
+    async fn settled_by(&self, stream: &'static str, durable: &str, filter: &str) {
+        // By the acknowledged position: counts of what is pending may lag behind a publish.
+        let last = read::last(&self.nats, stream, filter).await.unwrap();
+        let last = last.map_or(0, |message| message.sequence);
+        until(&format!("{durable} has settled {last} of {stream}"), async || {
+            match self.consumer(stream, durable).await {
+                Ok(info) if info.ack_floor.stream_sequence >= last => Ok(()),
+                Ok(info) => Err(format!("acknowledged up to {}", info.ack_floor.stream_sequence)),
+                Err(error) => Err(error),
+            }
+        })
+        .await;
+    }
+
+    async fn consumer(&self, stream: &str, durable: &str) -> Result<Info, String> {
+        let handle = self.nats.jetstream.get_stream_no_info(stream).await;
+        let handle = handle.map_err(|error| error.to_string())?;
+        handle.consumer_info(durable).await.map_err(|error| error.to_string())
+    }
+}
+
+fn headers(message: &Message) -> HeaderMap {
+    message.headers.clone().unwrap_or_default()
+}
+
+fn text(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).map_or_else(String::new, ToString::to_string)
+}
+
+fn sequence(message: &Message) -> u64 {
+    message.info().unwrap().stream_sequence
+}
+
+fn task(message: &Message) -> StoredTask {
+    let parsed = subject::parse_task(&message.subject).unwrap();
+    let TaskRecord::Order(order) = serde_json::from_slice(&message.payload).unwrap();
+    StoredTask {
+        id: parsed.id.to_string(),
+        sequence: sequence(message),
+        order: *order,
+        headers: headers(message),
+    }
+}
+
+fn decision(message: &Message) -> Decision {
+    Decision {
+        subject: message.subject.to_string(),
+        sequence: sequence(message),
+        record: serde_json::from_slice(&message.payload).unwrap(),
+        headers: headers(message),
+    }
+}
+
+fn dead_letter(message: &Message) -> DeadLetter {
+    let parsed = subject::parse_dead(&message.subject).unwrap();
+    let headers = headers(message);
+    DeadLetter {
+        sequence: sequence(message),
+        stage: parsed.stage.to_owned(),
+        reason: parsed.reason.to_owned(),
+        error: text(&headers, header::ERROR),
+        original_subject: text(&headers, header::ORIG_SUBJECT),
+        payload: message.payload.to_vec(),
+    }
+}
