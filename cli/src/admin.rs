@@ -104,27 +104,58 @@ impl Admin {
 
     /// The error for a refused call; what each field of the request broke is shown at once.
     pub(crate) fn refused(&self, status: &Status) -> anyhow::Error {
-        for violation in status
-            .get_error_details()
-            .bad_request()
-            .into_iter()
-            .flat_map(|bad| &bad.field_violations)
-        {
-            self.output
-                .say(violation_line(&violation.field, &violation.description));
-        }
         let at = format!("{} ({})", self.endpoint.shown(), self.endpoint.origin);
-        match status.code() {
-            Code::DeadlineExceeded | Code::Cancelled => {
-                anyhow!("no answer within {} s from {at}", CALL_TIMEOUT.as_secs())
-            }
-            Code::Unimplemented => anyhow!(
-                "the server at {at} does not know this call; use a kaizen-agentic of the server's version"
-            ),
-            _ if status.message().is_empty() => anyhow!("{at} refuses: {}", status.code()),
-            _ => anyhow!("{}", status.message()),
+        let (lines, error) = explained(status, &at);
+        for line in lines {
+            self.output.say(line);
         }
+        error
     }
+}
+
+/// One line for each field that the request broke, and the error.
+fn explained(status: &Status, at: &str) -> (Vec<String>, anyhow::Error) {
+    let error = match status.code() {
+        Code::DeadlineExceeded | Code::Cancelled => {
+            anyhow!("no answer within {} s from {at}", CALL_TIMEOUT.as_secs())
+        }
+        Code::Unimplemented => anyhow!(
+            "the server at {at} does not know this call: it is not an admin API, or of another version than this kaizen-agentic"
+        ),
+        _ if is_broken_transport(status) => {
+            anyhow!("the connection to {at} broke: it is not an admin API, or it ended just now")
+        }
+        _ if status.message().is_empty() => anyhow!("{at} refuses: {}", status.code()),
+        _ => return without_repetition(violation_lines(status), status.message()),
+    };
+    (violation_lines(status), error)
+}
+
+fn is_broken_transport(status: &Status) -> bool {
+    let source = std::error::Error::source(status);
+    source.is_some_and(|source| source.is::<tonic::transport::Error>())
+}
+
+/// A single violation mostly is the end of the message as well: it is said once.
+fn without_repetition(lines: Vec<String>, message: &str) -> (Vec<String>, anyhow::Error) {
+    let summary = match lines.as_slice() {
+        [line] => message.strip_suffix(line.as_str()),
+        _ => None,
+    };
+    match summary {
+        Some("") => (Vec::new(), anyhow!("{message}")),
+        Some(summary) => (lines, anyhow!("{}", summary.trim_end_matches([':', ' ']))),
+        None => (lines, anyhow!("{message}")),
+    }
+}
+
+fn violation_lines(status: &Status) -> Vec<String> {
+    let details = status.get_error_details();
+    let violations = details.bad_request().into_iter();
+    violations
+        .flat_map(|bad| &bad.field_violations)
+        .map(|violation| violation_line(&violation.field, &violation.description))
+        .collect()
 }
 
 /// `FILE:LINE:COLUMN: path: message` from the field `FILE:LINE:COLUMN path`.
@@ -139,7 +170,70 @@ fn violation_line(field: &str, description: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tonic_types::ErrorDetails;
+
     use super::*;
+
+    #[test]
+    fn every_call_carries_the_trace_of_the_verb() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let mut context = TraceContext(vec![("traceparent".to_owned(), trace.to_owned())]);
+        let request = context.call(Request::new(())).unwrap();
+        assert_eq!(request.metadata().get("traceparent").unwrap(), trace);
+    }
+
+    #[test]
+    fn status_is_told_with_the_address_where_its_own_words_say_too_little() {
+        for (status, text) in [
+            (
+                Status::not_found("there is no definition x"),
+                "there is no definition x",
+            ),
+            (
+                Status::unavailable("JetStream does not answer"),
+                "JetStream does not answer",
+            ),
+            (
+                Status::internal(""),
+                "http://h (from --server) refuses: Internal error",
+            ),
+            (
+                Status::deadline_exceeded("x"),
+                "no answer within 30 s from http://h (from --server)",
+            ),
+            (
+                Status::unimplemented("x"),
+                "the server at http://h (from --server) does not know this call: it is not an admin API, or of another version than this kaizen-agentic",
+            ),
+        ] {
+            let (lines, error) = explained(&status, "http://h (from --server)");
+            assert_eq!(lines, Vec::<String>::new());
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_single_violation_is_said_once() {
+        for (field, message, lines, error) in [
+            (
+                "a.yaml:1:2 id",
+                "refused: a.yaml:1:2: id: bad",
+                vec!["a.yaml:1:2: id: bad"],
+                "refused",
+            ),
+            ("source", "source: bad", vec![], "source: bad"),
+            ("source", "1 error", vec!["source: bad"], "1 error"),
+        ] {
+            let mut details = ErrorDetails::new();
+            details.add_bad_request_violation(field, "bad");
+            let status = Status::with_error_details(Code::InvalidArgument, message, details);
+            let (said, summary) = explained(&status, "at");
+            assert_eq!(
+                (said, summary.to_string().as_str()),
+                (lines.into_iter().map(str::to_owned).collect(), error)
+            );
+        }
+    }
 
     #[test]
     fn violations_name_place_and_path() {

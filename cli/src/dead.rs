@@ -17,7 +17,7 @@ use crate::{
     Exit,
     admin::{Admin, PAGE_SIZE, client},
     args,
-    output::{fields, instant, one_line, table},
+    output::{fields, instant, one_line, shortened, table},
     session::Session,
 };
 
@@ -237,7 +237,7 @@ impl LetterView {
             self.stage.clone(),
             self.reason.clone(),
             definition,
-            self.error.clone(),
+            shortened(&self.error),
         ]
     }
 

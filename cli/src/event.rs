@@ -85,9 +85,17 @@ pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
 }
 
 fn publish(session: &Session, args: PublishArgs) -> anyhow::Result<Exit> {
-    let envelope = match &args.file {
-        Some(file) => disk::read_input(file)?,
-        None => envelope_of(args)?,
+    let (envelope, again) = match &args.file {
+        Some(file) => (
+            disk::read_input(file)?,
+            "publishing it again is safe".to_owned(),
+        ),
+        None => {
+            let envelope = envelope_of(args)?;
+            let again = format!("publishing it again with --id {} is safe", envelope.id);
+            let json = serde_json::to_vec(&envelope);
+            (json.context("cannot write the envelope as JSON")?, again)
+        }
     };
     let stored = session.remote("event publish", async {
         let publisher = Publisher::connect(session).await?;
@@ -96,9 +104,9 @@ fn publish(session: &Session, args: PublishArgs) -> anyhow::Result<Exit> {
             .await
             .map_err(|error| match error {
                 NotStored::Refused(refusal) => anyhow::anyhow!("refused: {}", refusal.text()),
-                NotStored::Unavailable(error) => error.context(
-                    "not known to be stored; publishing it again with the same id is safe",
-                ),
+                NotStored::Unavailable(error) => {
+                    error.context(format!("not known to be stored; {again}"))
+                }
             })
     })?;
     let view = json!({
@@ -117,20 +125,32 @@ fn publish(session: &Session, args: PublishArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn envelope_of(args: PublishArgs) -> anyhow::Result<Vec<u8>> {
+/// The same flags with the same id always make the same event, so that a retry is a duplicate
+/// and no conflict.
+fn envelope_of(args: PublishArgs) -> anyhow::Result<EventEnvelope> {
     let (Some(event_type), Some(source), Some(attributes)) =
         (args.event_type, args.source, args.attributes)
     else {
         bail!("give -f FILE, or --type, --source and --attributes");
     };
-    let envelope = EventEnvelope {
-        id: args.id.unwrap_or_else(|| Uuid::now_v7().to_string()),
+    let id = args.id.unwrap_or_else(|| Uuid::now_v7().to_string());
+    Ok(EventEnvelope {
+        time: time_of(&id),
+        id,
         event_type,
         source,
-        time: Some(Timestamp::now()),
         attributes,
-    };
-    serde_json::to_vec(&envelope).context("cannot write the envelope as JSON")
+    })
+}
+
+/// The instant at which a UUIDv7 was made, to the millisecond; any other id tells none.
+fn time_of(id: &str) -> Option<Timestamp> {
+    let (seconds, nanoseconds) = Uuid::parse_str(id).ok()?.get_timestamp()?.to_unix();
+    Timestamp::new(
+        i64::try_from(seconds).ok()?,
+        i32::try_from(nanoseconds).ok()?,
+    )
+    .ok()
 }
 
 fn dry_run(session: &Session, file: &str) -> anyhow::Result<Exit> {
@@ -214,11 +234,11 @@ impl Preview {
 
     /// One row for each rule, or one that says why there are none.
     fn rows(&self) -> Vec<[String; 6]> {
-        if let Some(error) = &self.error {
-            return vec![self.row("-", "error", error, "-")];
-        }
         let Some(decision) = self.decision() else {
-            return vec![self.row("-", "-", &self.decision.to_string(), "-")];
+            return vec![match &self.error {
+                Some(error) => self.row("-", "error", error, "-"),
+                None => self.row("-", "-", &self.decision.to_string(), "-"),
+            }];
         };
         let row = |rule: &RuleOutcome| {
             let is_of_rule =
@@ -325,4 +345,20 @@ fn type_view(one: &admin::EventType) -> Value {
         "description": one.description,
         "schema": serde_json::from_str::<Value>(&one.schema).unwrap_or(Value::Null),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_that_of_the_id_or_none() {
+        let id = Uuid::now_v7();
+        let made = time_of(&id.to_string()).unwrap();
+        assert!(Timestamp::now().duration_since(made).as_secs() < 60);
+        assert_eq!(time_of(&id.to_string()), Some(made));
+        // Version 4, and no UUID at all.
+        assert_eq!(time_of("6fa459ea-ee8a-4ca4-894e-db77e160355e"), None);
+        assert_eq!(time_of("1"), None);
+    }
 }

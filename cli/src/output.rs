@@ -10,6 +10,9 @@ use clap::ValueEnum;
 use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
 
+/// What is longer is left to the verb that shows one thing alone.
+const CELL_CHARS_MAX: usize = 160;
+
 /// How data is printed on stdout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -136,6 +139,15 @@ pub fn one_line(text: &str) -> String {
     clean
 }
 
+/// The beginning of a text that is longer than a cell should be.
+#[must_use]
+pub fn shortened(text: &str) -> String {
+    match text.char_indices().nth(CELL_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
 /// `1 run`, `6 runs`.
 #[must_use]
 pub fn count(n: usize, noun: &str) -> String {
@@ -219,6 +231,14 @@ mod tests {
     fn cells_cannot_steer_the_terminal() {
         let text = table(["TITLE"], [["red \x1b[31m\nline".to_owned()]]);
         assert_eq!(text, "TITLE\nred \\u{1b}[31m\\nline");
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(shortened("short"), "short");
+        let just = "é".repeat(CELL_CHARS_MAX);
+        assert_eq!(shortened(&just), just);
+        assert_eq!(shortened(&format!("{just}é")), format!("{just}…"));
     }
 
     #[test]

@@ -1,29 +1,11 @@
 //! Inputs that come again, to the same router or another: what stands is found standing.
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use kaizen_messaging::streams::{ACK_PENDING_MAX, ACK_WAIT};
-use kaizen_proto::{stream, subject};
+use kaizen_proto::stream;
 use kaizen_tests::{Engagement, Mesh, Which};
 
 use crate::documents::{RECORDED, REVIEW, REVIEW_ID, bad_run_bytes, bound};
 
 const EVENTS: usize = 50;
-
-/// Forgets how far the router has come in EVENTS.
-async fn deliver_all_events_again(mesh: &Mesh) {
-    let events = mesh.jetstream.get_stream(stream::EVENTS).await.unwrap();
-    events.delete_consumer(stream::ROUTER_EVENTS).await.unwrap();
-    let config = pull::Config {
-        durable_name: Some(stream::ROUTER_EVENTS.to_owned()),
-        deliver_policy: DeliverPolicy::All,
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: ACK_WAIT,
-        max_ack_pending: ACK_PENDING_MAX,
-        filter_subject: subject::EVENTS_ALL.to_owned(),
-        ..pull::Config::default()
-    };
-    events.create_consumer(config).await.unwrap();
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redelivered_events_make_no_second_task_in_either_lane() {
@@ -40,7 +22,7 @@ async fn redelivered_events_make_no_second_task_in_either_lane() {
     assert_eq!(before.len(), EVENTS + 3 * EVENTS);
     let ledger = mesh.stored.last_sequence(stream::LEDGER).await;
 
-    deliver_all_events_again(&mesh).await;
+    mesh.stored.deliver_events_again().await;
     mesh.stored.settled().await;
     let after: Vec<u64> = mesh.stored.all_tasks().await.iter().map(|task| task.sequence).collect();
     assert_eq!(after, before);

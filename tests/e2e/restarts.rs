@@ -53,6 +53,7 @@ async fn mesh_killed_between_publish_and_task_orders_it_after_the_restart() {
 
         mesh = MeshUp::start(&cli, &[]).await;
         let (_, stored) = mesh.connect().await;
+        stored.end_leases().await;
         stored.settled().await;
         assert_eq!(stored.tasks(REVIEW_ID).await.len(), round);
         assert!(stored.dead().await.is_empty());
@@ -80,6 +81,7 @@ async fn mesh_killed_at_any_moment_after_accepting_orders_each_task_once() {
         mesh = MeshUp::start(&cli, &[]).await;
     }
     let (_, stored) = mesh.connect().await;
+    stored.end_leases().await;
     stored.settled().await;
     let tasks = stored.tasks(REVIEW_ID).await;
     assert_eq!(u64::try_from(tasks.len()).unwrap(), accepted);

@@ -92,6 +92,30 @@ async fn racing_schedulers_tick_each_second_once_and_never_after_disabling() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn change_that_keeps_the_trigger_doubles_and_loses_no_slot() {
+    const SLOTS: usize = 4;
+    let mut mesh = Mesh::start_with(&[Which::Gateway, Which::Scheduler]).await;
+    mesh.start_service(Which::Scheduler).await;
+    let mut changes = 0;
+    // As fast as it goes, so that changes and ticks meet.
+    while slots(&mesh.stored.ticks("seconds").await).len() < SLOTS {
+        changes += 1;
+        let title = format!("title: Change {changes}");
+        mesh.apply(&ticking("seconds", EVERY_SECOND, ALL).replace("title: Do it", &title)).await;
+    }
+    let records = mesh.stored.ticks("seconds").await;
+    assert_every_second(&ticks(&records));
+    for pair in records.windows(2) {
+        assert!(pair[0].revision() <= pair[1].revision(), "{pair:?}");
+        if let TickRecord::Cursor(cursor) = &pair[1] {
+            assert_eq!(cursor.why, "revised");
+            assert_eq!((cursor.after, cursor.previous_slot), (pair[0].after(), pair[0].last_slot()));
+        }
+    }
+    assert!(changes > SLOTS, "{changes} changes in {SLOTS} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn enabled_again_it_starts_at_the_change() {
     let mesh = Mesh::start_with(&[Which::Gateway, Which::Scheduler]).await;
     mesh.apply(&ticking("seconds", EVERY_SECOND, ALL)).await;
@@ -142,6 +166,7 @@ async fn killed_mesh_makes_up_for_every_slot_when_it_is_back() {
     assert_eq!(cursor(&records[0]).why, "created");
     assert_every_second(&ticks(&records));
     cli.run(&["definition", "disable", "seconds"]).ok();
+    stored.end_leases().await;
     stored.settled().await;
     let ticked = slots(&stored.ticks("seconds").await).len();
     assert_eq!(stored.tasks("seconds").await.len(), ticked);

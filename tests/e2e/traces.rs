@@ -240,6 +240,7 @@ async fn request_that_serves_several_activations_is_linked_to_each() {
     stored.settled().await;
     assert_eq!(stored.tasks("orient").await.len(), 3 * EVENTS);
     // What has ended well has sent its last spans.
+    println!("{:#?}", router.lines_with("WARN"));
     router.stop().await;
     resolver.stop().await;
     gateway.stop().await;

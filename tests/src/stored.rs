@@ -1,10 +1,18 @@
 //! What stands in the streams, read as any client with the rights could.
 
+use std::time::Duration;
+
 use async_nats::{
     HeaderMap,
-    jetstream::{Message, consumer::Info},
+    jetstream::{
+        Message,
+        consumer::{AckPolicy, DeliverPolicy, Info, pull},
+    },
 };
-use kaizen_messaging::{Nats, read};
+use kaizen_messaging::{
+    Nats, read,
+    streams::{ACK_PENDING_MAX, ACK_WAIT},
+};
 use kaizen_proto::{
     header,
     record::{DecisionRecord, TaskOrder, TaskRecord, TickRecord},
@@ -142,6 +150,37 @@ impl Stored {
     pub async fn events_settled(&self) {
         let (stream, durable, filter) = CONSUMERS[0];
         self.settled_by(stream, durable, filter).await;
+    }
+
+    /// Ends the leases of processes that were killed, as waiting for `ack_wait` would: what they
+    /// had been delivered goes to those that live.
+    pub async fn end_leases(&self) {
+        for (stream, durable, filter) in CONSUMERS {
+            self.make(stream, durable, filter, Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Has all events delivered to the router again.
+    pub async fn deliver_events_again(&self) {
+        let (stream, durable, filter) = CONSUMERS[0];
+        let handle = self.nats.jetstream.get_stream_no_info(stream).await.unwrap();
+        handle.delete_consumer(durable).await.unwrap();
+        self.make(stream, durable, filter, ACK_WAIT).await;
+    }
+
+    /// Makes a consumer of the router, or changes how long it waits.
+    async fn make(&self, stream: &str, durable: &str, filter: &str, ack_wait: Duration) {
+        let handle = self.nats.jetstream.get_stream_no_info(stream).await.unwrap();
+        let config = pull::Config {
+            durable_name: Some(durable.to_owned()),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait,
+            max_ack_pending: ACK_PENDING_MAX,
+            filter_subject: filter.to_owned(),
+            ..pull::Config::default()
+        };
+        handle.create_consumer(config).await.unwrap();
     }
 
     async fn settled_by(&self, stream: &'static str, durable: &str, filter: &str) {

@@ -10,8 +10,14 @@ fn folder_is_created_then_unchanged_then_configured() {
     sandbox.copy_engagement();
     let mesh = Mesh::up(&sandbox);
     let said = mesh.run(&APPLY).ok();
-    insta::assert_snapshot!(said.stdout, @"");
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stdout, @"
+    activitydefinition/hourly-coach-orientation created
+    activitydefinition/hourly-metrics-optimize created
+    activitydefinition/hourly-optimization-review created
+    activitydefinition/low-success-rate-review created
+    engagement/coulomb-loop created
+    ");
+    insta::assert_snapshot!(said.stderr, @"skipped engagement/loops/kaizen-stack/roster.yaml: no document with `kind:`");
 
     let again = mesh.run(&[&APPLY[..], &["-o", "json"]].concat()).ok();
     let unchanged = again.json();
@@ -23,7 +29,13 @@ fn folder_is_created_then_unchanged_then_configured() {
     let later = sandbox.read(file).replace("15 * * * *", "20 * * * *");
     sandbox.write(file, &later);
     let said = mesh.run(&APPLY).ok();
-    insta::assert_snapshot!(said.stdout, @"");
+    insta::assert_snapshot!(said.stdout, @"
+    activitydefinition/hourly-coach-orientation configured
+    activitydefinition/hourly-metrics-optimize unchanged
+    activitydefinition/hourly-optimization-review unchanged
+    activitydefinition/low-success-rate-review unchanged
+    engagement/coulomb-loop unchanged
+    ");
     // Only what changed is stored anew: five documents and a built-in event type stood before.
     let changed = mesh.run(&[
         "definition",
@@ -46,7 +58,13 @@ fn dry_run_judges_as_apply_does_and_stores_nothing() {
     sandbox.copy_engagement();
     let mesh = Mesh::up(&sandbox);
     let dry = mesh.run(&[&APPLY[..], &["--dry-run"]].concat()).ok();
-    insta::assert_snapshot!(dry.stdout, @"");
+    insta::assert_snapshot!(dry.stdout, @"
+    activitydefinition/hourly-coach-orientation created (dry run)
+    activitydefinition/hourly-metrics-optimize created (dry run)
+    activitydefinition/hourly-optimization-review created (dry run)
+    activitydefinition/low-success-rate-review created (dry run)
+    engagement/coulomb-loop created (dry run)
+    ");
     assert_eq!(mesh.run(&["definition", "list"]).ok().stdout, "");
     let created = mesh.run(&APPLY).ok();
     assert_eq!(dry.stdout.replace(" (dry run)", ""), created.stdout);
@@ -95,7 +113,13 @@ fn every_error_is_shown_with_its_place_and_nothing_is_stored() {
     let mesh = Mesh::up(&sandbox);
     let said = mesh.run(&APPLY).fails(1);
     assert_eq!(said.stdout, "");
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @r#"
+    engagement/bad.yaml:3:29: trigger.cron: cron expression "15 * * *" has 4 fields: use five (minute, hour, day of month, month, day of week), or six with the second in front
+    engagement/bad.yaml:6:5: rules[0].wen: unknown key `wen`; did you mean `when`?
+    engagement/worse.yaml:3:7: mode: unknown mode "of"; use enforce, warn or off
+    engagement/worse.yaml:5:7: kind: unknown kind "EventTyp"; did you mean `EventType`?
+    error: refused, nothing is stored: 4 errors
+    "#);
     assert_eq!(mesh.run(&["definition", "list"]).ok().stdout, "");
 }
 
@@ -107,7 +131,10 @@ fn a_single_error_is_said_once() {
     let said = mesh
         .run(&["definition", "apply", "-f", "bad.yaml"])
         .fails(1);
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @"
+    bad.yaml:3:4: mapping values are not allowed in this context
+    error: refused, nothing is stored
+    ");
 }
 
 #[test]
@@ -117,9 +144,28 @@ fn stdin_may_hold_several_documents() {
     let documents = format!("kind: EventType\nname: a.b\n---\n{}", ticking("b"));
     let args = ["definition", "apply", "-f", "-", "-o", "json"];
     let said = mesh.run_with(&args, &documents).ok();
-    insta::assert_snapshot!(said.stdout, @"");
+    insta::assert_snapshot!(said.stdout, @r#"
+    [
+      {
+        "kind": "EventType",
+        "name": "a.b",
+        "action": "created",
+        "revision": 2
+      },
+      {
+        "kind": "ActivityDefinition",
+        "name": "b",
+        "action": "created",
+        "revision": 3
+      }
+    ]
+    "#);
     let said = mesh.run_with(&args, "kind: EventType\nnam: a.b\n").fails(1);
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @"
+    stdin:1:1: name: `name` is required
+    stdin:2:1: nam: unknown key `nam`; did you mean `name`?
+    error: refused, nothing is stored: 2 errors
+    ");
 }
 
 #[test]
@@ -129,9 +175,12 @@ fn apply_of_nothing_is_an_error_without_any_server() {
     let said = sandbox
         .run(&["definition", "apply", "-f", "empty"])
         .fails(1);
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @"
+    skipped empty/roster.yaml: no document with `kind:`
+    error: nothing to apply in empty: no .yaml or .yml file there has a document with `kind:`
+    ");
     let said = sandbox
         .run(&["definition", "apply", "-f", "nowhere.yaml"])
         .fails(1);
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @"error: cannot read nowhere.yaml: No such file or directory (os error 2)");
 }

@@ -2,7 +2,11 @@
 
 use async_nats::HeaderMap;
 
-use crate::{mesh::Mesh, redaction::redacted, sandbox::Sandbox};
+use crate::{
+    mesh::Mesh,
+    redaction::redacted,
+    sandbox::{REVIEW, Sandbox},
+};
 
 const LIST: [&str; 2] = ["dead", "list"];
 const RECORDED: &str = "activity.kaizen.metrics.recorded";
@@ -33,13 +37,30 @@ fn malformed_event_is_buried_with_its_bytes_and_headers() {
     let letters = mesh.await_entries(1, &LIST);
 
     let list = mesh.run(&LIST).ok();
-    insta::assert_snapshot!(redacted(&list.stdout), @"");
+    insta::assert_snapshot!(redacted(&list.stdout), @"
+    SEQUENCE   DIED                   STAGE       REASON      DEFINITION   ERROR
+    1          [TIME]   admission   malformed   -            not an event envelope: key must be a string at line 1 column 13
+    ");
     assert_eq!(list.stderr, "");
     let sequence = letters[0]["sequence"].to_string();
     let shown = mesh.run(&["dead", "show", &sequence]).ok();
-    insta::assert_snapshot!(redacted(&shown.stdout), @"");
+    insta::assert_snapshot!(redacted(&shown.stdout), @r#"
+    Sequence   1 in LEDGER
+    Died       [TIME]
+    Stage      admission
+    Reason     malformed
+    Error      not an event envelope: key must be a string at line 1 column 13
+    Identity   at-EVENTS-1
+    Attempts   1
+
+    Original message
+    Subject      activity.kaizen.metrics.recorded
+    Written-By   somebody else
+
+    {"id": "1", \u{1b}[31m
+    "#);
     let said = mesh.run(&["dead", "show", "99"]).fails(1);
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @"error: there is no dead letter 99; see `kaizen-agentic dead list`");
 }
 
 #[test]
@@ -67,7 +88,12 @@ fn each_reason_is_told_and_can_be_asked_for() {
             )
         })
         .collect();
-    insta::assert_snapshot!(told.join("\n"), @"");
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    malformed: not an event envelope: expected value at line 1 column 1
+    schema_violation: attributes break the schema of kaizen.metrics.recorded: attributes: "project" is a required property
+    subject_mismatch: the subject names event type kaizen.metrics.recorded, the envelope names kaizen.metrics.other; publish it on activity.kaizen.metrics.other
+    unregistered: event type kaizen.metrics.recordd is not registered; did you mean `kaizen.metrics.recorded`?
+    "#);
 
     let asked = [
         "dead",
@@ -97,19 +123,47 @@ fn each_reason_is_told_and_can_be_asked_for() {
     assert_eq!(letter["original"]["payload"]["hex"], "ff00");
 }
 
+/// Nobody reads a table with a line of kilobytes; `dead show` has it all.
+#[test]
+fn long_error_is_cut_in_the_list_alone() {
+    let sandbox = Sandbox::new();
+    let mesh = Mesh::up(&sandbox);
+    mesh.apply(
+        "kind: EventType\nname: list.made\n---\nkind: ActivityDefinition\nid: each\n\
+         trigger: {type: event, event_type: list.made}\n\
+         context_sources: [{type: event-payload, bind_to: context.made}]\n\
+         rules: [{id: each, for_each: context.made.items, as: item, tasks: [{queue: coach, title: \"{{ item }}\"}]}]\n",
+    );
+    let event = r#"{"id":"1","type":"list.made","source":"s","attributes":{"items":["a\nb","c\nd","e\nf"]}}"#;
+    mesh.run_with(&["event", "publish", "-f", "-"], event).ok();
+    let letters = mesh.await_entries(1, &LIST);
+    let list = mesh.run(&LIST).ok();
+    assert!(list.stdout.ends_with("…\n"), "{}", list.stdout);
+    let sequence = letters[0]["sequence"].to_string();
+    let shown = mesh.run(&["dead", "show", &sequence]).ok();
+    assert!(
+        shown.stdout.contains("rule each item 2: "),
+        "{}",
+        shown.stdout
+    );
+}
+
 #[test]
 fn rule_that_fails_is_buried_under_its_definition() {
     let sandbox = Sandbox::new();
     sandbox.copy_engagement();
     let mesh = Mesh::up(&sandbox);
-    mesh.run(&["definition", "apply", "-f", "engagement"]).ok();
+    mesh.run(&["definition", "apply", "-f", REVIEW]).ok();
     // Without a summary, there is no success rate to compare.
     let event = r#"{"id":"1","type":"kaizen.metrics.recorded","source":"s","attributes":{"agent":"coach","project":"p"}}"#;
     mesh.run_with(&["event", "publish", "-f", "-"], event).ok();
     let by_definition = ["dead", "list", "--definition", "low-success-rate-review"];
     mesh.await_entries(1, &by_definition);
     let list = mesh.run(&by_definition).ok();
-    insta::assert_snapshot!(redacted(&list.stdout), @"");
+    insta::assert_snapshot!(redacted(&list.stdout), @"
+    SEQUENCE   DIED                   STAGE    REASON       DEFINITION                ERROR
+    1          [TIME]   decide   rule_error   low-success-rate-review   rule low-success-rate: context.metrics.summary.success_rate: no such key `summary`, there are: agent, project
+    ");
     let other = mesh
         .run(&["dead", "list", "--definition", "hourly-coach-orientation"])
         .ok();

@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::{mesh::Mesh, redaction::redacted, sandbox::Sandbox};
+use crate::{
+    mesh::Mesh,
+    redaction::redacted,
+    sandbox::{REVIEW, Sandbox},
+};
 
 #[test]
 fn definitions_are_listed_in_three_forms() {
@@ -11,11 +15,17 @@ fn definitions_are_listed_in_three_forms() {
     let mesh = Mesh::up(&sandbox);
     let none = mesh.run(&["definition", "list"]).ok();
     assert_eq!(none.stdout, "");
-    insta::assert_snapshot!(none.stderr, @"");
+    insta::assert_snapshot!(none.stderr, @"no definitions yet; apply some with `kaizen-agentic definition apply -f DIR`");
     mesh.run(&["definition", "apply", "-f", "engagement"]).ok();
 
     let table = mesh.run(&["definition", "list"]).ok();
-    insta::assert_snapshot!(redacted(&table.stdout), @"");
+    insta::assert_snapshot!(redacted(&table.stdout), @"
+    ID                           ENABLED   TRIGGER                         LANE     REVISION   APPLIED
+    hourly-coach-orientation     true      cron 15 * * * *                 bound    2          [TIME]
+    hourly-metrics-optimize      true      cron 0 * * * *                  bound    3          [TIME]
+    hourly-optimization-review   true      cron 30 * * * *                 bound    4          [TIME]
+    low-success-rate-review      true      event kaizen.metrics.recorded   direct   5          [TIME]
+    ");
     assert_eq!(table.stderr, "");
     let json = mesh.run(&["definition", "list", "-o", "json"]).ok().json();
     let ids: Vec<_> = json.as_array().unwrap().iter().map(|d| &d["id"]).collect();
@@ -37,12 +47,31 @@ fn one_definition_is_shown_with_its_document() {
     mesh.run(&["definition", "apply", "-f", "engagement"]).ok();
     let get = ["definition", "get", "low-success-rate-review"];
     let shown = mesh.run(&get).ok();
-    insta::assert_snapshot!(redacted(&shown.stdout), @"");
+    insta::assert_snapshot!(redacted(&shown.stdout), @r#"
+    ID                        ENABLED   TRIGGER                         LANE     REVISION   APPLIED
+    low-success-rate-review   true      event kaizen.metrics.recorded   direct   5          [TIME]
+
+    context_sources:
+    - bind_to: context.metrics
+      type: event_payload
+    enabled: true
+    id: low-success-rate-review
+    kind: ActivityDefinition
+    rules:
+    - id: low-success-rate
+      tasks:
+      - queue: coach
+        title: "Review {{ context.metrics.agent }} in {{ context.metrics.project }}: success rate {{ context.metrics.summary.success_rate }}"
+      when: context.metrics.summary.success_rate < 0.8
+    trigger:
+      event_type: kaizen.metrics.recorded
+      type: event
+    "#);
     let json = mesh.run(&[&get[..], &["-o", "json"]].concat()).ok().json();
     assert_eq!(json["lane"], "direct");
     assert_eq!(json["document"]["rules"][0]["id"], "low-success-rate");
     let said = mesh.run(&["definition", "get", "low-succes"]).fails(1);
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @"error: there is no definition low-succes; see `kaizen-agentic definition list`");
 }
 
 #[test]
@@ -71,7 +100,7 @@ fn disabled_definition_is_not_set_off_until_it_is_enabled() {
     let sandbox = Sandbox::new();
     sandbox.copy_engagement();
     let mesh = Mesh::up(&sandbox);
-    mesh.run(&["definition", "apply", "-f", "engagement"]).ok();
+    mesh.run(&["definition", "apply", "-f", REVIEW]).ok();
     let id = "low-success-rate-review";
     let event = r#"{"id":"1","type":"kaizen.metrics.recorded","source":"s",
         "attributes":{"agent":"coach","project":"p","summary":{"success_rate":0.5}}}"#;

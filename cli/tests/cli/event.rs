@@ -50,12 +50,15 @@ fn event_is_stored_once_however_often_it_is_published() {
     let mesh = Mesh::up(&sandbox);
     mesh.apply(WEIGHED);
     let said = publish(&mesh, "parcel.weighed", "1", "{\"grams\": 5}").ok();
-    insta::assert_snapshot!(said.stdout, @"");
+    insta::assert_snapshot!(said.stdout, @"
+    SEQUENCE   DUPLICATE   TRIGGER ID
+    1          false       05aaae18b178752bd823574b3d67f7fd
+    ");
     assert_eq!(said.stderr, "");
     let again = publish(&mesh, "parcel.weighed", "1", "{\"grams\": 5}").ok();
     assert_eq!(again.stdout, said.stdout.replace("false", "true "));
     let other = publish(&mesh, "parcel.weighed", "1", "{\"grams\": 6}").fails(1);
-    insta::assert_snapshot!(other.stderr, @"");
+    insta::assert_snapshot!(other.stderr, @r#"error: refused: another event with id "1" of source "scales" is stored already, at sequence 1; give each event an id of its own"#);
     let events = mesh.events();
     assert_eq!(events.len(), 1);
     assert_eq!(events[0]["attributes"], json!({"grams": 5}));
@@ -77,6 +80,10 @@ fn event_without_an_id_gets_one_of_its_own() {
     let events = mesh.events();
     assert_ne!(events[0]["id"], events[1]["id"]);
     assert_ne!(events[0]["time"], json!(null));
+    // Whoever was not told that it is stored publishes it again with its id.
+    let id = events[0]["id"].as_str().unwrap();
+    let again = publish(&mesh, "parcel.weighed", id, "{\"grams\": 5}").ok();
+    assert!(again.stdout.contains(" true "), "{}", again.stdout);
 }
 
 #[test]
@@ -98,7 +105,7 @@ fn file_and_stdin_take_both_forms_of_an_envelope() {
     let said = mesh
         .run_with(&["event", "publish", "-f", "-"], "{\"id\": 1}")
         .fails(1);
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @"error: refused: not an event envelope: invalid type: integer `1`, expected a string at line 1 column 8");
 }
 
 #[test]
@@ -108,9 +115,9 @@ fn what_the_registry_does_not_allow_is_refused_with_what_to_do() {
     mesh.apply(WEIGHED);
     let said = publish(&mesh, "parcel.wieghed", "1", "{\"grams\": 5}").fails(1);
     assert_eq!(said.stdout, "");
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @"error: refused: event type parcel.wieghed is not registered; did you mean `parcel.weighed`?");
     let said = publish(&mesh, "parcel.weighed", "1", "{\"grams\": \"5\"}").fails(1);
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @r#"error: refused: attributes break the schema of parcel.weighed: attributes/grams: the value is not of type "number""#);
     assert_eq!(mesh.events(), [json!(null); 0]);
 }
 
@@ -150,10 +157,24 @@ fn dry_run_shows_each_rule_with_what_it_saw_and_stores_nothing() {
     let whole = event(r#","city":"Bonn""#);
     let dry_run = ["event", "dry-run", "-f", "-"];
     let said = mesh.run_with(&dry_run, &whole).ok();
-    insta::assert_snapshot!(said.stdout, @"");
+    insta::assert_snapshot!(said.stdout, @r#"
+    DEFINITION   LANE     RULE    OUTCOME       SAW                            TASKS
+    parcels      direct   heavy   matched       context.parcel.grams = 2000    1
+    parcels      direct   far     not matched   context.parcel.city = "Bonn"   0
+
+    QUEUE      TITLE          TASK
+    carriers   Carry 2000 g   would be ordered
+    "#);
     // A city that is missing is an error of its rule, which the other one does not share.
     let said = mesh.run_with(&dry_run, &event("")).fails(1);
-    insta::assert_snapshot!(said.stdout, @"");
+    insta::assert_snapshot!(said.stdout, @"
+    DEFINITION   LANE     RULE    OUTCOME   SAW                                                         TASKS
+    parcels      direct   heavy   matched   context.parcel.grams = 2000                                 1
+    parcels      direct   far     error     context.parcel.city: no such key `city`, there are: grams   0
+
+    QUEUE      TITLE          TASK
+    carriers   Carry 2000 g   would be ordered
+    ");
     assert_eq!(mesh.events().len(), 0);
     assert_eq!(mesh.run(&["task", "list"]).ok().stdout, "");
 
@@ -173,7 +194,7 @@ fn dry_run_of_what_would_be_refused_says_why() {
     );
     let said = mesh.run(&["event", "dry-run", "-f", "event.json"]).fails(1);
     assert_eq!(said.stdout, "");
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @"error: envelope: event type kaizen.metrics.recordd is not registered; did you mean `kaizen.metrics.recorded`?");
 }
 
 #[test]
@@ -182,7 +203,11 @@ fn types_are_those_built_in_and_those_applied() {
     let mesh = Mesh::up(&sandbox);
     mesh.apply(WEIGHED);
     let said = mesh.run(&["event", "types"]).ok();
-    insta::assert_snapshot!(redacted(&said.stdout), @"");
+    insta::assert_snapshot!(redacted(&said.stdout), @"
+    NAME                      MODE      REVISION   DESCRIPTION
+    kaizen.metrics.recorded   enforce   1          An agent's run was measured; the summary covers the runs so far.
+    parcel.weighed            enforce   2          A parcel was put on the scales.
+    ");
     assert_eq!(said.stderr, "2 event types\n");
     let types = mesh.run(&["event", "types", "-o", "json"]).ok().json();
     assert_eq!(types[1]["schema"]["required"], json!(["grams"]));

@@ -34,7 +34,17 @@ fn hourly_bootstrapped_pilots_have_six_daily_runs() {
     let mesh = Mesh::up(&sandbox);
     mesh.run(&["definition", "apply", "-f", "engagement"]).ok();
     let said = mesh.run(&DISCOVER).ok();
-    insta::assert_snapshot!(said.stdout, @"");
+    insta::assert_snapshot!(said.stdout, @"
+    REPO         AGENT          CADENCE   CRON
+    pilot-api    coach          daily     15 * * * *
+    pilot-api    optimization   daily     30 * * * *
+    pilot-web    coach          daily     15 * * * *
+    pilot-web    optimization   daily     30 * * * *
+    pilot-data   coach          daily     15 * * * *
+    pilot-data   optimization   daily     30 * * * *
+
+    6 runs
+    ");
     assert_eq!(said.stderr, "");
     let runs = mesh
         .run(&[&DISCOVER[..], &["-o", "json"]].concat())
@@ -62,7 +72,7 @@ fn broken_repo_is_warned_of_and_hides_no_other() {
     mesh.run(&["definition", "apply", "-f", "engagement/engagement.yaml"])
         .ok();
     let said = mesh.run(&DISCOVER).ok();
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @r#"warning: repo pilot-web: engagement/repos/pilot-web/.kaizen/schedule.yml:3:27: agents.coach.cadence: `hourly` is not a cadence; use daily, with an hourly `cron` override in the repo's schedule: {cadence: daily, cron: "15 * * * *"}"#);
     assert!(said.stdout.ends_with("\n4 runs\n"), "{}", said.stdout);
 }
 
@@ -72,13 +82,13 @@ fn what_cannot_be_resolved_is_refused_with_the_reason() {
     let mesh = Mesh::up(&sandbox);
     let said = mesh.run(&DISCOVER).fails(1);
     assert_eq!(said.stdout, "");
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @"error: source: engagement coulomb-loop has no record in the registry and KAIZEN_ENGAGEMENT_ROSTER is not set; apply its engagement.yaml with `kaizen-agentic definition apply -f`, or give roster_path");
     let said = mesh.run(&["resolve", "dry-run", "nothing"]).fails(1);
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @"error: there is no definition nothing; see `kaizen-agentic definition list`");
     let said = mesh
         .run(&["resolve", "dry-run", "--source", "weather"])
         .fails(1);
-    insta::assert_snapshot!(said.stderr, @"");
+    insta::assert_snapshot!(said.stderr, @"error: source: unknown source type `weather`");
 }
 
 #[test]

@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// Nothing listens on port 1.
 pub(crate) const NOWHERE: &str = "127.0.0.1:1";
 
+/// The definition of the example's engagement that no tick sets off, whenever the test runs.
+pub(crate) const REVIEW: &str = "engagement/definitions/low-success-rate-review.yaml";
+
 pub(crate) struct Sandbox {
     dir: TempDir,
 }

@@ -79,25 +79,26 @@ pub async fn append(
 
 const ATTEMPTS_MAX: u32 = 20;
 
-/// Appends a cursor record, unless the definition's last message names this revision or a later
-/// one already: then somebody was faster.
+/// Appends the cursor record that `needed` makes of the definition's last message, unless it
+/// makes none: then somebody was faster. Made anew whenever the last message has changed, as a
+/// record that was made of an older one would have slots ticked twice, or lost. Answers where
+/// the definition stands then.
 pub async fn move_cursor(
     nats: &Nats,
     definition: &DefinitionId,
-    cursor_record: &Cursor,
-) -> Result<(), CursorError> {
+    needed: impl Fn(Option<&TickRecord>) -> Option<Cursor>,
+) -> Result<CursorAt, CursorError> {
     for _ in 0..ATTEMPTS_MAX {
         let at = cursor(nats, definition).await?;
-        if at
-            .record
-            .as_ref()
-            .is_some_and(|record| record.revision() >= cursor_record.revision)
-        {
-            return Ok(());
-        }
-        let record = TickRecord::Cursor(cursor_record.clone());
+        let Some(record) = needed(at.record.as_ref()) else {
+            return Ok(at);
+        };
+        let record = TickRecord::Cursor(record);
         match append(&nats.commit, definition, at.sequence, &record).await? {
-            Committed::Stored(_) => return Ok(()),
+            Committed::Stored(sequence) => {
+                let record = Some(record);
+                return Ok(CursorAt { sequence, record });
+            }
             Committed::Doubtful => {}
         }
     }

@@ -121,10 +121,10 @@ async fn advance(
     now: Timestamp,
 ) -> anyhow::Result<bool> {
     let definition = entry.definition().clone();
-    let missing = entry.missing_cursor(&registry.view());
-    if let Some(record) = missing {
-        ticks::move_cursor(nats, &definition, &record).await?;
-        entry.cursor = ticks::cursor(nats, &definition).await?;
+    // What we know of the cursor may be old: the definition may have been disabled meanwhile.
+    if entry.missing_cursor(&registry.view()).is_some() {
+        let needed = |last: Option<&_>| cursor_for(&registry.view(), &entry.revision, last);
+        entry.cursor = ticks::move_cursor(nats, &definition, needed).await?;
     }
     let due = entry.due(now, SLOTS_AT_ONCE);
     let all = due.len() < SLOTS_AT_ONCE;

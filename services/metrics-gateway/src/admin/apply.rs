@@ -131,16 +131,11 @@ impl Admin {
         let Some(revision) = self.registry.view().definition(id) else {
             return Ok(());
         };
-        let at = ticks::cursor(&self.nats, id)
+        let needed = |last: Option<&_>| cursor_for(&self.registry.view(), &revision, last);
+        ticks::move_cursor(&self.nats, id, needed)
             .await
             .map_err(refusal::unavailable)?;
-        let record = cursor_for(&self.registry.view(), &revision, at.record.as_ref());
-        match record {
-            None => Ok(()),
-            Some(record) => ticks::move_cursor(&self.nats, id, &record)
-                .await
-                .map_err(refusal::unavailable),
-        }
+        Ok(())
     }
 }
 
