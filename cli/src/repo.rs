@@ -15,7 +15,7 @@ pub struct RepoArgs {
     /// The target repo, taken as it is; without it the git root around the current folder,
     /// else the current folder
     #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    pub dir: Option<PathBuf>,
 }
 
 impl RepoArgs {

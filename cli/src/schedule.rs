@@ -115,7 +115,14 @@ fn init(session: &Session, args: InitArgs) -> anyhow::Result<Exit> {
     }
     disk::write_whole(&path, wanted.as_bytes())?;
     session.output.say(format_args!("wrote {shown}"));
-    session.output.say(next_step(&schedule));
+    let place = args
+        .repo
+        .dir
+        .as_ref()
+        .map(|dir| format!("cd {} && ", dir.display()));
+    session
+        .output
+        .say(next_step(&schedule, &place.unwrap_or_default()));
     Ok(Exit::Ok)
 }
 
@@ -125,14 +132,14 @@ fn difference(name: &str, standing: &str, wanted: &str) -> String {
     unified.header(name, "schedule init").to_string()
 }
 
-fn next_step(schedule: &Schedule) -> String {
+fn next_step(schedule: &Schedule, place: &str) -> String {
     let memories: Vec<_> = schedule
         .agents
         .iter()
         .map(|agent| format!("kaizen-agentic memory init {}", agent.agent))
         .collect();
     format!(
-        "next: kaizen-agentic schedule validate && {}",
+        "next: {place}kaizen-agentic schedule validate && {}",
         memories.join(" && ")
     )
 }

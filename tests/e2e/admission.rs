@@ -14,7 +14,9 @@ fn envelope(event_type: &str, attributes: &Value) -> String {
 async fn request(mesh: &Mesh, envelope: &str) -> publish_response::Result {
     let deadline = std::time::Duration::from_secs(20);
     let answer: PublishResponse =
-        kaizen_messaging::rpc::publish_event(&mesh.raw, envelope.into(), deadline).await.unwrap();
+        kaizen_messaging::rpc::publish_event(&mesh.raw, envelope.into(), deadline)
+            .await
+            .unwrap();
     answer.result.unwrap()
 }
 
@@ -29,7 +31,14 @@ async fn refusal(mesh: &Mesh, envelope: &str) -> Refused {
 fn publish(mesh: &Mesh, envelope: &str) -> kaizen_tests::Said {
     let file = mesh.folder().join("event.json");
     std::fs::write(&file, envelope).unwrap();
-    mesh.cli.run(&["event", "publish", "-f", file.to_str().unwrap(), "-o", "json"])
+    mesh.cli.run(&[
+        "event",
+        "publish",
+        "-f",
+        file.to_str().unwrap(),
+        "-o",
+        "json",
+    ])
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,7 +50,10 @@ async fn recorded_metrics_are_accepted_out_of_the_box_and_dispatched() {
     mesh.apply(REVIEW).await;
 
     let said = publish(&mesh, ENVELOPE).ok().json();
-    assert_eq!((&said["sequence"], &said["duplicate"]), (&json!(1), &json!(false)));
+    assert_eq!(
+        (&said["sequence"], &said["duplicate"]),
+        (&json!(1), &json!(false))
+    );
     mesh.stored.settled().await;
     assert_eq!(mesh.stored.tasks(REVIEW_ID).await.len(), 1);
     assert!(mesh.stored.dead().await.is_empty());
@@ -75,7 +87,8 @@ async fn unregistered_type_is_refused_at_the_gateway_with_the_nearest_name() {
     assert_eq!(mesh.stored.events().await, 0);
 
     // Once registered, it is let in.
-    mesh.apply("kind: EventType\nname: kaizen.metrics.recorde\nmode: enforce\n").await;
+    mesh.apply("kind: EventType\nname: kaizen.metrics.recorde\nmode: enforce\n")
+        .await;
     assert_eq!(mesh.post(event.as_bytes()).await.status, 202);
 }
 
@@ -87,11 +100,20 @@ async fn schema_violation_is_refused_with_its_path() {
         &json!({"agent": "coach", "project": "p", "summary": {"success_rate": 1.5}}),
     );
     let http = mesh.post(event.as_bytes()).await;
-    assert_eq!((http.status, &http.body["error"]["reason"]), (422, &json!("schema")));
+    assert_eq!(
+        (http.status, &http.body["error"]["reason"]),
+        (422, &json!("schema"))
+    );
     let message = http.body["error"]["message"].as_str().unwrap();
-    assert!(message.contains("attributes/summary/success_rate"), "{message}");
+    assert!(
+        message.contains("attributes/summary/success_rate"),
+        "{message}"
+    );
     let refused = refusal(&mesh, &event).await;
-    assert_eq!((refused.reason(), refused.message.as_str()), (RefusalReason::Schema, message));
+    assert_eq!(
+        (refused.reason(), refused.message.as_str()),
+        (RefusalReason::Schema, message)
+    );
     let said = publish(&mesh, &event).exits(1);
     assert_eq!(said.stderr, format!("error: refused: {message}\n"));
     assert_eq!(mesh.stored.events().await, 0);
@@ -102,19 +124,30 @@ async fn what_is_published_past_the_gateway_lands_among_the_dead_letters() {
     let mesh = Mesh::start().await;
     mesh.apply(REVIEW).await;
     let unregistered = envelope("kaizen.metrics.recorde", &json!({}));
-    let violation = envelope("kaizen.metrics.recorded", &json!({"agent": 7, "project": "p"}));
+    let violation = envelope(
+        "kaizen.metrics.recorded",
+        &json!({"agent": 7, "project": "p"}),
+    );
     let malformed = b"\xff{not json";
-    mesh.publish("activity.kaizen.metrics.recorde", unregistered.as_bytes()).await;
+    mesh.publish("activity.kaizen.metrics.recorde", unregistered.as_bytes())
+        .await;
     mesh.publish(RECORDED, violation.as_bytes()).await;
     mesh.publish(RECORDED, malformed).await;
-    mesh.publish("activity.kaizen.metrics.other", ENVELOPE.as_bytes()).await;
+    mesh.publish("activity.kaizen.metrics.other", ENVELOPE.as_bytes())
+        .await;
     mesh.stored.settled().await;
 
     assert!(mesh.stored.all_tasks().await.is_empty());
     let dead = mesh.stored.dead().await;
     let mut seen: Vec<_> = dead
         .iter()
-        .map(|letter| (letter.reason.as_str(), letter.original_subject.as_str(), &letter.payload[..]))
+        .map(|letter| {
+            (
+                letter.reason.as_str(),
+                letter.original_subject.as_str(),
+                &letter.payload[..],
+            )
+        })
         .collect();
     seen.sort_unstable();
     assert_eq!(
@@ -122,8 +155,16 @@ async fn what_is_published_past_the_gateway_lands_among_the_dead_letters() {
         [
             ("malformed", RECORDED, &malformed[..]),
             ("schema_violation", RECORDED, violation.as_bytes()),
-            ("subject_mismatch", "activity.kaizen.metrics.other", ENVELOPE.as_bytes()),
-            ("unregistered", "activity.kaizen.metrics.recorde", unregistered.as_bytes()),
+            (
+                "subject_mismatch",
+                "activity.kaizen.metrics.other",
+                ENVELOPE.as_bytes()
+            ),
+            (
+                "unregistered",
+                "activity.kaizen.metrics.recorde",
+                unregistered.as_bytes()
+            ),
         ]
     );
     assert!(dead.iter().all(|letter| letter.stage == "admission"));
@@ -135,7 +176,11 @@ async fn what_is_published_past_the_gateway_lands_among_the_dead_letters() {
         error("unregistered"),
         "event type kaizen.metrics.recorde is not registered; did you mean `kaizen.metrics.recorded`?"
     );
-    assert!(error("schema_violation").contains("agent"), "{}", error("schema_violation"));
+    assert!(
+        error("schema_violation").contains("agent"),
+        "{}",
+        error("schema_violation")
+    );
     assert!(error("subject_mismatch").contains("publish it on activity.kaizen.metrics.recorded"));
 
     shown_by_the_cli(&mesh, &dead, &unregistered);
@@ -145,20 +190,36 @@ fn shown_by_the_cli(mesh: &Mesh, dead: &[kaizen_tests::DeadLetter], unregistered
     let listed = mesh.cli.run(&["dead", "list", "-o", "json"]).ok().json();
     let listed = listed.as_array().unwrap();
     assert_eq!(listed.len(), 4);
-    let reasons: Vec<_> = listed.iter().map(|letter| letter["reason"].as_str().unwrap()).collect();
+    let reasons: Vec<_> = listed
+        .iter()
+        .map(|letter| letter["reason"].as_str().unwrap())
+        .collect();
     let stored: Vec<_> = dead.iter().map(|letter| letter.reason.as_str()).collect();
     assert_eq!(reasons, stored);
 
-    let one = mesh.cli.run(&["dead", "list", "--reason", "unregistered", "-o", "json"]).ok().json();
+    let one = mesh
+        .cli
+        .run(&["dead", "list", "--reason", "unregistered", "-o", "json"])
+        .ok()
+        .json();
     assert_eq!(one.as_array().unwrap().len(), 1);
     let show = |letter: &Value| {
         let sequence = letter["sequence"].to_string();
-        mesh.cli.run(&["dead", "show", &sequence, "-o", "json"]).ok().json()
+        mesh.cli
+            .run(&["dead", "show", &sequence, "-o", "json"])
+            .ok()
+            .json()
     };
     let original = show(&one[0])["original"].take();
     assert_eq!(original["subject"], "activity.kaizen.metrics.recorde");
     let payload: Value = serde_json::from_str(unregistered).unwrap();
     assert_eq!(original["payload"]["json"], payload);
-    let malformed = listed.iter().find(|letter| letter["reason"] == "malformed").unwrap();
-    assert_eq!(show(malformed)["original"]["payload"], json!({"hex": "ff7b6e6f74206a736f6e"}));
+    let malformed = listed
+        .iter()
+        .find(|letter| letter["reason"] == "malformed")
+        .unwrap();
+    assert_eq!(
+        show(malformed)["original"]["payload"],
+        json!({"hex": "ff7b6e6f74206a736f6e"})
+    );
 }

@@ -9,7 +9,9 @@ use crate::documents::{RECORDED, REVIEW, bad_run_bytes, bound, ticking};
 
 /// Field and description of each violation.
 fn violations(status: &tonic::Status) -> Vec<(String, String)> {
-    let details = status.get_details_bad_request().expect("google.rpc.BadRequest");
+    let details = status
+        .get_details_bad_request()
+        .expect("google.rpc.BadRequest");
     let pair = |violation: tonic_types::FieldViolation| (violation.field, violation.description);
     details.field_violations.into_iter().map(pair).collect()
 }
@@ -22,7 +24,11 @@ async fn one_bad_document_among_good_ones_stores_nothing() {
     let bad = REVIEW.replace("    when:", "    wen:");
     let line = 1 + bad.lines().position(|line| line.contains("wen:")).unwrap();
     let refused = mesh
-        .try_apply(&[("good.yaml", &good), ("bad.yaml", &bad), ("more.yaml", REVIEW)])
+        .try_apply(&[
+            ("good.yaml", &good),
+            ("bad.yaml", &bad),
+            ("more.yaml", REVIEW),
+        ])
         .await
         .unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
@@ -36,13 +42,30 @@ async fn one_bad_document_among_good_ones_stores_nothing() {
     assert_eq!(mesh.stored.last_sequence(stream::REGISTRY).await, before);
     assert!(mesh.stored.all("TICKS", "kaizen.tick.*").await.is_empty());
 
-    let applied = mesh.try_apply(&[("good.yaml", &good), ("more.yaml", REVIEW)]).await.unwrap();
+    let applied = mesh
+        .try_apply(&[("good.yaml", &good), ("more.yaml", REVIEW)])
+        .await
+        .unwrap();
     let revisions: Vec<_> = applied.results.iter().map(|one| one.revision).collect();
     assert_eq!(revisions, [before + 1, before + 2]);
-    assert_eq!(mesh.stored.last_sequence(stream::REGISTRY).await, before + 2);
-    let again = mesh.try_apply(&[("good.yaml", &good), ("more.yaml", REVIEW)]).await.unwrap();
-    assert!(again.results.iter().all(|one| one.action() == ApplyAction::Unchanged));
-    assert_eq!(mesh.stored.last_sequence(stream::REGISTRY).await, before + 2);
+    assert_eq!(
+        mesh.stored.last_sequence(stream::REGISTRY).await,
+        before + 2
+    );
+    let again = mesh
+        .try_apply(&[("good.yaml", &good), ("more.yaml", REVIEW)])
+        .await
+        .unwrap();
+    assert!(
+        again
+            .results
+            .iter()
+            .all(|one| one.action() == ApplyAction::Unchanged)
+    );
+    assert_eq!(
+        mesh.stored.last_sequence(stream::REGISTRY).await,
+        before + 2
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,22 +73,34 @@ async fn what_is_not_supported_is_refused_by_name_and_place() {
     let mesh = Mesh::start_with(&[Which::Gateway]).await;
     let before = mesh.stored.last_sequence(stream::REGISTRY).await;
     let cooldown = REVIEW.replace("    tasks:", "    cooldown: {for: 24h}\n    tasks:");
-    let source = bound("b", "{}").replace("discover_kaizen_scheduled_repos", "discover_kaizen_repos");
+    let source =
+        bound("b", "{}").replace("discover_kaizen_scheduled_repos", "discover_kaizen_repos");
     let hourly = ticking("h", "hourly", "{policy: last, window: 1h}");
     let cases = [
-        (cooldown.as_str(), "rules[0].cooldown", "`cooldown` is not supported yet; leave it out"),
+        (
+            cooldown.as_str(),
+            "rules[0].cooldown",
+            "`cooldown` is not supported yet; leave it out",
+        ),
         (&source, "context_sources[0].type", "discover_kaizen_repos"),
         (&hourly, "trigger.cron", "hourly"),
     ];
     for (yaml, path, said) in cases {
         let refused = mesh.try_apply(&[("d.yaml", yaml)]).await.unwrap_err();
         let found = violations(&refused);
-        let [(field, description)] = found.as_slice() else { panic!("{found:?}") };
+        let [(field, description)] = found.as_slice() else {
+            panic!("{found:?}")
+        };
         let (place, at) = field.split_once(' ').unwrap();
         assert_eq!(at, path);
         let numbers: Vec<&str> = place.split(':').collect();
         assert_eq!(numbers[0], "d.yaml");
-        assert!(numbers[1..].iter().all(|n| n.parse::<u32>().is_ok_and(|n| n > 0)), "{place}");
+        assert!(
+            numbers[1..]
+                .iter()
+                .all(|n| n.parse::<u32>().is_ok_and(|n| n > 0)),
+            "{place}"
+        );
         assert!(description.contains(said), "{description}");
     }
     assert_eq!(mesh.stored.last_sequence(stream::REGISTRY).await, before);
@@ -85,9 +120,14 @@ async fn event_published_after_apply_is_decided_by_what_was_applied() {
              trigger: {{type: event, event_type: kaizen.metrics.recorded}}\n\
              rules: [{{id: always, tasks: [{{queue: coach, title: {title}}}]}}]\n"
         );
-        let file = kaizen_proto::admin::SourceFile { name: "d.yaml".to_owned(), content };
-        let request =
-            kaizen_proto::admin::ApplyRequest { files: vec![file], validate_only: false };
+        let file = kaizen_proto::admin::SourceFile {
+            name: "d.yaml".to_owned(),
+            content,
+        };
+        let request = kaizen_proto::admin::ApplyRequest {
+            files: vec![file],
+            validate_only: false,
+        };
         let applied = definitions.apply(request).await.unwrap().into_inner();
         let id = format!("event-{n}");
         mesh.publish(RECORDED, &bad_run_bytes(&id)).await;

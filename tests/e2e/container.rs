@@ -19,7 +19,9 @@ const REQUIRED: &str = "KAIZEN_REQUIRE_DOCKER";
 fn missing() -> Option<String> {
     let image = format!("{}:{}", IMAGE.0, IMAGE.1);
     let mut inspect = Command::new("docker");
-    inspect.args(["image", "inspect", &image]).stdin(Stdio::null());
+    inspect
+        .args(["image", "inspect", &image])
+        .stdin(Stdio::null());
     match inspect.output() {
         Ok(output) if output.status.success() => None,
         Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),

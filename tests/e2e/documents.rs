@@ -10,9 +10,8 @@ pub(crate) const ENVELOPE: &str = r#"{"id":"01J…","type":"kaizen.metrics.recor
 pub(crate) const RECORDED: &str = "activity.kaizen.metrics.recorded";
 
 /// The definition of the examples that recorded metrics set off.
-pub(crate) const REVIEW: &str = include_str!(
-    "../../examples/coulomb-loop/definitions/low-success-rate-review.yaml"
-);
+pub(crate) const REVIEW: &str =
+    include_str!("../../examples/coulomb-loop/definitions/low-success-rate-review.yaml");
 
 /// Its id.
 pub(crate) const REVIEW_ID: &str = "low-success-rate-review";

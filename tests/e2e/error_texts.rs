@@ -24,13 +24,23 @@ fn shown(cli: &Cli, said: &Said) -> String {
 async fn nobody_answers() {
     let dir = tempfile::tempdir().unwrap();
     let cli = Cli::new(dir.path());
-    let said = cli.run(&["definition", "list", "--server", "http://127.0.0.1:1"]).exits(1);
+    let said = cli
+        .run(&["definition", "list", "--server", "http://127.0.0.1:1"])
+        .exits(1);
     insta::assert_snapshot!(shown(&cli, &said), @"error: nothing answers at http://127.0.0.1:1 (from --server); start a local mesh with `kaizen-agentic mesh up`, or name the server with --server URL");
     let event = r#"{"agent": "coach", "project": "p"}"#;
     let said = cli
         .run(&[
-            "event", "publish", "--type", "kaizen.metrics.recorded", "--source", "s",
-            "--attributes", event, "--nats", "nats://127.0.0.1:1",
+            "event",
+            "publish",
+            "--type",
+            "kaizen.metrics.recorded",
+            "--source",
+            "s",
+            "--attributes",
+            event,
+            "--nats",
+            "nats://127.0.0.1:1",
         ])
         .exits(1);
     insta::assert_snapshot!(shown(&cli, &said), @"error: nothing answers at nats://127.0.0.1:1 (from --nats); start a local mesh with `kaizen-agentic mesh up`, or name the server with --nats URL");
@@ -53,7 +63,9 @@ async fn port_in_use() {
     let cli = Cli::new(dir.path());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let said = cli.run(&["mesh", "up", "--dir", "store", "--admin-port", &port]).exits(1);
+    let said = cli
+        .run(&["mesh", "up", "--dir", "store", "--admin-port", &port])
+        .exits(1);
     insta::assert_snapshot!(shown(&cli, &said), @r#"
     starting [NATS-SERVER] on store
     error: choose another port for it; 0 takes a free one: gateway.admin_listen: cannot listen on 127.0.0.1:[PORT]: Address already in use (os error 98)
@@ -65,7 +77,9 @@ async fn store_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let cli = Cli::new(dir.path());
     let mesh = MeshUp::start(&cli, &[]).await;
-    let said = cli.run(&["mesh", "up", "--dir", "store", "--name", "second"]).exits(1);
+    let said = cli
+        .run(&["mesh", "up", "--dir", "store", "--name", "second"])
+        .exits(1);
     insta::assert_snapshot!(shown(&cli, &said), @r#"
     starting [NATS-SERVER] on store
     error: nats-server ended at once (exit status: 1): another mesh uses this store ([DIR]/store/lock is locked); stop it, or choose another with --dir
@@ -89,7 +103,10 @@ async fn unknown_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn resolver_away() {
     let mesh = Mesh::start_with(&[Which::Gateway]).await;
-    let said = mesh.cli.run(&["resolve", "dry-run", "--source", "event-payload"]).exits(1);
+    let said = mesh
+        .cli
+        .run(&["resolve", "dry-run", "--source", "event-payload"])
+        .exits(1);
     insta::assert_snapshot!(shown(&mesh.cli, &said), @"error: nobody answers on kaizen.rpc.resolver.v1.resolve: is the service running?");
 }
 
@@ -97,8 +114,15 @@ async fn resolver_away() {
 async fn refused_document() {
     let mesh = Mesh::start_with(&[Which::Gateway]).await;
     let file = mesh.folder().join("review.yaml");
-    std::fs::write(&file, crate::documents::REVIEW.replace("    when:", "    wen:")).unwrap();
-    let said = mesh.cli.run(&["definition", "apply", "-f", file.to_str().unwrap()]).exits(1);
+    std::fs::write(
+        &file,
+        crate::documents::REVIEW.replace("    when:", "    wen:"),
+    )
+    .unwrap();
+    let said = mesh
+        .cli
+        .run(&["definition", "apply", "-f", file.to_str().unwrap()])
+        .exits(1);
     insta::assert_snapshot!(shown(&mesh.cli, &said), @r#"
     [DIR]/review.yaml:10:5: rules[0].wen: unknown key `wen`; did you mean `when`?
     error: refused, nothing is stored

@@ -26,7 +26,10 @@ async fn four_commands_in_an_empty_repo_make_an_event() {
     mesh.stored.settled().await;
     let events = mesh.stored.all("EVENTS", "activity.>").await;
     assert_eq!(events.len(), 1);
-    assert_eq!(events[0].subject.as_str(), "activity.kaizen.metrics.recorded");
+    assert_eq!(
+        events[0].subject.as_str(),
+        "activity.kaizen.metrics.recorded"
+    );
     let envelope = EventEnvelope::parse(&events[0].payload).unwrap();
     assert_eq!(envelope.source, "kaizen-agentic/pilot");
     assert_eq!(
@@ -41,13 +44,26 @@ async fn four_commands_in_an_empty_repo_make_an_event() {
     assert!(mesh.stored.dead().await.is_empty());
     let outbox = repo.folder().join(".kaizen/outbox");
     let waiting = std::fs::read_dir(outbox).map_or(0, |entries| {
-        entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "json")).count()
+        entries
+            .filter(|entry| {
+                entry
+                    .as_ref()
+                    .unwrap()
+                    .path()
+                    .extension()
+                    .is_some_and(|e| e == "json")
+            })
+            .count()
     });
     assert_eq!(waiting, 0);
 
-    repo.shell("kaizen-agentic metrics record coach --failure --time 60 --emit-event").ok();
+    repo.shell("kaizen-agentic metrics record coach --failure --time 60 --emit-event")
+        .ok();
     mesh.stored.settled().await;
     let tasks = mesh.stored.all_tasks().await;
     assert_eq!(tasks.len(), 1);
-    assert_eq!(tasks[0].order.title, "Review coach in pilot: success rate 0.5");
+    assert_eq!(
+        tasks[0].order.title,
+        "Review coach in pilot: success rate 0.5"
+    );
 }

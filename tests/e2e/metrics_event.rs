@@ -11,7 +11,10 @@ async fn manual_publish_orders_one_review_that_saw_exactly_the_attributes() {
     let mesh = Mesh::start().await;
     let review = format!("{EXAMPLE}/definitions/low-success-rate-review.yaml");
     let said = mesh.cli.run(&["definition", "apply", "-f", &review]).ok();
-    assert_eq!(said.stdout, "activitydefinition/low-success-rate-review created\n");
+    assert_eq!(
+        said.stdout,
+        "activitydefinition/low-success-rate-review created\n"
+    );
 
     // As by hand: no Msg-Id, no header, no ack.
     mesh.raw.publish(RECORDED, ENVELOPE.into()).await.unwrap();
@@ -23,7 +26,10 @@ async fn manual_publish_orders_one_review_that_saw_exactly_the_attributes() {
     let order = &tasks[0].order;
     assert_eq!(order.definition.as_str(), REVIEW_ID);
     assert_eq!(order.queue.as_str(), "coach");
-    assert_eq!(order.title, "Review coach in kaizen-agentic: success rate 0.62");
+    assert_eq!(
+        order.title,
+        "Review coach in kaizen-agentic: success rate 0.62"
+    );
     assert_eq!(
         order.snapshot,
         Some(json!({"metrics": {
@@ -33,16 +39,36 @@ async fn manual_publish_orders_one_review_that_saw_exactly_the_attributes() {
         }}))
     );
     assert_eq!(order.why.rule, "low-success-rate");
-    assert_eq!(order.why.values["context.metrics.summary.success_rate"], 0.62);
-    let TriggerRecord::Event { event_id, source, sequence, .. } = &order.trigger else {
+    assert_eq!(
+        order.why.values["context.metrics.summary.success_rate"],
+        0.62
+    );
+    let TriggerRecord::Event {
+        event_id,
+        source,
+        sequence,
+        ..
+    } = &order.trigger
+    else {
         panic!("{:?}", order.trigger);
     };
-    assert_eq!((event_id.as_str(), source.as_str(), *sequence), ("01J…", "kaizen-agentic", 1));
+    assert_eq!(
+        (event_id.as_str(), source.as_str(), *sequence),
+        ("01J…", "kaizen-agentic", 1)
+    );
     assert!(mesh.stored.dead().await.is_empty());
 
-    let listed = mesh.cli.run(&["task", "list", "--queue", "coach", "-o", "json"]).ok().json();
+    let listed = mesh
+        .cli
+        .run(&["task", "list", "--queue", "coach", "-o", "json"])
+        .ok()
+        .json();
     assert_eq!(listed[0]["id"], tasks[0].id.as_str());
-    let shown = mesh.cli.run(&["task", "get", &tasks[0].id, "-o", "json"]).ok().json();
+    let shown = mesh
+        .cli
+        .run(&["task", "get", &tasks[0].id, "-o", "json"])
+        .ok()
+        .json();
     assert_eq!(shown["order"], serde_json::to_value(order).unwrap());
 }
 
@@ -54,7 +80,11 @@ async fn same_event_ten_times_is_one_task_and_other_content_is_a_conflict() {
         mesh.publish(RECORDED, ENVELOPE.as_bytes()).await;
     }
     mesh.stored.settled().await;
-    assert_eq!(mesh.stored.events().await, 10, "raw publishes carry no id to drop them by");
+    assert_eq!(
+        mesh.stored.events().await,
+        10,
+        "raw publishes carry no id to drop them by"
+    );
     let tasks = mesh.stored.all_tasks().await;
     assert_eq!(tasks.len(), 1);
     assert!(mesh.stored.dead().await.is_empty());
@@ -69,7 +99,10 @@ async fn same_event_ten_times_is_one_task_and_other_content_is_a_conflict() {
     assert_eq!(after[0].order, tasks[0].order);
     let dead = mesh.stored.dead().await;
     assert_eq!(dead.len(), 1, "{dead:?}");
-    assert_eq!((dead[0].stage.as_str(), dead[0].reason.as_str()), ("store", "identity_conflict"));
+    assert_eq!(
+        (dead[0].stage.as_str(), dead[0].reason.as_str()),
+        ("store", "identity_conflict")
+    );
     assert_eq!(dead[0].payload, other.as_bytes());
 }
 
@@ -77,7 +110,8 @@ async fn same_event_ten_times_is_one_task_and_other_content_is_a_conflict() {
 async fn good_run_orders_nothing() {
     let mesh = Mesh::start().await;
     mesh.apply(REVIEW).await;
-    mesh.publish(RECORDED, ENVELOPE.replace("0.62", "0.8").as_bytes()).await;
+    mesh.publish(RECORDED, ENVELOPE.replace("0.62", "0.8").as_bytes())
+        .await;
     mesh.stored.settled().await;
     assert!(mesh.stored.all_tasks().await.is_empty());
     assert!(mesh.stored.dead().await.is_empty());

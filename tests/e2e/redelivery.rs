@@ -13,20 +13,38 @@ async fn redelivered_events_make_no_second_task_in_either_lane() {
     let engagement = Engagement::copy(mesh.folder());
     engagement.make_pilots(&mesh.cli);
     let roster = "{roster_path: loops/kaizen-stack/roster.yaml, agents: [coach]}";
-    mesh.apply(&format!("{REVIEW}---\n{}", bound("orient", roster))).await;
+    mesh.apply(&format!("{REVIEW}---\n{}", bound("orient", roster)))
+        .await;
     for n in 0..EVENTS {
-        mesh.publish(RECORDED, &bad_run_bytes(&format!("event-{n}"))).await;
+        mesh.publish(RECORDED, &bad_run_bytes(&format!("event-{n}")))
+            .await;
     }
     mesh.stored.settled().await;
-    let before: Vec<u64> = mesh.stored.all_tasks().await.iter().map(|task| task.sequence).collect();
+    let before: Vec<u64> = mesh
+        .stored
+        .all_tasks()
+        .await
+        .iter()
+        .map(|task| task.sequence)
+        .collect();
     assert_eq!(before.len(), EVENTS + 3 * EVENTS);
     let ledger = mesh.stored.last_sequence(stream::LEDGER).await;
 
     mesh.stored.deliver_events_again().await;
     mesh.stored.settled().await;
-    let after: Vec<u64> = mesh.stored.all_tasks().await.iter().map(|task| task.sequence).collect();
+    let after: Vec<u64> = mesh
+        .stored
+        .all_tasks()
+        .await
+        .iter()
+        .map(|task| task.sequence)
+        .collect();
     assert_eq!(after, before);
-    assert_eq!(mesh.stored.last_sequence(stream::LEDGER).await, ledger, "nothing at all is written");
+    assert_eq!(
+        mesh.stored.last_sequence(stream::LEDGER).await,
+        ledger,
+        "nothing at all is written"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,7 +54,8 @@ async fn racing_routers_order_each_task_once() {
     for n in 0..EVENTS {
         // Each twice, so that both routers may hold one of the two at the same time.
         for _ in 0..2 {
-            mesh.publish(RECORDED, &bad_run_bytes(&format!("event-{n}"))).await;
+            mesh.publish(RECORDED, &bad_run_bytes(&format!("event-{n}")))
+                .await;
         }
     }
     for _ in 0..3 {

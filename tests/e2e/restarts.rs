@@ -13,7 +13,8 @@ async fn event_taken_while_the_router_is_absent_outlives_a_restart_of_everything
     let engagement = Engagement::copy(mesh.folder());
     engagement.make_pilots(&mesh.cli);
     let roster = "{roster_path: loops/kaizen-stack/roster.yaml, agents: [coach]}";
-    mesh.apply(&format!("{REVIEW}---\n{}", bound("orient", roster))).await;
+    mesh.apply(&format!("{REVIEW}---\n{}", bound("orient", roster)))
+        .await;
     assert_eq!(mesh.post(&bad_run_bytes("a")).await.status, 202);
     assert!(mesh.stored.all_tasks().await.is_empty());
 
@@ -25,7 +26,11 @@ async fn event_taken_while_the_router_is_absent_outlives_a_restart_of_everything
     assert_eq!(mesh.stored.tasks(REVIEW_ID).await.len(), 1);
     assert_eq!(mesh.stored.tasks("orient").await.len(), 3);
     assert!(mesh.stored.dead().await.is_empty());
-    let listed = mesh.cli.run(&["definition", "list", "-o", "json"]).ok().json();
+    let listed = mesh
+        .cli
+        .run(&["definition", "list", "-o", "json"])
+        .ok()
+        .json();
     assert_eq!(listed.as_array().unwrap().len(), 2);
 }
 
@@ -47,7 +52,12 @@ async fn mesh_killed_between_publish_and_task_orders_it_after_the_restart() {
         // Frozen before the event is there: no service can have seen it when it is killed.
         mesh.freeze();
         let payload = bad_run_bytes(&format!("event-{round}")).into();
-        jetstream.publish(RECORDED, payload).await.unwrap().await.unwrap();
+        jetstream
+            .publish(RECORDED, payload)
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         assert_eq!(stored.tasks(REVIEW_ID).await.len(), round - 1);
         mesh.kill().await;
 
@@ -103,7 +113,10 @@ async fn no_server_outlives_its_mesh() {
     // `kill` waits until it is gone.
     mesh.kill().await;
     let context = cli.contexts().read("local").unwrap();
-    assert!(context.is_some(), "a killed mesh cannot take its context back");
+    assert!(
+        context.is_some(),
+        "a killed mesh cannot take its context back"
+    );
 
     let mesh = MeshUp::start(&cli, &[]).await;
     assert_ne!(mesh.server_pid, server);

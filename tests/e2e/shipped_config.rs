@@ -14,7 +14,10 @@ use tokio::process::Child;
 
 use crate::documents::{REVIEW, bad_run, bad_run_bytes, bound, ticking};
 
-const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/nats/nats-server.conf");
+const CONFIG: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../deploy/nats/nats-server.conf"
+);
 
 /// User, and the variable of the configuration that holds its password.
 const USERS: [(&str, &str); 7] = [
@@ -43,11 +46,26 @@ impl Shipped {
         std::fs::create_dir_all(&store).unwrap();
         let mut command = Command::new(program("kaizen-agentic"));
         command
-            .args(["mesh", "nats-server", "--parent", &std::process::id().to_string(), "--lock"])
+            .args([
+                "mesh",
+                "nats-server",
+                "--parent",
+                &std::process::id().to_string(),
+                "--lock",
+            ])
             .arg(store.join("lock"))
             .arg("--")
             .arg(server_program())
-            .args(["--config", CONFIG, "--addr", "127.0.0.1", "--port", "-1", "--http_port", "-1"])
+            .args([
+                "--config",
+                CONFIG,
+                "--addr",
+                "127.0.0.1",
+                "--port",
+                "-1",
+                "--http_port",
+                "-1",
+            ])
             .arg("--ports_file_dir")
             .arg(&store)
             .envs(USERS.map(|(user, variable)| (variable, password(user))))
@@ -55,21 +73,34 @@ impl Shipped {
             .env("MESH_NATS_STORE_DIR", &store)
             .stdin(Stdio::null())
             .stderr(std::fs::File::create(store.join("log")).unwrap());
-        let process = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
+        let process = tokio::process::Command::from(command)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
         let ports = store.join(format!("nats-server_{}.ports", process.id().unwrap()));
-        let url = until("the server on the shipped configuration listens", async || {
-            let said = || std::fs::read_to_string(store.join("log")).unwrap_or_default();
-            let text = std::fs::read(&ports).map_err(|_| said())?;
-            let ports: Value = serde_json::from_slice(&text).map_err(|_| said())?;
-            ports["nats"][0].as_str().map(str::to_owned).ok_or_else(said)
-        })
+        let url = until(
+            "the server on the shipped configuration listens",
+            async || {
+                let said = || std::fs::read_to_string(store.join("log")).unwrap_or_default();
+                let text = std::fs::read(&ports).map_err(|_| said())?;
+                let ports: Value = serde_json::from_slice(&text).map_err(|_| said())?;
+                ports["nats"][0]
+                    .as_str()
+                    .map(str::to_owned)
+                    .ok_or_else(said)
+            },
+        )
         .await;
-        Self { _process: process, url }
+        Self {
+            _process: process,
+            url,
+        }
     }
 
     /// The URL with the credentials of a user in it.
     fn url_of(&self, user: &str) -> String {
-        self.url.replace("nats://", &format!("nats://{user}:{}@", password(user)))
+        self.url
+            .replace("nats://", &format!("nats://{user}:{}@", password(user)))
     }
 
     fn service(&self, cli: &Cli, name: &'static str) -> Binary {
@@ -102,28 +133,65 @@ async fn services_as_binaries_with_their_own_users_run_the_whole_loop() {
     let seconds = ticking("seconds", "* * * * * *", "{policy: all, window: 1h}");
     let documents = [REVIEW, "---\n", &bound("orient", roster), "---\n", &seconds].concat();
     std::fs::write(&file, documents).unwrap();
-    cli.run(&["definition", "apply", "-f", file.to_str().unwrap(), "--server", &admin]).ok();
+    cli.run(&[
+        "definition",
+        "apply",
+        "-f",
+        file.to_str().unwrap(),
+        "--server",
+        &admin,
+    ])
+    .ok();
 
     // One event by HTTP, one by the CLI with its own user.
-    assert_eq!(post_event(&http, &[], &bad_run_bytes("posted")).await.status, 202);
+    assert_eq!(
+        post_event(&http, &[], &bad_run_bytes("posted"))
+            .await
+            .status,
+        202
+    );
     let event = dir.path().join("event.json");
     std::fs::write(&event, bad_run("typed").to_string()).unwrap();
     let nats = server.url_of("cli");
-    cli.run(&["event", "publish", "-f", event.to_str().unwrap(), "--nats", &nats]).ok();
+    cli.run(&[
+        "event",
+        "publish",
+        "-f",
+        event.to_str().unwrap(),
+        "--nats",
+        &nats,
+    ])
+    .ok();
 
     let tasks_of = |definition: &str| {
-        let args =
-            ["task", "list", "--definition", definition, "-o", "json", "--server", &admin];
+        let args = [
+            "task",
+            "list",
+            "--definition",
+            definition,
+            "-o",
+            "json",
+            "--server",
+            &admin,
+        ];
         cli.run(&args).ok().json().as_array().unwrap().len()
     };
     until("all lanes have ordered their tasks", async || {
         let counts = ["low-success-rate-review", "orient", "seconds"].map(tasks_of);
-        if counts[..2] == [2, 6] && counts[2] >= 2 { Ok(()) } else { Err(format!("{counts:?}")) }
+        if counts[..2] == [2, 6] && counts[2] >= 2 {
+            Ok(())
+        } else {
+            Err(format!("{counts:?}"))
+        }
     })
     .await;
-    let dead = cli.run(&["dead", "list", "-o", "json", "--server", &admin]).ok().json();
+    let dead = cli
+        .run(&["dead", "list", "-o", "json", "--server", &admin])
+        .ok()
+        .json();
     assert_eq!(dead, json!([]));
-    cli.run(&["definition", "disable", "seconds", "--server", &admin]).ok();
+    cli.run(&["definition", "disable", "seconds", "--server", &admin])
+        .ok();
     cli.run(&["mesh", "status", "--server", &admin]).ok();
     for service in others.into_iter().chain([gateway]) {
         // A right that is missing may show nowhere else.
@@ -147,7 +215,10 @@ async fn violation(server: &Shipped, user: &str, subject: &str) -> String {
         .connect(&server.url)
         .await
         .unwrap();
-    client.publish(subject.to_owned(), "{}".into()).await.unwrap();
+    client
+        .publish(subject.to_owned(), "{}".into())
+        .await
+        .unwrap();
     client.flush().await.unwrap();
     until(&format!("{user} is refused {subject}"), async || {
         said.lock().unwrap().first().cloned().ok_or("nothing")
@@ -169,11 +240,17 @@ async fn nobody_does_what_is_anothers() {
         ("publisher", "kaizen.tick.d"),
     ] {
         let said = violation(&server, user, subject).await.to_lowercase();
-        assert!(said.contains("permissions violation") && said.contains(subject), "{user}: {said}");
+        assert!(
+            said.contains("permissions violation") && said.contains(subject),
+            "{user}: {said}"
+        );
     }
     let refused = ConnectOptions::with_user_and_password("router".into(), "wrong".into())
         .connect(&server.url)
         .await
         .unwrap_err();
-    assert_eq!(refused.kind(), async_nats::ConnectErrorKind::AuthorizationViolation);
+    assert_eq!(
+        refused.kind(),
+        async_nats::ConnectErrorKind::AuthorizationViolation
+    );
 }

@@ -15,11 +15,18 @@ const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 /// Waits until `count` slots of a definition have been ticked, and answers all its records.
 async fn ticked(stored: &Stored, definition: &str, count: usize) -> Vec<TickRecord> {
-    until(&format!("{definition} has ticked {count} slots"), async || {
-        let records = stored.ticks(definition).await;
-        let ticks = slots(&records).len();
-        if ticks >= count { Ok(records) } else { Err(format!("{ticks} slots")) }
-    })
+    until(
+        &format!("{definition} has ticked {count} slots"),
+        async || {
+            let records = stored.ticks(definition).await;
+            let ticks = slots(&records).len();
+            if ticks >= count {
+                Ok(records)
+            } else {
+                Err(format!("{ticks} slots"))
+            }
+        },
+    )
     .await
 }
 
@@ -48,7 +55,11 @@ fn cursor(record: &TickRecord) -> &Cursor {
 #[track_caller]
 fn assert_every_second(ticks: &[&Tick]) {
     for pair in ticks.windows(2) {
-        assert_eq!(pair[1].slot.duration_since(pair[0].slot), SECOND, "{pair:?}");
+        assert_eq!(
+            pair[1].slot.duration_since(pair[0].slot),
+            SECOND,
+            "{pair:?}"
+        );
         assert_eq!(pair[1].previous_slot, Some(pair[0].slot));
     }
     assert!(ticks.iter().all(|tick| tick.skipped.is_empty()));
@@ -67,11 +78,19 @@ async fn racing_schedulers_tick_each_second_once_and_never_after_disabling() {
     let records = ticked(&mesh.stored, "seconds", 4).await;
     let first = cursor(&records[0]);
     assert_eq!(
-        (first.why.as_str(), first.revision, first.after, first.previous_slot),
+        (
+            first.why.as_str(),
+            first.revision,
+            first.after,
+            first.previous_slot
+        ),
         ("created", applied.results[0].revision, created, None)
     );
     let so_far = ticks(&records);
-    assert!(so_far[0].slot > created, "a new definition never ticks from the past");
+    assert!(
+        so_far[0].slot > created,
+        "a new definition never ticks from the past"
+    );
     assert!(so_far[0].slot.duration_since(created) <= SECOND);
     assert_every_second(&so_far);
 
@@ -101,7 +120,8 @@ async fn change_that_keeps_the_trigger_doubles_and_loses_no_slot() {
     while slots(&mesh.stored.ticks("seconds").await).len() < SLOTS {
         changes += 1;
         let title = format!("title: Change {changes}");
-        mesh.apply(&ticking("seconds", EVERY_SECOND, ALL).replace("title: Do it", &title)).await;
+        mesh.apply(&ticking("seconds", EVERY_SECOND, ALL).replace("title: Do it", &title))
+            .await;
     }
     let records = mesh.stored.ticks("seconds").await;
     assert_every_second(&ticks(&records));
@@ -109,7 +129,10 @@ async fn change_that_keeps_the_trigger_doubles_and_loses_no_slot() {
         assert!(pair[0].revision() <= pair[1].revision(), "{pair:?}");
         if let TickRecord::Cursor(cursor) = &pair[1] {
             assert_eq!(cursor.why, "revised");
-            assert_eq!((cursor.after, cursor.previous_slot), (pair[0].after(), pair[0].last_slot()));
+            assert_eq!(
+                (cursor.after, cursor.previous_slot),
+                (pair[0].after(), pair[0].last_slot())
+            );
         }
     }
     assert!(changes > SLOTS, "{changes} changes in {SLOTS} s");
@@ -122,25 +145,44 @@ async fn enabled_again_it_starts_at_the_change() {
     ticked(&mesh.stored, "seconds", 1).await;
     mesh.set_enabled("seconds", false).await;
     let before = mesh.stored.ticks("seconds").await.len();
-    let last = slots(&mesh.stored.ticks("seconds").await).last().copied().unwrap();
+    let last = slots(&mesh.stored.ticks("seconds").await)
+        .last()
+        .copied()
+        .unwrap();
     // Long enough for slots to be missed.
     until("two more slots are over", async || {
         let now = Timestamp::now();
-        if now > last + SECOND * 3 { Ok(()) } else { Err(now) }
+        if now > last + SECOND * 3 {
+            Ok(())
+        } else {
+            Err(now)
+        }
     })
     .await;
     mesh.set_enabled("seconds", true).await;
     let records = until("it ticks again", async || {
         let records = mesh.stored.ticks("seconds").await;
-        if records.len() >= before + 3 { Ok(records) } else { Err(records.len()) }
+        if records.len() >= before + 3 {
+            Ok(records)
+        } else {
+            Err(records.len())
+        }
     })
     .await;
     let enabled = cursor(&records[before]);
-    assert_eq!((enabled.why.as_str(), enabled.previous_slot), ("enabled", Some(last)));
-    let TickRecord::Tick(next) = &records[before + 1] else { panic!("{records:?}") };
+    assert_eq!(
+        (enabled.why.as_str(), enabled.previous_slot),
+        ("enabled", Some(last))
+    );
+    let TickRecord::Tick(next) = &records[before + 1] else {
+        panic!("{records:?}")
+    };
     assert!(next.slot > enabled.after && next.slot.duration_since(enabled.after) <= SECOND);
     assert_eq!(next.previous_slot, Some(last));
-    assert!(next.skipped.is_empty(), "what a disabled definition does not do is not missed");
+    assert!(
+        next.skipped.is_empty(),
+        "what a disabled definition does not do is not missed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,13 +192,18 @@ async fn killed_mesh_makes_up_for_every_slot_when_it_is_back() {
     let mesh = MeshUp::start(&cli, &[]).await;
     let file = dir.path().join("seconds.yaml");
     std::fs::write(&file, ticking("seconds", EVERY_SECOND, ALL)).unwrap();
-    cli.run(&["definition", "apply", "-f", file.to_str().unwrap()]).ok();
+    cli.run(&["definition", "apply", "-f", file.to_str().unwrap()])
+        .ok();
     let (_, stored) = mesh.connect().await;
     let last = *slots(&ticked(&stored, "seconds", 1).await).last().unwrap();
     mesh.kill().await;
     until("a slot or two have been missed", async || {
         let now = Timestamp::now();
-        if now > last + SECOND * 3 { Ok(()) } else { Err(now) }
+        if now > last + SECOND * 3 {
+            Ok(())
+        } else {
+            Err(now)
+        }
     })
     .await;
 
@@ -180,16 +227,28 @@ const HOURS: usize = 5;
 /// young that it would be taken for live.
 fn hourly(now: Timestamp) -> (String, Vec<Timestamp>) {
     let half_an_hour_ago = now - SignedDuration::from_mins(30);
-    let newest = half_an_hour_ago.to_zoned(TimeZone::UTC).with().second(0).subsec_nanosecond(0);
+    let newest = half_an_hour_ago
+        .to_zoned(TimeZone::UTC)
+        .with()
+        .second(0)
+        .subsec_nanosecond(0);
     let newest = newest.build().unwrap().timestamp();
     let minute = newest.to_zoned(TimeZone::UTC).minute();
     let hours = (0..=i64::try_from(HOURS).unwrap()).map(SignedDuration::from_hours);
-    (format!("{minute} * * * *"), hours.map(|ago| newest - ago).collect())
+    (
+        format!("{minute} * * * *"),
+        hours.map(|ago| newest - ago).collect(),
+    )
 }
 
 /// Leaves a definition as a scheduler did that died hours ago: its last tick is that old.
 async fn last_ticked(mesh: &Mesh, definition: &str, revision: u64, slot: Timestamp) {
-    let tick = Tick { slot, revision, previous_slot: None, skipped: Vec::new() };
+    let tick = Tick {
+        slot,
+        revision,
+        previous_slot: None,
+        skipped: Vec::new(),
+    };
     let record = serde_json::to_vec(&TickRecord::Tick(tick)).unwrap();
     let subject = subject::tick(&definition.parse().unwrap());
     mesh.publish(&subject, &record).await;
@@ -215,7 +274,10 @@ async fn after_hours_of_downtime_the_policy_decides_and_what_it_skips_is_written
     // The one that was ticked, and three within the window.
     let all = ticked(&mesh.stored, "all", 4).await;
     let all = ticks(&all);
-    assert_eq!(all[1..].iter().map(|t| t.slot).collect::<Vec<_>>(), [slot[2], slot[1], slot[0]]);
+    assert_eq!(
+        all[1..].iter().map(|t| t.slot).collect::<Vec<_>>(),
+        [slot[2], slot[1], slot[0]]
+    );
     assert_eq!(all[1].previous_slot, Some(slot[HOURS]));
     assert_eq!(all[1].skipped, [skipped(4, 3, "outside_window")]);
     assert!(all[2].skipped.is_empty() && all[3].skipped.is_empty());
@@ -223,10 +285,16 @@ async fn after_hours_of_downtime_the_policy_decides_and_what_it_skips_is_written
     let last = ticked(&mesh.stored, "last", 2).await;
     let last = ticks(&last);
     assert_eq!(last.len(), 2);
-    assert_eq!((last[1].slot, last[1].previous_slot), (slot[0], Some(slot[HOURS])));
+    assert_eq!(
+        (last[1].slot, last[1].previous_slot),
+        (slot[0], Some(slot[HOURS]))
+    );
     assert_eq!(
         last[1].skipped,
-        [skipped(4, 3, "outside_window"), skipped(2, 1, "catchup_last")]
+        [
+            skipped(4, 3, "outside_window"),
+            skipped(2, 1, "catchup_last")
+        ]
     );
 
     mesh.apply(&ticking("witness", EVERY_SECOND, ALL)).await;

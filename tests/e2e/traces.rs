@@ -7,7 +7,9 @@ use std::{
 };
 
 use kaizen_proto::header;
-use kaizen_tests::{Binary, Cli, Engagement, MeshUp, Server, Stored, StoredTask, post_event, until};
+use kaizen_tests::{
+    Binary, Cli, Engagement, MeshUp, Server, Stored, StoredTask, post_event, until,
+};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -92,14 +94,17 @@ impl Collector {
 
     /// Waits for the span of this name under this parent; an empty parent is the root.
     async fn child(&self, parent: &Span, name: &str) -> Span {
-        until(&format!("there is a span {name:?} below {:?}", parent.name), async || {
-            let spans = self.spans();
-            let is_it = |span: &&Span| span.name == name && span.parent == parent.id;
-            match spans.iter().find(is_it) {
-                Some(found) => Ok(found.clone()),
-                None => Err(format!("{spans:#?}")),
-            }
-        })
+        until(
+            &format!("there is a span {name:?} below {:?}", parent.name),
+            async || {
+                let spans = self.spans();
+                let is_it = |span: &&Span| span.name == name && span.parent == parent.id;
+                match spans.iter().find(is_it) {
+                    Some(found) => Ok(found.clone()),
+                    None => Err(format!("{spans:#?}")),
+                }
+            },
+        )
         .await
     }
 
@@ -108,7 +113,10 @@ impl Collector {
         let mut chain = Vec::new();
         for name in names {
             let child = self.child(&parent, name).await;
-            assert!(parent.trace.is_empty() || child.trace == parent.trace, "{parent:?} {child:?}");
+            assert!(
+                parent.trace.is_empty() || child.trace == parent.trace,
+                "{parent:?} {child:?}"
+            );
             chain.push(child.clone());
             parent = child;
         }
@@ -119,11 +127,20 @@ impl Collector {
 /// What has no parent is below this.
 fn nothing() -> Span {
     let empty = String::new;
-    Span { name: empty(), trace: empty(), id: empty(), parent: empty(), links: Vec::new() }
+    Span {
+        name: empty(),
+        trace: empty(),
+        id: empty(),
+        parent: empty(),
+        links: Vec::new(),
+    }
 }
 
 fn borrowed<'a>(environment: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
-    environment.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    environment
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect()
 }
 
 /// Trace and span that a task was stored by.
@@ -145,7 +162,8 @@ fn definitions(cli: &Cli) -> String {
 async fn traced_mesh(cli: &Cli, environment: &[(&str, &str)]) -> (MeshUp, Stored) {
     Engagement::copy(cli.folder()).make_pilots(cli);
     let mesh = MeshUp::start(cli, environment).await;
-    cli.run(&["definition", "apply", "-f", &definitions(cli)]).ok();
+    cli.run(&["definition", "apply", "-f", &definitions(cli)])
+        .ok();
     let (_, stored) = mesh.connect().await;
     (mesh, stored)
 }
@@ -159,7 +177,11 @@ async fn one_trace_leads_from_the_command_to_the_tasks_of_both_lanes() {
     let (mesh, stored) = traced_mesh(&cli, &environment).await;
     let file = dir.path().join("event.json");
     std::fs::write(&file, bad_run("typed").to_string()).unwrap();
-    cli.run_with(&["event", "publish", "-f", file.to_str().unwrap()], &environment).ok();
+    cli.run_with(
+        &["event", "publish", "-f", file.to_str().unwrap()],
+        &environment,
+    )
+    .ok();
     stored.settled().await;
 
     let names = [
@@ -181,7 +203,10 @@ async fn one_trace_leads_from_the_command_to_the_tasks_of_both_lanes() {
     for task in &oriented {
         assert_eq!(stored_by(task), (trace, bind.id.as_str()));
     }
-    let shown = cli.run(&["task", "get", &review[0].id, "-o", "json"]).ok().json();
+    let shown = cli
+        .run(&["task", "get", &review[0].id, "-o", "json"])
+        .ok()
+        .json();
     assert_eq!(shown["trace_id"], trace);
     mesh.stop().await;
 }
@@ -206,7 +231,10 @@ async fn trace_of_an_http_client_goes_on_to_the_task() {
     let names = ["POST /v1/events", "publish", "route"];
     let chain = collector.chain(client.clone(), &names).await;
     let review = stored.tasks(REVIEW_ID).await;
-    assert_eq!(stored_by(&review[0]), (client.trace.as_str(), chain[2].id.as_str()));
+    assert_eq!(
+        stored_by(&review[0]),
+        (client.trace.as_str(), chain[2].id.as_str())
+    );
     mesh.stop().await;
 }
 
@@ -225,22 +253,44 @@ async fn request_that_serves_several_activations_is_linked_to_each() {
     let mut gateway = start("kaizen-metrics-gateway");
     let serving = gateway.logs("serving").await;
     let admin = format!("http://{}", serving["admin"].as_str().unwrap());
-    cli.run(&["definition", "apply", "-f", &definitions(&cli), "--server", &admin]).ok();
+    cli.run(&[
+        "definition",
+        "apply",
+        "-f",
+        &definitions(&cli),
+        "--server",
+        &admin,
+    ])
+    .ok();
     let resolver = start("kaizen-resolver");
+    // It answers, so that no activation has to ask twice.
+    until("the resolver answers", async || {
+        let said = cli.run(&["resolve", "dry-run", "orient", "--server", &admin]);
+        if said.code == 0 {
+            Ok(())
+        } else {
+            Err(said.stderr)
+        }
+    })
+    .await;
 
     // All are there before the router is, so it takes them together.
     let client = async_nats::connect(server.url()).await.unwrap();
     let jetstream = async_nats::jetstream::new(client.clone());
     for n in 0..EVENTS {
         let payload = bad_run_bytes(&format!("event-{n}")).into();
-        jetstream.publish(RECORDED, payload).await.unwrap().await.unwrap();
+        jetstream
+            .publish(RECORDED, payload)
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
     let router = start("kaizen-router");
     let stored = Stored::new(kaizen_messaging::Nats::new(client));
     stored.settled().await;
     assert_eq!(stored.tasks("orient").await.len(), 3 * EVENTS);
     // What has ended well has sent its last spans.
-    println!("{:#?}", router.lines_with("WARN"));
     router.stop().await;
     resolver.stop().await;
     gateway.stop().await;
@@ -251,16 +301,27 @@ async fn request_that_serves_several_activations_is_linked_to_each() {
         .filter(|span| span.name == "route")
         .map(|span| (span.trace.clone(), span.id.clone()))
         .collect();
-    assert_eq!(routes.len(), EVENTS, "an event that carries no trace starts its own");
+    assert_eq!(
+        routes.len(),
+        EVENTS,
+        "an event that carries no trace starts its own"
+    );
     let requests: Vec<&Span> = spans.iter().filter(|span| span.name == "resolve").collect();
     // Each activation is served by one request: the parent's, or one that is linked to it.
     let linked: usize = requests.iter().map(|request| request.links.len()).sum();
     assert_eq!(requests.len() + linked, EVENTS);
-    assert!(linked > 0, "{} requests for {EVENTS} activations", requests.len());
+    assert!(
+        linked > 0,
+        "{} requests for {EVENTS} activations",
+        requests.len()
+    );
     for request in requests {
         let links: BTreeSet<_> = request.links.iter().cloned().collect();
         assert_eq!(links.len(), request.links.len());
         assert!(links.is_subset(&routes), "{request:?}");
-        assert!(links.iter().all(|(trace, _)| *trace != request.trace), "{request:?}");
+        assert!(
+            links.iter().all(|(trace, _)| *trace != request.trace),
+            "{request:?}"
+        );
     }
 }

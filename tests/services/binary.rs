@@ -47,12 +47,19 @@ impl Binary {
     }
 
     pub fn unknown_key_is_refused_by_name(&self) {
-        fs::write(self.folder.join("kaizen-mesh.toml"), "[nats]\nurll = \"nats://x\"\n").unwrap();
+        fs::write(
+            self.folder.join("kaizen-mesh.toml"),
+            "[nats]\nurll = \"nats://x\"\n",
+        )
+        .unwrap();
         let output = self.run("--check-config", &[]);
         assert_eq!(output.status.code(), Some(1));
         assert!(output.stdout.is_empty());
         let said = stderr(&output);
-        assert!(said.contains("`urll`") && said.contains("kaizen-mesh.toml"), "{said}");
+        assert!(
+            said.contains("`urll`") && said.contains("kaizen-mesh.toml"),
+            "{said}"
+        );
     }
 
     pub fn health_check_of_nothing_fails_and_says_where_it_asked(&self) {
@@ -60,7 +67,11 @@ impl Binary {
         let nowhere = ("KAIZEN_HEALTH__LISTEN", "127.0.0.1:1");
         let output = self.run("--health-check", &[nowhere]);
         assert_eq!(output.status.code(), Some(1));
-        assert!(stderr(&output).contains("127.0.0.1:1"), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("127.0.0.1:1"),
+            "{}",
+            stderr(&output)
+        );
     }
 
     pub fn secrets_are_never_printed(&self) {

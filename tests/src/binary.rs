@@ -54,8 +54,12 @@ impl Binary {
     pub async fn logs(&mut self, message: &str) -> Value {
         until(&format!("{} logs {message:?}", self.name), async || {
             let lines = self.log.lock().unwrap().clone();
-            let parsed = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
-            let found = parsed.into_iter().find(|fields: &Value| fields["message"] == message);
+            let parsed = lines
+                .iter()
+                .filter_map(|line| serde_json::from_str(line).ok());
+            let found = parsed
+                .into_iter()
+                .find(|fields: &Value| fields["message"] == message);
             found.ok_or_else(|| lines.join("\n"))
         })
         .await
@@ -65,7 +69,11 @@ impl Binary {
     #[must_use]
     pub fn lines_with(&self, text: &str) -> Vec<String> {
         let lines = self.log.lock().unwrap();
-        lines.iter().filter(|line| line.contains(text)).cloned().collect()
+        lines
+            .iter()
+            .filter(|line| line.contains(text))
+            .cloned()
+            .collect()
     }
 
     /// Process id.
@@ -78,7 +86,14 @@ impl Binary {
     pub async fn stop(mut self) {
         signal(self.pid(), Signal::SIGTERM);
         let ended = timeout(DEADLINE, self.process.wait()).await;
-        let ended = ended.unwrap_or_else(|_| panic!("{} does not drain", self.name)).unwrap();
-        assert!(ended.success(), "{}: {}", self.name, self.log.lock().unwrap().join("\n"));
+        let ended = ended
+            .unwrap_or_else(|_| panic!("{} does not drain", self.name))
+            .unwrap();
+        assert!(
+            ended.success(),
+            "{}: {}",
+            self.name,
+            self.log.lock().unwrap().join("\n")
+        );
     }
 }

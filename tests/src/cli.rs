@@ -46,7 +46,10 @@ impl Cli {
     pub fn in_folder(&self, folder: &Path) -> Self {
         fs::create_dir_all(folder).unwrap();
         let folder = folder.to_path_buf();
-        Self { folder, ..self.clone() }
+        Self {
+            folder,
+            ..self.clone()
+        }
     }
 
     /// The folder in which commands run.

@@ -173,7 +173,9 @@ impl Mesh {
 
     /// The admin API's definitions.
     pub async fn definitions(&self) -> DefinitionsClient<Channel> {
-        DefinitionsClient::connect(self.context.admin.clone()).await.unwrap()
+        DefinitionsClient::connect(self.context.admin.clone())
+            .await
+            .unwrap()
     }
 
     /// Applies one file.
@@ -205,7 +207,11 @@ impl Mesh {
     /// Publishes to a subject as anybody with a NATS client does, and awaits the stored ack.
     pub async fn publish(&self, subject: &str, payload: &[u8]) -> u64 {
         let payload = payload.to_vec().into();
-        let ack = self.jetstream.publish(subject.to_owned(), payload).await.unwrap();
+        let ack = self
+            .jetstream
+            .publish(subject.to_owned(), payload)
+            .await
+            .unwrap();
         ack.await.unwrap().sequence
     }
 
@@ -241,11 +247,21 @@ impl Service {
         let nats = connected.unwrap().expect("nobody stops it");
         let health = Health::default();
         let (kept, told) = (nats.clone(), shutdown.clone());
-        let serving = serve(kaizen_lifecycle::Mesh::new(config, kept, health.clone(), told));
-        let serving = tokio::spawn(async move {
-            serving.await.map_err(|error| format!("{error:?}"))
-        });
-        Self { name, nats, health, shutdown, serving }
+        let serving = serve(kaizen_lifecycle::Mesh::new(
+            config,
+            kept,
+            health.clone(),
+            told,
+        ));
+        let serving =
+            tokio::spawn(async move { serving.await.map_err(|error| format!("{error:?}")) });
+        Self {
+            name,
+            nats,
+            health,
+            shutdown,
+            serving,
+        }
     }
 
     /// Waits until the service says that it is ready.
@@ -254,7 +270,11 @@ impl Service {
             if self.serving.is_finished() {
                 panic!("{} ended by itself", self.name);
             }
-            if self.health.is_ready() { Ok(()) } else { Err("unready") }
+            if self.health.is_ready() {
+                Ok(())
+            } else {
+                Err("unready")
+            }
         })
         .await;
     }
@@ -264,7 +284,9 @@ impl Service {
         self.shutdown.cancel();
         let ended = tokio::time::timeout(STOP_DEADLINE, self.serving).await;
         let ended = ended.unwrap_or_else(|_| panic!("{} did not drain", self.name));
-        ended.unwrap().unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        ended
+            .unwrap()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name));
         self.nats.close().await;
     }
 }

@@ -14,7 +14,10 @@ use nix::{
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let test = env::current_exe().expect("the test has a path");
-    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps");
+    let profile = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("target/<profile>/deps");
     let path = profile.join(name);
     assert!(
         path.exists(),
@@ -42,11 +45,14 @@ pub fn children_of(parent: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").expect("Linux has /proc").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let wanted = parent.to_string();
-    pids.filter(|pid| status(*pid, "PPid").as_deref() == Some(&wanted)).collect()
+    pids.filter(|pid| status(*pid, "PPid").as_deref() == Some(&wanted))
+        .collect()
 }
 
 fn status(pid: u32, field: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     Some(line.trim().to_owned())
 }

@@ -156,21 +156,32 @@ impl Stored {
     /// had been delivered goes to those that live.
     pub async fn end_leases(&self) {
         for (stream, durable, filter) in CONSUMERS {
-            self.make(stream, durable, filter, Duration::from_millis(500)).await;
+            self.make(stream, durable, filter, Duration::from_millis(500))
+                .await;
         }
     }
 
     /// Has all events delivered to the router again.
     pub async fn deliver_events_again(&self) {
         let (stream, durable, filter) = CONSUMERS[0];
-        let handle = self.nats.jetstream.get_stream_no_info(stream).await.unwrap();
+        let handle = self
+            .nats
+            .jetstream
+            .get_stream_no_info(stream)
+            .await
+            .unwrap();
         handle.delete_consumer(durable).await.unwrap();
         self.make(stream, durable, filter, ACK_WAIT).await;
     }
 
     /// Makes a consumer of the router, or changes how long it waits.
     async fn make(&self, stream: &str, durable: &str, filter: &str, ack_wait: Duration) {
-        let handle = self.nats.jetstream.get_stream_no_info(stream).await.unwrap();
+        let handle = self
+            .nats
+            .jetstream
+            .get_stream_no_info(stream)
+            .await
+            .unwrap();
         let config = pull::Config {
             durable_name: Some(durable.to_owned()),
             deliver_policy: DeliverPolicy::All,
@@ -187,20 +198,27 @@ impl Stored {
         // By the acknowledged position: counts of what is pending may lag behind a publish.
         let last = read::last(&self.nats, stream, filter).await.unwrap();
         let last = last.map_or(0, |message| message.sequence);
-        until(&format!("{durable} has settled {last} of {stream}"), async || {
-            match self.consumer(stream, durable).await {
+        until(
+            &format!("{durable} has settled {last} of {stream}"),
+            async || match self.consumer(stream, durable).await {
                 Ok(info) if info.ack_floor.stream_sequence >= last => Ok(()),
-                Ok(info) => Err(format!("acknowledged up to {}", info.ack_floor.stream_sequence)),
+                Ok(info) => Err(format!(
+                    "acknowledged up to {}",
+                    info.ack_floor.stream_sequence
+                )),
                 Err(error) => Err(error),
-            }
-        })
+            },
+        )
         .await;
     }
 
     async fn consumer(&self, stream: &str, durable: &str) -> Result<Info, String> {
         let handle = self.nats.jetstream.get_stream_no_info(stream).await;
         let handle = handle.map_err(|error| error.to_string())?;
-        handle.consumer_info(durable).await.map_err(|error| error.to_string())
+        handle
+            .consumer_info(durable)
+            .await
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -209,7 +227,9 @@ fn headers(message: &Message) -> HeaderMap {
 }
 
 fn text(headers: &HeaderMap, name: &str) -> String {
-    headers.get(name).map_or_else(String::new, ToString::to_string)
+    headers
+        .get(name)
+        .map_or_else(String::new, ToString::to_string)
 }
 
 fn sequence(message: &Message) -> u64 {

@@ -36,15 +36,33 @@ impl MeshUp {
     /// waits until it says that it is ready. What it logs is in `mesh.log` there.
     pub async fn start(cli: &Cli, environment: &[(&str, &str)]) -> Self {
         let log = cli.folder().join("mesh.log");
-        let err = fs::File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = cli.command(&["mesh", "up", "--dir", "store", "--engagements-dir", "engagement"]);
-        command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(err);
+        let err = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
+        let mut command = cli.command(&[
+            "mesh",
+            "up",
+            "--dir",
+            "store",
+            "--engagements-dir",
+            "engagement",
+        ]);
+        command
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(err);
         let mut process = Command::from(command).kill_on_drop(true).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();
         let read = timeout(DEADLINE, stdout.read_line(&mut line)).await;
         let said = || fs::read_to_string(&log).unwrap_or_default();
-        assert!(read.is_ok(), "mesh up is not ready after {DEADLINE:?}: {}", said());
+        assert!(
+            read.is_ok(),
+            "mesh up is not ready after {DEADLINE:?}: {}",
+            said()
+        );
         let at = |what: &str| {
             let rest = line.split_once(&format!("{what} ")).map(|(_, rest)| rest);
             let rest = rest.unwrap_or_else(|| panic!("mesh up says {line:?}: {}", said()));
@@ -65,7 +83,10 @@ impl MeshUp {
     /// A connection of somebody with all rights.
     pub async fn connect(&self) -> (jetstream::Context, Stored) {
         let client = async_nats::connect(&self.nats).await.unwrap();
-        (jetstream::new(client.clone()), Stored::new(Nats::new(client)))
+        (
+            jetstream::new(client.clone()),
+            Stored::new(Nats::new(client)),
+        )
     }
 
     /// Freezes the mesh; its nats-server goes on.
@@ -77,7 +98,11 @@ impl MeshUp {
     pub async fn kill(mut self) {
         self.process.kill().await.unwrap();
         until("the nats-server of a killed mesh is gone", async || {
-            if is_gone(self.server_pid) { Ok(()) } else { Err(self.server_pid) }
+            if is_gone(self.server_pid) {
+                Ok(())
+            } else {
+                Err(self.server_pid)
+            }
         })
         .await;
     }
@@ -89,4 +114,3 @@ impl MeshUp {
         assert!(ended.expect("mesh up drains").unwrap().success());
     }
 }
-

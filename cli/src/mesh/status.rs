@@ -58,9 +58,8 @@ fn people(status: &MeshStatus) -> String {
         (
             "server memory for LEDGER's subjects",
             format!(
-                "{} to {} KiB (350 to 550 B each)",
-                status.ledger_subject_bytes_min / 1024,
-                status.ledger_subject_bytes_max / 1024
+                "{} to {} B (350 to 550 B each)",
+                status.ledger_subject_bytes_min, status.ledger_subject_bytes_max
             ),
         ),
     ]);

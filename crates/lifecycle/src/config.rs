@@ -18,13 +18,15 @@ pub const FILE: &str = "kaizen-mesh.toml";
 
 const PREFIX: &str = "KAIZEN_";
 /// Variables that speak to the command line, not to this file.
-const NOT_CONFIG: [&str; 6] = [
+const NOT_CONFIG: [&str; 8] = [
     "config",
     "context",
     "server",
     "nats",
     "nats_server",
     "output",
+    "project",
+    "require_docker",
 ];
 
 /// Configuration of all services; each reads its own section and the shared ones.
@@ -161,12 +163,8 @@ mod tests {
     #[test]
     fn variables_of_the_command_line_are_no_configuration() {
         Jail::expect_with(|jail| {
-            for name in [
-                "KAIZEN_NATS",
-                "KAIZEN_SERVER",
-                "KAIZEN_CONTEXT",
-                "KAIZEN_NATS_SERVER",
-            ] {
+            for name in NOT_CONFIG {
+                let name = format!("{PREFIX}{}", name.to_uppercase());
                 jail.set_env(name, "x");
             }
             assert!(Config::load(None).is_ok());

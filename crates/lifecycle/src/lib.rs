@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::Parser;
 pub use config::Config;
 pub use health::{Health, Part};
+use jiff::SignedDuration;
 use kaizen_messaging::{ConnectError, Nats, NatsConfig, follow::FollowError};
 pub use registry::Registry;
 use tokio::{
@@ -50,7 +51,10 @@ impl Mesh {
 
     /// The registry, followed once for the whole process.
     pub async fn registry(&self) -> Result<Registry, FollowError> {
-        let start = || Registry::start(&self.nats, self.shutdown.clone());
+        // A day more than the archive: an event that is about to age out is still decided.
+        let days = i64::from(self.config.streams.events_max_age_days) + 1;
+        let history = SignedDuration::from_hours(days * 24);
+        let start = || Registry::start(&self.nats, history, self.shutdown.clone());
         self.registry.get_or_try_init(start).await.cloned()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use jiff::SignedDuration;
 use kaizen_messaging::{
     Nats,
     follow::{FollowError, Follower, follow},
@@ -20,8 +21,13 @@ pub struct Registry {
 
 impl Registry {
     /// Follows REGISTRY until `shutdown`; returns once the view holds all that is stored now.
-    pub async fn start(nats: &Nats, shutdown: CancellationToken) -> Result<Self, FollowError> {
-        let view = Arc::new(RwLock::new(View::default()));
+    /// Superseded revisions are kept for `history`.
+    pub async fn start(
+        nats: &Nats,
+        history: SignedDuration,
+        shutdown: CancellationToken,
+    ) -> Result<Self, FollowError> {
+        let view = Arc::new(RwLock::new(View::keeping(history)));
         let applied = view.clone();
         let (follower, _) = follow(
             nats,

@@ -161,15 +161,23 @@ impl Commit {
         if count > stream::BATCH_MESSAGES_MAX {
             return Err(CommitError::TooMany { count });
         }
-        let subject = first.first().map_or_else(String::new, |m| m.subject.clone());
+        let subject = first
+            .first()
+            .map_or_else(String::new, |m| m.subject.clone());
         let failed = |error: SendError| error.into_commit_error(subject.clone());
-        let _permit = self.batches.acquire().await.map_err(|closed| failed(closed.into()))?;
+        let _permit = self
+            .batches
+            .acquire()
+            .await
+            .map_err(|closed| failed(closed.into()))?;
         let batch_id = uuid::Uuid::new_v4().simple().to_string();
         for (index, message) in first.into_iter().enumerate() {
             let headers = batched(guarded(message.headers, &message.guard), &batch_id, index);
             if index == 0 {
                 // The server answers the first message: empty, or why it takes no batch.
-                let answer = self.request(message.subject, headers, message.payload).await;
+                let answer = self
+                    .request(message.subject, headers, message.payload)
+                    .await;
                 if let Some(said) = error_in(&answer.map_err(failed)?) {
                     return refused(subject, said);
                 }
@@ -201,7 +209,10 @@ impl Commit {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<Bytes, SendError> {
-        let request = Request::new().headers(headers).payload(payload).timeout(Some(BATCH_TIMEOUT));
+        let request = Request::new()
+            .headers(headers)
+            .payload(payload)
+            .timeout(Some(BATCH_TIMEOUT));
         Ok(self.client.send_request(subject, request).await?.payload)
     }
 }

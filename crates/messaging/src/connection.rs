@@ -237,8 +237,14 @@ mod tests {
     #[test]
     fn credentials_of_a_url_are_decoded() {
         let some = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
-        assert_eq!(url_credentials("nats://cli:p%40ss@h:1"), some("cli", "p@ss"));
-        assert_eq!(url_credentials("nats://h:1, nats://cli:x@h:2"), some("cli", "x"));
+        assert_eq!(
+            url_credentials("nats://cli:p%40ss@h:1"),
+            some("cli", "p@ss")
+        );
+        assert_eq!(
+            url_credentials("nats://h:1, nats://cli:x@h:2"),
+            some("cli", "x")
+        );
         assert_eq!(url_credentials("nats://h:1"), None);
     }
 

@@ -46,7 +46,7 @@ pub async fn consume(
         match bind(nats, stream, durable).await {
             Ok(messages) => {
                 info!(stream, durable, "consuming");
-                run(messages, handler, shutdown).await;
+                run(messages, durable, handler, shutdown).await;
             }
             Err(error) => {
                 warn!(stream, durable, %error, "cannot bind to the consumer; trying again");
@@ -77,7 +77,12 @@ async fn bind(
 }
 
 /// Ends on shutdown, or at the first error of the pull: the caller binds again.
-async fn run(messages: pull::Stream, handler: &impl Handler, shutdown: &CancellationToken) {
+async fn run(
+    messages: pull::Stream,
+    durable: &str,
+    handler: &impl Handler,
+    shutdown: &CancellationToken,
+) {
     let mut batches = messages.ready_chunks(BATCH_MAX);
     loop {
         let next = tokio::select! {
@@ -92,7 +97,7 @@ async fn run(messages: pull::Stream, handler: &impl Handler, shutdown: &Cancella
             match message {
                 Ok(message) => deliveries.push(message),
                 Err(error) => {
-                    warn!(%error, "pull failed; binding again");
+                    warn!(durable, %error, "pull failed; binding again");
                     failed = true;
                 }
             }

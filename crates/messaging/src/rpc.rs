@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use async_nats::{
     Client, HeaderMap, Request, RequestErrorKind,
-    service::{ServiceExt as _, error::Error as ServiceError},
+    service::{NATS_SERVICE_ERROR, ServiceExt as _, error::Error as ServiceError},
 };
 use futures::StreamExt as _;
 use kaizen_proto::{
@@ -78,7 +78,7 @@ pub async fn call<Answer: prost::Message + Default>(
     if let Some(message) = answer
         .headers
         .as_ref()
-        .and_then(|h| h.get("Nats-Service-Error"))
+        .and_then(|h| h.get(NATS_SERVICE_ERROR))
     {
         return Err(RpcError::Service {
             subject,

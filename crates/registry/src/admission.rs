@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kaizen_proto::{
     envelope::{EnvelopeError, EventEnvelope},
     id::EventType,
-    subject::DeadReason,
+    subject::{self, DeadReason},
 };
 use serde_json::Value;
 
@@ -67,7 +67,7 @@ impl Refusal {
                 Some("apply a document of kind EventType first".to_owned())
             }
             Self::SubjectMismatch { event_type, .. } => {
-                Some(format!("publish it on activity.{event_type}"))
+                Some(format!("publish it on {}", subject::activity(event_type)))
             }
             Self::Malformed(_) | Self::Schema { .. } => None,
         }

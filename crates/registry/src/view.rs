@@ -19,8 +19,8 @@ use crate::{
     event_type::RegisteredType,
 };
 
-/// How long a superseded revision is kept. EVENTS' archive reaches back seven days; what is older
-/// cannot be asked for.
+/// How long a superseded revision is kept by default: a day more than EVENTS' archive of seven
+/// days, beyond which nothing can be asked for.
 pub const HISTORY_AGE: SignedDuration = SignedDuration::from_hours(8 * 24);
 
 /// One stored version.
@@ -85,8 +85,10 @@ pub struct Broken {
 }
 
 /// Every revision of every document. Cheap to clone: the documents are shared.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct View {
+    /// How long a superseded revision is kept.
+    history: SignedDuration,
     /// Highest sequence that was seen, be it of an unfinished batch.
     seen: u64,
     position: u64,
@@ -118,7 +120,30 @@ enum Target {
     Engagement(EngagementSlug, Option<EngagementSpec>),
 }
 
+impl Default for View {
+    fn default() -> Self {
+        Self::keeping(HISTORY_AGE)
+    }
+}
+
 impl View {
+    /// An empty view that keeps a superseded revision for `history`.
+    #[must_use]
+    pub fn keeping(history: SignedDuration) -> Self {
+        Self {
+            history,
+            seen: 0,
+            position: 0,
+            at: Timestamp::default(),
+            batch: Vec::new(),
+            definitions: BTreeMap::new(),
+            event_types: BTreeMap::new(),
+            engagements: BTreeMap::new(),
+            by_event_type: BTreeMap::new(),
+            broken: BTreeMap::new(),
+        }
+    }
+
     /// Takes the next message of REGISTRY. A message that was taken before changes nothing; the
     /// changes of a batch become visible together, with its last message.
     ///
@@ -153,7 +178,11 @@ impl View {
     }
 
     fn record(&mut self, change: Change) {
-        let (number, at) = (change.number, self.at);
+        let number = change.number;
+        let at = Effective {
+            at: self.at,
+            since: self.at.checked_sub(self.history).ok(),
+        };
         let subject = match change.target {
             Target::Definition(id, value) => {
                 self.index(&id, value.as_ref());
@@ -401,17 +430,24 @@ impl<T> History<T> {
     }
 }
 
+/// From when on a revision is in effect, and up to when superseded ones are forgotten.
+#[derive(Clone, Copy)]
+struct Effective {
+    at: Timestamp,
+    since: Option<Timestamp>,
+}
+
 fn push<K: Ord, T>(
     histories: &mut BTreeMap<K, History<T>>,
     key: K,
     number: u64,
-    at: Timestamp,
+    Effective { at, since }: Effective,
     value: Option<T>,
 ) {
     let history = histories.entry(key).or_insert_with(|| History(Vec::new()));
     let revision = value.map(|value| Arc::new(Revision { number, at, value }));
     history.0.push(Entry { at, revision });
-    if let Ok(since) = at.checked_sub(HISTORY_AGE) {
+    if let Some(since) = since {
         history.forget(since);
     }
 }

@@ -14,7 +14,8 @@ pub enum CronError {
     },
     /// Neither five nor six fields.
     #[error(
-        "cron expression {text:?} has {count} fields: use five (minute, hour, day of month, month, day of week), or six with the second in front{}",
+        "cron expression {text:?} has {count} field{}: use five (minute, hour, day of month, month, day of week), or six with the second in front{}",
+        if *count == 1 { "" } else { "s" },
         nickname_hint(text)
     )]
     FieldCount {

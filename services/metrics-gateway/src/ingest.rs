@@ -14,7 +14,7 @@ use kaizen_proto::{
     header, stream, subject,
     subject::DeadReason,
 };
-use kaizen_registry::{Refusal, admit};
+use kaizen_registry::{Refusal, admission::warned, admit};
 use tracing::{Instrument as _, Span, debug, info, info_span, warn};
 
 /// Stored, or refused with the reason.
@@ -68,6 +68,7 @@ impl Ingest {
         }
         let envelope = self.admit(&payload).await?;
         let subject = subject::activity(&envelope.event_type);
+        self.warn(&envelope);
         let span = info_span!(
             "publish",
             otel.kind = "producer",
@@ -101,6 +102,13 @@ impl Ingest {
                 hint: refusal.hint().unwrap_or_default(),
             }
         })
+    }
+
+    /// Says what a schema in mode `warn` would have refused.
+    fn warn(&self, envelope: &EventEnvelope) {
+        for violation in warned(&self.registry.view(), Timestamp::MAX, envelope) {
+            warn!(event_type = %envelope.event_type, event.id = envelope.id, %violation, "let in although it breaks the schema");
+        }
     }
 
     async fn publish(
@@ -171,13 +179,16 @@ fn refused(reason: RefusalReason, message: String) -> Refused {
 }
 
 fn unavailable(error: &(dyn std::error::Error + 'static)) -> Refused {
-    let chain: Vec<String> = std::iter::successors(Some(error), |e| e.source())
+    let mut chain: Vec<String> = std::iter::successors(Some(error), |e| e.source())
         .map(ToString::to_string)
         .collect();
-    warn!(error = chain.join(": "), "cannot store an event");
+    // The client's errors name their cause, and give it as their source as well.
+    chain.dedup_by(|cause, error| error.contains(cause.as_str()));
+    let chain = chain.join(": ");
+    warn!(error = chain, "cannot store an event");
     Refused {
         reason: RefusalReason::Unavailable.into(),
-        message: format!("the event is not stored: {}", chain.join(": ")),
+        message: format!("the event is not stored: {chain}"),
         hint: "send it again with the same id".to_owned(),
     }
 }

@@ -29,7 +29,7 @@ use crate::effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_de
 /// How long the resolver may take for a batch.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(20);
 /// Deliveries after which an activation whose context cannot be had is buried: with the
-/// backoff's bound of 30 s, about three quarters of an hour.
+/// backoff's bound of 30 s, about half an hour.
 const ATTEMPTS_MAX: i64 = 100;
 
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     missing_docs,
     unreachable_pub,
     reason = "what goes wrong in a test fails it, and nobody links to it"
@@ -14,7 +15,11 @@ use binary::Binary;
 
 fn binary(test: &str) -> Binary {
     let path = env!("CARGO_BIN_EXE_kaizen-router");
-    Binary::new(path, env!("CARGO_TARGET_TMPDIR"), &format!("kaizen-router/{test}"))
+    Binary::new(
+        path,
+        env!("CARGO_TARGET_TMPDIR"),
+        &format!("kaizen-router/{test}"),
+    )
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Admin {
 
     /// Stores those documents that differ from what stands, all or none, and all that must be
     /// in place before the caller is answered: cursor records and the consumers of queues.
-    pub(super) async fn store(
+    async fn store(
         &self,
         documents: &[Document],
         validate_only: bool,
@@ -55,27 +55,55 @@ impl Admin {
             if validate_only {
                 return Ok(results);
             }
-            let messages = changes.iter().map(message).collect();
-            match self
-                .nats
-                .commit
-                .store(messages)
-                .await
-                .map_err(refusal::commit)?
-            {
-                Committed::Doubtful => continue,
-                Committed::Stored(last) => {
-                    number(&mut results, last, changes.len());
-                    self.registry
-                        .reach(last)
-                        .await
-                        .map_err(refusal::unavailable)?;
-                    self.settle(documents).await?;
-                    return Ok(results);
-                }
+            if let Some(last) = self.commit(&changes).await? {
+                number(&mut results, last, changes.len());
+                self.settle(documents).await?;
+                return Ok(results);
             }
         }
         Err(refusal::contended())
+    }
+
+    /// Enables or disables a definition as it stands: what others change meanwhile is kept.
+    pub(super) async fn enable(&self, id: &str, enabled: bool) -> Result<(), Status> {
+        for _ in 0..ATTEMPTS_MAX {
+            let revision = self.current(id).await?;
+            let mut spec = revision.value.spec().clone();
+            let changed = spec.enabled != enabled;
+            spec.enabled = enabled;
+            let document = Document::Definition(spec);
+            let change = Change {
+                document: &document,
+                standing: revision.number,
+            };
+            let changes = if changed { vec![change] } else { Vec::new() };
+            if self.commit(&changes).await?.is_some() {
+                return self.settle(&[document]).await;
+            }
+        }
+        Err(refusal::contended())
+    }
+
+    /// The sequence of the last change, once the view holds it; `None` where another change
+    /// came first.
+    async fn commit(&self, changes: &[Change<'_>]) -> Result<Option<u64>, Status> {
+        let messages = changes.iter().map(message).collect();
+        match self
+            .nats
+            .commit
+            .store(messages)
+            .await
+            .map_err(refusal::commit)?
+        {
+            Committed::Doubtful => Ok(None),
+            Committed::Stored(last) => {
+                self.registry
+                    .reach(last)
+                    .await
+                    .map_err(refusal::unavailable)?;
+                Ok(Some(last))
+            }
+        }
     }
 
     async fn compare(&self, document: &Document) -> Result<(Applied, u64), Status> {

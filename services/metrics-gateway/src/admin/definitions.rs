@@ -67,10 +67,7 @@ impl Definitions for Admin {
         request: Request<SetEnabledRequest>,
     ) -> Result<Response<Wire>, Status> {
         let request = request.into_inner();
-        let revision = self.current(&request.id).await?;
-        let mut spec = revision.value.spec().clone();
-        spec.enabled = request.enabled;
-        self.store(&[Document::Definition(spec)], false).await?;
+        self.enable(&request.id, request.enabled).await?;
         Ok(Response::new(wire(&*self.current(&request.id).await?)))
     }
 }

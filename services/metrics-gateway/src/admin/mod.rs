@@ -10,8 +10,10 @@ mod refusal;
 mod status;
 mod tasks;
 
+use std::time::Duration;
+
 use anyhow::Context as _;
-use kaizen_lifecycle::{CancellationToken, Mesh, Registry};
+use kaizen_lifecycle::{CancellationToken, Health, Mesh, Registry};
 use kaizen_messaging::{Nats, trace};
 use kaizen_proto::{
     FILE_DESCRIPTORS,
@@ -24,6 +26,7 @@ use kaizen_proto::{
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::info_span;
 
 /// Serves every service of the API.
@@ -45,7 +48,7 @@ pub(crate) async fn serve(
         registry,
     };
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<DefinitionsServer<Admin>>().await;
+    tokio::spawn(report_health(health, mesh.health.clone(), shutdown.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -75,6 +78,26 @@ pub(crate) async fn serve(
         })
         .await
         .context("admin listener")
+}
+
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Keeps `grpc.health.v1` in step with `/readyz`.
+async fn report_health(reporter: HealthReporter, health: Health, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        let status = match health.is_ready() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        // The empty name is the server as a whole.
+        for service in ["", "kaizen.admin.v1.Definitions"] {
+            reporter.set_service_status(service, status).await;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+        }
+    }
 }
 
 /// Entries on a page where the caller names no number.
