@@ -20,7 +20,9 @@ use kaizen_tests::Mesh;
 async fn streams_alone() -> (Mesh, Nats) {
     let mesh = Mesh::bare().await;
     let nats = Nats::new(mesh.raw.clone());
-    streams::ensure(&nats, &StreamsConfig::default()).await.unwrap();
+    streams::ensure(&nats, &StreamsConfig::default())
+        .await
+        .unwrap();
     (mesh, nats)
 }
 
@@ -31,7 +33,12 @@ fn activation(n: u64) -> (DefinitionId, ActivationId) {
 }
 
 fn message(subject: String, guard: Guard, payload: impl Into<Vec<u8>>) -> Message {
-    Message { subject, guard, headers: HeaderMap::new(), payload: payload.into().into() }
+    Message {
+        subject,
+        guard,
+        headers: HeaderMap::new(),
+        payload: payload.into().into(),
+    }
 }
 
 /// Tasks of one activation, the first guarded by the whole prefix.
@@ -40,8 +47,18 @@ fn tasks(activation_number: u64, count: u32) -> Vec<Message> {
     let filter = subject::activation_tasks(&definition, activation);
     let queue = "q".parse().unwrap();
     let task = |n| {
-        let guard = if n == 0 { Guard::Vacant { filter: filter.clone() } } else { Guard::None };
-        message(subject::task(&definition, activation, n, &queue), guard, n.to_string())
+        let guard = if n == 0 {
+            Guard::Vacant {
+                filter: filter.clone(),
+            }
+        } else {
+            Guard::None
+        };
+        message(
+            subject::task(&definition, activation, n, &queue),
+            guard,
+            n.to_string(),
+        )
     };
     (0..count).map(task).collect()
 }
@@ -80,9 +97,17 @@ async fn one_stale_guard_refuses_the_whole_transaction() {
         messages.extend(tasks(1, 3));
         messages
     };
-    let stale = nats.commit.store(decided(Guard::Last(pending + 7))).await.unwrap();
+    let stale = nats
+        .commit
+        .store(decided(Guard::Last(pending + 7)))
+        .await
+        .unwrap();
     assert_eq!((stale, count(&nats).await), (Committed::Doubtful, 1));
-    let stored = nats.commit.store(decided(Guard::Last(pending))).await.unwrap();
+    let stored = nats
+        .commit
+        .store(decided(Guard::Last(pending)))
+        .await
+        .unwrap();
     assert_eq!((stored, count(&nats).await), (Committed::Stored(5), 5));
 }
 
@@ -91,9 +116,15 @@ async fn one_of_many_racing_writers_wins_each_activation() {
     let (_mesh, nats) = streams_alone().await;
     for (round, size) in [(1, 1), (2, 3), (3, 1), (4, 3)] {
         let race = (0..12).map(|_| nats.commit.store(tasks(round, size)));
-        let outcomes: Vec<Committed> =
-            join_all(race).await.into_iter().map(Result::unwrap).collect();
-        let won = outcomes.iter().filter(|o| matches!(o, Committed::Stored(_))).count();
+        let outcomes: Vec<Committed> = join_all(race)
+            .await
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
+        let won = outcomes
+            .iter()
+            .filter(|o| matches!(o, Committed::Stored(_)))
+            .count();
         assert_eq!(won, 1, "round {round}: {outcomes:?}");
     }
     assert_eq!(count(&nats).await, 8);
@@ -107,11 +138,17 @@ async fn too_large_is_refused_for_good_wherever_it_stands() {
         let mut messages = tasks(1, size);
         messages[place].payload = large().into();
         let error = nats.commit.store(messages).await.unwrap_err();
-        assert!(matches!(error, CommitError::Refused { .. }), "{place} of {size}: {error:?}");
+        assert!(
+            matches!(error, CommitError::Refused { .. }),
+            "{place} of {size}: {error:?}"
+        );
         assert!(!error.is_transient());
     }
     let error = nats.commit.store(tasks(1, 1_001)).await.unwrap_err();
-    assert!(matches!(error, CommitError::TooMany { count: 1_001 }), "{error:?}");
+    assert!(
+        matches!(error, CommitError::TooMany { count: 1_001 }),
+        "{error:?}"
+    );
     assert_eq!(count(&nats).await, 0);
 }
 
@@ -131,7 +168,14 @@ async fn follower_sees_every_message_in_order_and_where_batches_end() {
     nats.commit.store(tasks(2, 1)).await.unwrap();
     nats.commit.store(tasks(3, 2)).await.unwrap();
     assert_eq!(follower.catch_up().await.unwrap(), 6);
-    let expected = [(1, true), (2, true), (3, false), (4, false), (5, true), (6, false)];
+    let expected = [
+        (1, true),
+        (2, true),
+        (3, false),
+        (4, false),
+        (5, true),
+        (6, false),
+    ];
     assert_eq!(*seen.lock().unwrap(), expected);
     shutdown.cancel();
     task.await.unwrap();
@@ -144,8 +188,9 @@ async fn pages_cover_a_stream_without_gap_or_overlap() {
     let mut start = PageStart::First;
     let mut sequences = Vec::new();
     loop {
-        let (page, more) =
-            read::page(&nats, stream::LEDGER, subject::TASKS_ALL, start, false, 3).await.unwrap();
+        let (page, more) = read::page(&nats, stream::LEDGER, subject::TASKS_ALL, start, false, 3)
+            .await
+            .unwrap();
         sequences.extend(page.iter().map(|m| m.info().unwrap().stream_sequence));
         if !more {
             break;
@@ -153,7 +198,14 @@ async fn pages_cover_a_stream_without_gap_or_overlap() {
         start = PageStart::After(*sequences.last().unwrap());
     }
     assert_eq!(sequences, (1..=7).collect::<Vec<u64>>());
-    let none = read::page(&nats, stream::LEDGER, subject::DEAD_ALL, PageStart::First, false, 3);
+    let none = read::page(
+        &nats,
+        stream::LEDGER,
+        subject::DEAD_ALL,
+        PageStart::First,
+        false,
+        3,
+    );
     let (page, more) = none.await.unwrap();
     assert!(page.is_empty() && !more);
 }

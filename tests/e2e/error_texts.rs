@@ -68,7 +68,7 @@ async fn port_in_use() {
         .exits(1);
     insta::assert_snapshot!(shown(&cli, &said), @r#"
     starting [NATS-SERVER] on store
-    error: choose another port for it; 0 takes a free one: gateway.admin_listen: cannot listen on 127.0.0.1:[PORT]: Address already in use (os error 98)
+    error: gateway.admin_listen: cannot listen on 127.0.0.1:[PORT]: Address already in use (os error 98); choose another port for it, or 0 for a free one
     "#);
 }
 

@@ -16,6 +16,7 @@ mod metrics_event;
 mod admission;
 mod applying;
 mod bound_lane;
+mod commit;
 mod container;
 mod discovery;
 mod error_texts;

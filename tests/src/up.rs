@@ -1,6 +1,10 @@
 //! The real binary `kaizen-agentic mesh up`.
 
-use std::{fs, process::Stdio};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use async_nats::jetstream;
 use kaizen_messaging::Nats;
@@ -17,6 +21,7 @@ use crate::{Cli, DEADLINE, Stored, children_of, is_gone, signal, until};
 #[derive(Debug)]
 pub struct MeshUp {
     process: Child,
+    log: PathBuf,
     /// Process of the mesh.
     pub pid: u32,
     /// Process of its nats-server.
@@ -57,15 +62,14 @@ impl MeshUp {
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();
         let read = timeout(DEADLINE, stdout.read_line(&mut line)).await;
-        let said = || fs::read_to_string(&log).unwrap_or_default();
         assert!(
             read.is_ok(),
             "mesh up is not ready after {DEADLINE:?}: {}",
-            said()
+            said(&log)
         );
         let at = |what: &str| {
             let rest = line.split_once(&format!("{what} ")).map(|(_, rest)| rest);
-            let rest = rest.unwrap_or_else(|| panic!("mesh up says {line:?}: {}", said()));
+            let rest = rest.unwrap_or_else(|| panic!("mesh up says {line:?}: {}", said(&log)));
             rest.split([',', '\n']).next().unwrap().to_owned()
         };
         let pid = process.id().expect("it runs");
@@ -77,6 +81,7 @@ impl MeshUp {
             nats: at("nats"),
             health: at("health"),
             process,
+            log,
         }
     }
 
@@ -111,6 +116,11 @@ impl MeshUp {
     pub async fn stop(mut self) {
         signal(self.pid, Signal::SIGINT);
         let ended = timeout(DEADLINE, self.process.wait()).await;
-        assert!(ended.expect("mesh up drains").unwrap().success());
+        let ended = ended.expect("mesh up drains").unwrap();
+        assert!(ended.success(), "{ended}: {}", said(&self.log));
     }
+}
+
+fn said(log: &Path) -> String {
+    fs::read_to_string(log).unwrap_or_default()
 }

@@ -120,12 +120,12 @@ async fn with_services(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let health = Health::default();
-    let another = "choose another port for it; 0 takes a free one";
+    let another = |error| anyhow!("{error:#}; choose another port for it, or 0 for a free one");
     let health_at = health
         .serve(config.health.listen, shutdown.clone())
         .await
-        .context(another)?;
-    let listeners = gateway::bind(&config.gateway).await.context(another)?;
+        .map_err(another)?;
+    let listeners = gateway::bind(&config.gateway).await.map_err(another)?;
     let context = MeshContext {
         admin: format!("http://{}", listeners.admin.local_addr()?),
         nats: config.nats.url.clone(),
@@ -162,8 +162,10 @@ async fn with_services(
         until_one_ends(&mut services, server).await
     };
     let outcome = tokio::select! {
-        outcome = running => outcome,
+        // First: a service that ends because of it has not ended by itself.
+        biased;
         () = shutdown.cancelled() => Ok(()),
+        outcome = running => outcome,
     };
     shutdown.cancel();
     let drained = until_drained(all_ended(&mut services), shutdown).await;
