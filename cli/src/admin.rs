@@ -102,6 +102,37 @@ impl Admin {
         })
     }
 
+    /// Entries of a paged list, `limit` at most; says so where there are more. `page` answers
+    /// the entries of one page, given its size and token, and the next token.
+    pub(crate) async fn pages<T>(
+        &self,
+        limit: u32,
+        mut page: impl AsyncFnMut(u32, String) -> Result<(Vec<T>, String), Status>,
+    ) -> anyhow::Result<Vec<T>> {
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        // One more than wanted tells that there are more.
+        let size = limit.saturating_add(1).min(PAGE_SIZE);
+        let mut entries = Vec::new();
+        let mut token = String::new();
+        loop {
+            let (found, next) = page(size, token)
+                .await
+                .map_err(|status| self.refused(&status))?;
+            entries.extend(found);
+            token = next;
+            if token.is_empty() || entries.len() > most {
+                break;
+            }
+        }
+        if entries.len() > most {
+            entries.truncate(most);
+            self.output.say(format_args!(
+                "there are more than {limit}; raise --limit to see them"
+            ));
+        }
+        Ok(entries)
+    }
+
     /// The error for a refused call; what each field of the request broke is shown at once.
     pub(crate) fn refused(&self, status: &Status) -> anyhow::Error {
         let at = format!("{} ({})", self.endpoint.shown(), self.endpoint.origin);

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{
     Exit,
-    admin::{Admin, PAGE_SIZE, client},
+    admin::{Admin, client},
     args,
     output::{fields, instant, one_line, shortened, table},
     session::Session,
@@ -73,16 +73,9 @@ pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
 }
 
 fn list(session: &Session, args: &ListArgs, now: Timestamp) -> anyhow::Result<Exit> {
-    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let mut letters = Admin::run(session, "dead list", |admin| async move {
-        fetch(&admin, args, now, limit).await
+    let letters = Admin::run(session, "dead list", |admin| async move {
+        fetch(&admin, args, now).await
     })?;
-    if letters.len() > limit {
-        letters.truncate(limit);
-        session.output.say(format_args!(
-            "there are more than {limit}; raise --limit to see them"
-        ));
-    }
     if letters.is_empty() {
         session.output.say("no dead letters");
     }
@@ -95,15 +88,9 @@ fn list(session: &Session, args: &ListArgs, now: Timestamp) -> anyhow::Result<Ex
     Ok(Exit::Ok)
 }
 
-/// One more than `limit` where there are more.
-async fn fetch(
-    admin: &Admin,
-    args: &ListArgs,
-    now: Timestamp,
-    limit: usize,
-) -> anyhow::Result<Vec<LetterView>> {
-    let mut client = client!(admin, dead_client, DeadClient);
-    let mut request = ListDeadLettersRequest {
+async fn fetch(admin: &Admin, args: &ListArgs, now: Timestamp) -> anyhow::Result<Vec<LetterView>> {
+    let client = client!(admin, dead_client, DeadClient);
+    let request = ListDeadLettersRequest {
         reason: args.reason.clone().unwrap_or_default(),
         definition: args
             .definition
@@ -111,19 +98,19 @@ async fn fetch(
             .map(ToString::to_string)
             .unwrap_or_default(),
         since: args::ago(now, args.since).map(pb_timestamp),
-        page_size: args.limit.saturating_add(1).min(PAGE_SIZE),
-        page_token: String::new(),
+        ..ListDeadLettersRequest::default()
     };
-    let mut letters = Vec::new();
-    loop {
-        let page = client.list(request.clone()).await;
-        let page = page.map_err(|status| admin.refused(&status))?.into_inner();
-        letters.extend(page.letters.into_iter().map(LetterView::from));
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() || letters.len() > limit {
-            return Ok(letters);
-        }
-    }
+    let page = async |page_size, page_token| {
+        let request = ListDeadLettersRequest {
+            page_size,
+            page_token,
+            ..request.clone()
+        };
+        let page = client.clone().list(request).await?.into_inner();
+        Ok((page.letters, page.next_page_token))
+    };
+    let letters = admin.pages(args.limit, page).await?;
+    Ok(letters.into_iter().map(LetterView::from).collect())
 }
 
 fn show(session: &Session, sequence: u64) -> anyhow::Result<Exit> {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Exit,
-    admin::{Admin, PAGE_SIZE, client},
+    admin::{Admin, client},
     args,
     output::{fields, instant, one_line, table},
     session::Session,
@@ -72,16 +72,9 @@ pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
 }
 
 fn list(session: &Session, args: &ListArgs, now: Timestamp) -> anyhow::Result<Exit> {
-    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let mut tasks = Admin::run(session, "task list", |admin| async move {
-        fetch(&admin, args, now, limit).await
+    let tasks = Admin::run(session, "task list", |admin| async move {
+        fetch(&admin, args, now).await
     })?;
-    if tasks.len() > limit {
-        tasks.truncate(limit);
-        session.output.say(format_args!(
-            "there are more than {limit}; raise --limit to see them"
-        ));
-    }
     if tasks.is_empty() {
         session.output.say("no tasks");
     }
@@ -94,15 +87,9 @@ fn list(session: &Session, args: &ListArgs, now: Timestamp) -> anyhow::Result<Ex
     Ok(Exit::Ok)
 }
 
-/// One more than `limit` where there are more.
-async fn fetch(
-    admin: &Admin,
-    args: &ListArgs,
-    now: Timestamp,
-    limit: usize,
-) -> anyhow::Result<Vec<TaskView>> {
-    let mut client = client!(admin, tasks_client, TasksClient);
-    let mut request = ListTasksRequest {
+async fn fetch(admin: &Admin, args: &ListArgs, now: Timestamp) -> anyhow::Result<Vec<TaskView>> {
+    let client = client!(admin, tasks_client, TasksClient);
+    let request = ListTasksRequest {
         queue: args
             .queue
             .as_ref()
@@ -114,19 +101,19 @@ async fn fetch(
             .map(ToString::to_string)
             .unwrap_or_default(),
         since: args::ago(now, args.since).map(pb_timestamp),
-        page_size: args.limit.saturating_add(1).min(PAGE_SIZE),
-        page_token: String::new(),
+        ..ListTasksRequest::default()
     };
-    let mut tasks = Vec::new();
-    loop {
-        let page = client.list(request.clone()).await;
-        let page = page.map_err(|status| admin.refused(&status))?.into_inner();
-        tasks.extend(page.tasks.into_iter().map(TaskView::from));
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() || tasks.len() > limit {
-            return Ok(tasks);
-        }
-    }
+    let page = async |page_size, page_token| {
+        let request = ListTasksRequest {
+            page_size,
+            page_token,
+            ..request.clone()
+        };
+        let page = client.clone().list(request).await?.into_inner();
+        Ok((page.tasks, page.next_page_token))
+    };
+    let tasks = admin.pages(args.limit, page).await?;
+    Ok(tasks.into_iter().map(TaskView::from).collect())
 }
 
 fn get(session: &Session, id: TaskId) -> anyhow::Result<Exit> {
