@@ -142,7 +142,7 @@ async fn with_services(
     services.spawn(kaizen_resolver::serve(mesh.clone()));
     services.spawn(kaizen_scheduler::serve(mesh));
     let running = async {
-        let ready = until_ready(&health, &mut services, server);
+        let ready = until_ready(&health, &mut services, server, shutdown);
         match tokio::time::timeout(READY_DEADLINE, ready).await {
             Ok(ready) => ready?,
             Err(_) => bail!("the services are not ready after {READY_DEADLINE:?}"),
@@ -159,13 +159,11 @@ async fn with_services(
                 .as_bytes(),
         )?;
         session.output.say("Ctrl-C stops it");
-        until_one_ends(&mut services, server).await
+        until_one_ends(&mut services, server, shutdown).await
     };
     let outcome = tokio::select! {
-        // First: a service that ends because of it has not ended by itself.
-        biased;
-        () = shutdown.cancelled() => Ok(()),
         outcome = running => outcome,
+        () = shutdown.cancelled() => Ok(()),
     };
     shutdown.cancel();
     let drained = until_drained(all_ended(&mut services), shutdown).await;
@@ -177,9 +175,10 @@ async fn until_ready(
     health: &Health,
     services: &mut JoinSet<anyhow::Result<()>>,
     server: &mut NatsServer,
+    shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     while !health.is_ready() {
-        check(services, server)?;
+        check(services, server, shutdown)?;
         tokio::time::sleep(POLL).await;
     }
     Ok(())
@@ -188,17 +187,19 @@ async fn until_ready(
 async fn until_one_ends(
     services: &mut JoinSet<anyhow::Result<()>>,
     server: &mut NatsServer,
+    shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     loop {
-        check(services, server)?;
+        check(services, server, shutdown)?;
         tokio::time::sleep(POLL).await;
     }
 }
 
-/// An error once a service or the server has ended.
+/// An error once a service or the server has ended, but for the services that a shutdown ends.
 fn check(
     services: &mut JoinSet<anyhow::Result<()>>,
     server: &mut NatsServer,
+    shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     if let Some(status) = server.ended() {
         bail!(
@@ -208,6 +209,7 @@ fn check(
     }
     match services.try_join_next() {
         None => Ok(()),
+        Some(Ok(Ok(()))) if shutdown.is_cancelled() => Ok(()),
         Some(Ok(Ok(()))) => Err(anyhow!("a service ended by itself")),
         Some(Ok(Err(error))) => Err(error),
         Some(Err(error)) => Err(error).context("a service died"),

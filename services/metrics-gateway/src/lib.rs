@@ -1,7 +1,7 @@
 //! The edge: checks events against the event-type registry, stores them in EVENTS, and hosts the
 //! admin API. It also makes the streams, so the other services only bind to them.
 //!
-//! An event comes by HTTP ([`http`]) or by NATS request; both end in [`ingest`], which answers
+//! An event comes by HTTP (`http`) or by NATS request; both end in `ingest`, which answers
 //! only after the stored ack.
 
 mod admin;

@@ -1,10 +1,10 @@
 //! Events and ticks in, tasks out.
 //!
-//! Two lanes. The direct lane ([`direct`]) takes each event and each tick, judges it, finds the
+//! Two lanes. The direct lane (`direct`) takes each event and each tick, judges it, finds the
 //! definitions that it sets off, and decides those whose context is in the trigger itself; the
-//! others it leaves in LEDGER as pending. The bound lane ([`bound`]) takes what is pending, has
+//! others it leaves in LEDGER as pending. The bound lane (`bound`) takes what is pending, has
 //! its context bound by the resolver, and decides it. Both store what follows by compare-and-set
-//! ([`effect`]), and settle their input last: whatever dies, the input comes again, and what
+//! (`effect`), and settle their input last: whatever dies, the input comes again, and what
 //! stands already is found standing.
 
 mod bound;
