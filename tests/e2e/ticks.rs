@@ -110,32 +110,40 @@ async fn racing_schedulers_tick_each_second_once_and_never_after_disabling() {
     assert!(mesh.stored.dead().await.is_empty());
 }
 
+/// Changes a definition as fast as it goes until `count` slots are ticked; answers how often.
+async fn change_until_ticked(mesh: &Mesh, id: &str, count: usize) -> usize {
+    let mut changes = 0;
+    while slots(&mesh.stored.ticks(id).await).len() < count {
+        changes += 1;
+        let title = format!("title: Change {changes}");
+        let yaml = ticking(id, EVERY_SECOND, ALL).replace("title: Do it", &title);
+        mesh.apply(&yaml).await;
+    }
+    changes
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn change_that_keeps_the_trigger_doubles_and_loses_no_slot() {
     const SLOTS: usize = 4;
     let mut mesh = Mesh::start_with(&[Which::Gateway, Which::Scheduler]).await;
     mesh.start_service(Which::Scheduler).await;
-    let mut changes = 0;
-    // As fast as it goes, so that changes and ticks meet.
-    while slots(&mesh.stored.ticks("seconds").await).len() < SLOTS {
-        changes += 1;
-        let title = format!("title: Change {changes}");
-        mesh.apply(&ticking("seconds", EVERY_SECOND, ALL).replace("title: Do it", &title))
-            .await;
-    }
-    let records = mesh.stored.ticks("seconds").await;
-    assert_every_second(&ticks(&records));
-    for pair in records.windows(2) {
-        assert!(pair[0].revision() <= pair[1].revision(), "{pair:?}");
-        if let TickRecord::Cursor(cursor) = &pair[1] {
-            assert_eq!(cursor.why, "revised");
-            assert_eq!(
-                (cursor.after, cursor.previous_slot),
-                (pair[0].after(), pair[0].last_slot())
-            );
+    // Several, so that changes and ticks meet often.
+    let ids: Vec<String> = (0..8).map(|n| format!("seconds-{n}")).collect();
+    let changes = ids.iter().map(|id| change_until_ticked(&mesh, id, SLOTS));
+    let changes = futures::future::join_all(changes).await;
+    for (id, changes) in ids.iter().zip(changes) {
+        assert!(changes > SLOTS, "{changes} changes in {SLOTS} s");
+        let records = mesh.stored.ticks(id).await;
+        assert_every_second(&ticks(&records));
+        for pair in records.windows(2) {
+            assert!(pair[0].revision() <= pair[1].revision(), "{pair:?}");
+            if let TickRecord::Cursor(cursor) = &pair[1] {
+                assert_eq!(cursor.why, "revised");
+                let stands = (pair[0].after(), pair[0].last_slot());
+                assert_eq!((cursor.after, cursor.previous_slot), stands);
+            }
         }
     }
-    assert!(changes > SLOTS, "{changes} changes in {SLOTS} s");
 }
 
 #[tokio::test(flavor = "multi_thread")]
