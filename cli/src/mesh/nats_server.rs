@@ -33,7 +33,7 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How long it may take to stop before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a store may still be held by the server before.
-const LOCK_DEADLINE: Duration = Duration::from_secs(10);
+const LOCK_DEADLINE: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(10);
 
 /// Finds a fit nats-server: `given`, else `KAIZEN_NATS_SERVER`, else where `make setup` puts it,

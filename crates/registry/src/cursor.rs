@@ -1,5 +1,6 @@
 //! From when on a revision's slots count.
 
+use jiff::Timestamp;
 use kaizen_proto::record::{Cursor, TickRecord};
 
 use crate::{
@@ -29,22 +30,10 @@ pub fn cursor_for(
     if last.revision() >= revision.number {
         return None;
     }
-    let before = view.definition_revision(definition.id(), last.revision());
-    let why = match before.as_ref().map(|before| &before.value) {
-        Some(before) if before.enabled() != definition.enabled() => {
-            if definition.enabled() {
-                "enabled"
-            } else {
-                "disabled"
-            }
-        }
-        Some(before) if before.trigger() == definition.trigger() => "revised",
-        _ => "trigger_changed",
-    };
-    let after = match why {
-        "revised" => last.after(),
+    let (why, after) = match last_change(view, revision, last.revision()) {
         // Never behind a slot that was ticked: slots strictly increase.
-        _ => revision.at.max(last.after()),
+        Some((why, at)) => (why, at.max(last.after())),
+        None => ("revised", last.after()),
     };
     Some(Cursor {
         revision: revision.number,
@@ -54,9 +43,45 @@ pub fn cursor_for(
     })
 }
 
+/// The last change between revision `since` and this one that starts the slots anew, with its
+/// time. All that came between counts: a definition that was disabled and enabled again has
+/// missed nothing in between, although both ends look alike.
+fn last_change(
+    view: &View,
+    revision: &Revision<Definition>,
+    since: u64,
+) -> Option<(&'static str, Timestamp)> {
+    let stood: Vec<_> = view.definition_since(revision.value.id(), since).collect();
+    if stood.is_empty() {
+        return Some((TRIGGER_CHANGED, revision.at));
+    }
+    stood.windows(2).rev().find_map(|pair| {
+        let [(_, before), (at, after)] = pair else {
+            return None;
+        };
+        let why = change(before.map(|b| &b.value), after.map(|a| &a.value))?;
+        Some((why, *at))
+    })
+}
+
+const TRIGGER_CHANGED: &str = "trigger_changed";
+
+fn change(before: Option<&Definition>, after: Option<&Definition>) -> Option<&'static str> {
+    match (before, after) {
+        (Some(before), Some(after)) if before.enabled() != after.enabled() => {
+            Some(if after.enabled() {
+                "enabled"
+            } else {
+                "disabled"
+            })
+        }
+        (Some(before), Some(after)) if before.trigger() == after.trigger() => None,
+        _ => Some(TRIGGER_CHANGED),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use kaizen_proto::{record::Tick, subject, subject::RegistryKind};
 
     use super::*;
@@ -145,6 +170,24 @@ mod tests {
         assert_eq!((made.after, made.why.as_str()), (at(200), "disabled"));
         let late = cursor(&disabled, Some(&tick(1, 240))).unwrap();
         assert_eq!(late.after, at(240), "never behind a slot that was ticked");
+    }
+
+    #[test]
+    fn what_was_between_counts_although_both_ends_look_alike() {
+        let on = || definition("* * * * *", true, "t");
+        let off = definition("* * * * *", false, "t");
+        // Whoever disabled it died before the cursor record.
+        let made = cursor(&[on(), off, on()], Some(&tick(1, 120))).unwrap();
+        assert_eq!((made.after, made.why.as_str()), (at(300), "enabled"));
+        let other = definition("*/2 * * * *", true, "t");
+        let retitled = definition("*/2 * * * *", true, "u");
+        let made = cursor(&[on(), other, retitled], Some(&tick(1, 120))).unwrap();
+        assert_eq!(
+            (made.revision, made.after),
+            (3, at(200)),
+            "from the change on, no later"
+        );
+        assert_eq!(made.why, "trigger_changed");
     }
 
     #[test]

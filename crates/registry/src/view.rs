@@ -239,6 +239,28 @@ impl View {
         self.definitions.get(id)?.numbered(number).cloned()
     }
 
+    /// What stood since a certain revision of a definition, that one first, each with the time
+    /// from which on it did; absent where the definition was removed or cannot be read. Empty
+    /// where that revision is not kept.
+    pub fn definition_since(
+        &self,
+        id: &DefinitionId,
+        number: u64,
+    ) -> impl Iterator<Item = (Timestamp, Option<&Arc<Revision<Definition>>>)> {
+        let entries = self.definitions.get(id).map(|history| history.0.as_slice());
+        let is_it = move |entry: &&Entry<Definition>| {
+            entry
+                .revision
+                .as_ref()
+                .is_some_and(|revision| revision.number == number)
+        };
+        let since = entries
+            .unwrap_or_default()
+            .iter()
+            .skip_while(move |entry| !is_it(entry));
+        since.map(|entry| (entry.at, entry.revision.as_ref()))
+    }
+
     /// The latest revision of every definition, by id.
     pub fn definitions(&self) -> impl Iterator<Item = &Arc<Revision<Definition>>> {
         self.definitions.values().filter_map(History::latest)
