@@ -70,3 +70,50 @@ async fn racing_routers_order_each_task_once() {
     assert_eq!(ids.len(), EVENTS);
     assert!(mesh.stored.dead().await.is_empty());
 }
+
+/// Two rules that fail until their paths exist; `first` is the condition of the first.
+fn failing(first: &str) -> String {
+    format!(
+        "kind: ActivityDefinition\nid: two-rules\n\
+         trigger: {{type: event, event_type: kaizen.metrics.recorded}}\n\
+         context_sources:\n  - {{type: event-payload, bind_to: context.metrics}}\n\
+         rules:\n  - {{id: a, when: {first}, tasks: [{{queue: coach, title: A}}]}}\n  \
+         - {{id: b, when: context.metrics.absent > 1, tasks: [{{queue: coach, title: B}}]}}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standing_dead_letter_does_not_hold_up_the_task_of_a_mended_rule() {
+    let mesh = Mesh::start().await;
+    mesh.apply(&failing("context.metrics.missing > 1")).await;
+    mesh.publish(RECORDED, &bad_run_bytes("once")).await;
+    mesh.stored.settled().await;
+    assert_eq!(mesh.stored.dead().await.len(), 1);
+    assert!(mesh.stored.all_tasks().await.is_empty());
+
+    mesh.apply(&failing("context.metrics.summary.success_rate < 0.8"))
+        .await;
+    mesh.publish(RECORDED, &bad_run_bytes("once")).await;
+    mesh.stored.settled().await;
+    assert_eq!(mesh.stored.tasks("two-rules").await.len(), 1);
+    assert_eq!(mesh.stored.dead().await.len(), 1, "the letter stands, once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_the_direct_lane_do_not_hold_up_the_bound_lane() {
+    let mesh = Mesh::start().await;
+    let engagement = Engagement::copy(mesh.folder());
+    engagement.make_pilots(&mesh.cli);
+    mesh.apply(REVIEW).await;
+    mesh.publish(RECORDED, &bad_run_bytes("once")).await;
+    mesh.stored.settled().await;
+    let roster = "{roster_path: loops/kaizen-stack/roster.yaml, agents: [coach]}";
+    mesh.apply(&bound(REVIEW_ID, roster)).await;
+    mesh.publish(RECORDED, &bad_run_bytes("once")).await;
+    mesh.stored.settled().await;
+    assert_eq!(
+        mesh.stored.tasks(REVIEW_ID).await.len(),
+        1,
+        "the first lane's task stands alone"
+    );
+}

@@ -128,6 +128,8 @@ impl NatsServer {
     pub fn start(options: &Options<'_>) -> anyhow::Result<Self> {
         let dir = options.dir;
         let ports = dir.join("ports");
+        // A killed server leaves its ports behind, and process ids come again.
+        _ = fs::remove_dir_all(&ports);
         fs::create_dir_all(&ports).with_context(|| format!("cannot make {}", ports.display()))?;
         let dir = dir
             .canonicalize()

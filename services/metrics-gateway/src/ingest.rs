@@ -2,7 +2,12 @@
 
 use async_nats::{
     HeaderMap,
-    jetstream::{context::PublishErrorKind, message::PublishMessage, publish::PublishAck},
+    jetstream::{
+        self,
+        context::{PublishError, PublishErrorKind},
+        message::PublishMessage,
+        publish::PublishAck,
+    },
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -131,6 +136,10 @@ impl Ingest {
             PublishErrorKind::MaxPayloadExceeded => {
                 refused(RefusalReason::TooLarge, error.to_string())
             }
+            // Headers count as well: an envelope just below the limit may still be too large.
+            _ if exceeds_message_size(&error) => {
+                refused(RefusalReason::TooLarge, error.to_string())
+            }
             _ => unavailable(&error),
         })?;
         if ack.duplicate {
@@ -168,6 +177,14 @@ impl Ingest {
             hint: "give each event an id of its own".to_owned(),
         })
     }
+}
+
+/// JetStream's code for a message above the stream's limit.
+const MESSAGE_EXCEEDS_MAXIMUM: u64 = 10_054;
+
+fn exceeds_message_size(error: &PublishError) -> bool {
+    let said = std::error::Error::source(error).and_then(|e| e.downcast_ref::<jetstream::Error>());
+    said.is_some_and(|said| said.error_code().0 == MESSAGE_EXCEEDS_MAXIMUM)
 }
 
 fn refused(reason: RefusalReason, message: String) -> Refused {

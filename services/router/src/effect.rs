@@ -223,6 +223,12 @@ impl Ledger {
 
     async fn store_one(&self, effect: Effect) -> Result<(), EffectError> {
         let subjects: Vec<String> = effect.messages.iter().map(|m| m.subject.clone()).collect();
+        // Needed again only where a part of a transaction stands already.
+        let whole = if effect.messages.len() > 1 {
+            effect.messages.clone()
+        } else {
+            Vec::new()
+        };
         match self.nats.commit.store(effect.messages).await {
             Ok(Committed::Stored(_)) => {
                 for subject in subjects {
@@ -240,9 +246,7 @@ impl Ledger {
                             .await
                     }
                     Some(_) => Ok(()),
-                    None => Err(EffectError::Unsettled {
-                        subject: effect.settled_by,
-                    }),
+                    None => self.store_rest(whole, effect.settled_by).await,
                 }
             }
             Err(error) if error.is_transient() => Err(error.into()),
@@ -252,6 +256,42 @@ impl Ledger {
                     .await
             }
         }
+    }
+
+    /// Takes out what stands already, and stores the rest: one standing guard would refuse the
+    /// whole transaction every time it is tried.
+    async fn store_rest(&self, whole: Vec<Message>, subject: String) -> Result<(), EffectError> {
+        let count = whole.len();
+        let mut rest = Vec::with_capacity(count);
+        let mut tasks_stand = false;
+        for message in whole {
+            let stands = match &message.guard {
+                Guard::Last(0) => self.stands(&message.subject).await?,
+                Guard::Last(_) => false,
+                Guard::Vacant { filter } => {
+                    tasks_stand = self.stands(filter).await?;
+                    tasks_stand
+                }
+                // The first task of the activation guards the others.
+                Guard::None => tasks_stand,
+            };
+            if !stands {
+                rest.push(message);
+            }
+        }
+        if rest.len() == count {
+            return Err(EffectError::Unsettled { subject });
+        }
+        match self.nats.commit.store(rest).await? {
+            Committed::Stored(_) => Ok(()),
+            Committed::Doubtful => Err(EffectError::Unsettled { subject }),
+        }
+    }
+
+    async fn stands(&self, filter: &str) -> Result<bool, ReadError> {
+        Ok(read::last(&self.nats, stream::LEDGER, filter)
+            .await?
+            .is_some())
     }
 
     async fn bury(

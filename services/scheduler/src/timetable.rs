@@ -14,6 +14,9 @@ use kaizen_schedule::{Agenda, Due, due};
 
 use crate::cursor_for;
 
+/// Wait before a definition whose cursor names a revision that is not known yet is looked at again.
+const BEHIND_RETRY: Duration = Duration::from_secs(1);
+
 /// One enabled cron definition.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
@@ -73,6 +76,10 @@ impl Entry {
             Some(record) if record.revision() == self.revision.number => {
                 // Slots up to `seen` that the catch-up policy leaves out are no reason to wake.
                 cron.next_after(record.after().max(seen))
+            }
+            // The view is behind the cursor: it will follow.
+            Some(record) if record.revision() > self.revision.number => {
+                seen.checked_add(BEHIND_RETRY).ok()
             }
             _ => Some(Timestamp::MIN),
         }
