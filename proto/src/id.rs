@@ -173,6 +173,13 @@ impl TriggerId {
         ))
     }
 
+    /// Identity of a manual tick: definition, and the id that whoever asked for it chose.
+    #[must_use]
+    pub fn of_request(definition: &DefinitionId, request_id: &str) -> Self {
+        let hash = content_hash(request_id.as_bytes());
+        Self(format!("manual-{definition}-{hash}"))
+    }
+
     /// Identity of bytes that hold no envelope: where they stand.
     #[must_use]
     pub fn of_position(stream: &str, sequence: u64) -> Self {

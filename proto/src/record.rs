@@ -46,7 +46,7 @@ pub struct Skipped {
 }
 
 /// Slots count from `after` on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cursor {
     /// Revision that set it.
     pub revision: u64,
@@ -55,8 +55,60 @@ pub struct Cursor {
     /// The slot ticked before, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_slot: Option<Timestamp>,
-    /// `created`, `enabled`, `disabled`, `trigger_changed` or `revised`.
+    /// `created`, `enabled`, `disabled`, `trigger_changed`, `revised`, `paused`, `resumed` or
+    /// `reset`.
     pub why: String,
+    /// Who asked for it, where somebody did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    /// What they said of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+    /// While it is paused, nothing is ticked; carried over by every record until it is resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
+}
+
+/// Somebody has paused a definition. The time until it is resumed is not missed time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// Since when.
+    pub since: Timestamp,
+    /// Who asked for it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    /// What they said of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// A message on `kaizen.trigger.<definition>`: a tick that somebody asked for. It names its
+/// revision, and moves no cursor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum AdminTick {
+    /// Now, once for each request id.
+    Manual {
+        /// What the rules see as the slot: when it was asked for, by the server's clock.
+        slot: Timestamp,
+        /// Revision of the definition that decides.
+        revision: u64,
+        /// Chosen by who asks: the same id is the same trigger.
+        request_id: String,
+        /// Who asked for it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
+    },
+    /// A slot of the past, under the identity that its tick has or would have had.
+    Backfill {
+        /// The nominal instant.
+        slot: Timestamp,
+        /// Revision of the definition that decides.
+        revision: u64,
+        /// Who asked for it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
+    },
 }
 
 impl TickRecord {
@@ -66,6 +118,15 @@ impl TickRecord {
         match self {
             Self::Tick(tick) => tick.revision,
             Self::Cursor(cursor) => cursor.revision,
+        }
+    }
+
+    /// Who has paused the definition, and why, while it is paused.
+    #[must_use]
+    pub fn paused(&self) -> Option<&Paused> {
+        match self {
+            Self::Tick(_) => None,
+            Self::Cursor(cursor) => cursor.paused.as_ref(),
         }
     }
 
@@ -111,13 +172,35 @@ pub enum TriggerRecord {
     Tick {
         /// Identity over definition and slot.
         trigger_id: TriggerId,
-        /// The nominal instant.
+        /// Scheduled, manual or backfill.
+        #[serde(default, skip_serializing_if = "TickKind::is_scheduled")]
+        tick: TickKind,
+        /// The nominal instant; of a manual tick, when it was asked for.
         slot: Timestamp,
         /// Sequence in TICKS.
         sequence: u64,
         /// When TICKS stored it.
         stored_at: Timestamp,
     },
+}
+
+/// Where a tick came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TickKind {
+    /// The scheduler.
+    #[default]
+    Scheduled,
+    /// `tick trigger`.
+    Manual,
+    /// `tick backfill`.
+    Backfill,
+}
+
+impl TickKind {
+    fn is_scheduled(&self) -> bool {
+        *self == Self::Scheduled
+    }
 }
 
 impl TriggerRecord {

@@ -53,6 +53,18 @@ pub fn tick_definition(subject: &str) -> Option<&str> {
     subject.strip_prefix("kaizen.tick.")
 }
 
+/// `kaizen.trigger.<definition>`
+#[must_use]
+pub fn trigger(definition: &DefinitionId) -> String {
+    format!("kaizen.trigger.{definition}")
+}
+
+/// The definition that a `kaizen.trigger.` subject names, unparsed.
+#[must_use]
+pub fn trigger_definition(subject: &str) -> Option<&str> {
+    subject.strip_prefix("kaizen.trigger.")
+}
+
 /// Kinds of document in REGISTRY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RegistryKind {

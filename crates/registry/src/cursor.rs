@@ -19,12 +19,13 @@ pub fn cursor_for(
 ) -> Option<Cursor> {
     let definition = &revision.value;
     let Some(last) = last else {
-        let scheduled = definition.enabled() && definition.cron().is_some();
+        let scheduled = definition.enabled() && definition.schedule().is_some();
         return scheduled.then(|| Cursor {
             revision: revision.number,
             after: revision.at,
             previous_slot: None,
             why: "created".to_owned(),
+            ..Cursor::default()
         });
     };
     if last.revision() >= revision.number {
@@ -40,6 +41,8 @@ pub fn cursor_for(
         after,
         previous_slot: last.last_slot(),
         why: why.to_owned(),
+        paused: last.paused().cloned(),
+        ..Cursor::default()
     })
 }
 

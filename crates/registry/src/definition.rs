@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use jiff::SignedDuration;
 use kaizen_document::{Fields, Path, Problems, joined, on_big_stack, suggest};
 use kaizen_proto::id::{DefinitionId, EventType, QueueName};
-use kaizen_schedule::{CatchUp, CatchUpPolicy, CronExpr};
+use kaizen_schedule::{CatchUp, CatchUpPolicy, Schedule, ScheduleSpec};
 use serde::Serialize;
 
 use crate::{
@@ -58,10 +58,9 @@ pub enum TriggerSpec {
     },
     /// Every slot of a cron expression.
     Cron {
-        /// The expression as written.
-        cron: String,
-        /// The zone it is meant in; `UTC`.
-        timezone: String,
+        /// When its slots are.
+        #[serde(flatten)]
+        schedule: ScheduleSpec,
         /// What happens to slots missed during downtime.
         catchup: CatchUp,
     },
@@ -73,7 +72,7 @@ impl TriggerSpec {
     pub fn summary(&self) -> String {
         match self {
             Self::Event { event_type } => format!("event {event_type}"),
-            Self::Cron { cron, .. } => format!("cron {cron}"),
+            Self::Cron { schedule, .. } => format!("cron {}", schedule.cron),
         }
     }
 }
@@ -105,7 +104,7 @@ pub struct Definition(Arc<Compiled>);
 #[derive(Debug)]
 struct Compiled {
     spec: DefinitionSpec,
-    cron: Option<CronExpr>,
+    schedule: Option<Schedule>,
     rules: Vec<Rule>,
     templates: Templates,
 }
@@ -121,7 +120,7 @@ impl Definition {
 
     fn compile(spec: DefinitionSpec) -> Result<Self, String> {
         let problems = Problems::default();
-        let cron = compile_trigger(&spec.trigger, &problems);
+        let schedule = compile_trigger(&spec, &problems);
         let mut templates = Templates::new();
         let names = Names {
             sources: Some(&spec.context_sources),
@@ -140,7 +139,7 @@ impl Definition {
         problems.settle(Some(())).map_err(|p| joined(&p))?;
         Ok(Self(Arc::new(Compiled {
             spec,
-            cron,
+            schedule,
             rules,
             templates,
         })))
@@ -186,10 +185,10 @@ impl Definition {
         &self.0.spec
     }
 
-    /// The compiled expression of a cron trigger.
+    /// The compiled schedule of a cron trigger.
     #[must_use]
-    pub fn cron(&self) -> Option<&CronExpr> {
-        self.0.cron.as_ref()
+    pub fn schedule(&self) -> Option<&Schedule> {
+        self.0.schedule.as_ref()
     }
 
     /// What happens to missed slots of a cron trigger.
@@ -210,11 +209,11 @@ impl Definition {
     }
 }
 
-fn compile_trigger(trigger: &TriggerSpec, problems: &Problems) -> Option<CronExpr> {
-    let TriggerSpec::Cron { cron, .. } = trigger else {
+fn compile_trigger(spec: &DefinitionSpec, problems: &Problems) -> Option<Schedule> {
+    let TriggerSpec::Cron { schedule, .. } = &spec.trigger else {
         return None;
     };
-    CronExpr::parse(cron)
+    Schedule::new(schedule, spec.id.as_str())
         .map_err(|error| {
             let path = Path::default().key("trigger").key("cron");
             problems.report(path, error.to_string(), None);
@@ -285,17 +284,21 @@ fn decode_trigger(fields: &Fields<'_>) -> Option<TriggerSpec> {
 
 fn decode_cron(trigger: &Fields<'_>) -> Option<TriggerSpec> {
     trigger.allow(&["type", "cron", "timezone", "catchup"], &["dst"]);
-    let cron = trigger.text("cron").and_then(|text| {
-        CronExpr::parse(text)
-            .map_err(|error| trigger.report("cron", error.to_string(), None))
-            .ok()
-            .map(|_| text.to_owned())
-    });
+    let cron = trigger.text("cron").map(str::to_owned);
     let timezone = decode_timezone(trigger);
     let catchup = decode_catchup(trigger);
-    Some(TriggerSpec::Cron {
+    let schedule = ScheduleSpec {
         cron: cron?,
         timezone: timezone?,
+        ..ScheduleSpec::default()
+    };
+    // The seed does not matter here: no expression is valid for one definition alone.
+    if let Err(error) = Schedule::new(&schedule, "") {
+        trigger.report("cron", error.to_string(), None);
+        return None;
+    }
+    Some(TriggerSpec::Cron {
+        schedule,
         catchup: catchup?,
     })
 }

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::record::Skipped;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::expr::CronExpr;
+use crate::schedule::Schedule;
 
 /// A slot that is no older than this is live, not missed: every policy ticks it. Wide enough for
 /// a restart or a take-over by another scheduler.
@@ -88,19 +88,20 @@ pub struct Due {
 /// it. Work is bounded by `limit` and [`SKIPPED_COUNT_MAX`], not by the downtime.
 #[must_use]
 pub fn due(
-    expr: &CronExpr,
+    schedule: &Schedule,
     after: Timestamp,
     previous: Option<Timestamp>,
     now: Timestamp,
     catchup: &CatchUp,
     limit: usize,
 ) -> Vec<Due> {
-    let Some(from) = admitted_from(expr, after, now, catchup) else {
+    let Some(from) = admitted_from(schedule, after, now, catchup) else {
         return Vec::new();
     };
     let mut previous = previous;
-    let mut skipped = skipped(expr, after, from, now, catchup);
-    expr.slots_after(just_before(from).max(after))
+    let mut skipped = skipped(schedule, after, from, now, catchup);
+    schedule
+        .slots_after(just_before(from).max(after))
         .take_while(|slot| *slot <= now)
         .take(limit)
         .map(|slot| Due {
@@ -113,12 +114,14 @@ pub fn due(
 
 /// From this instant on all slots are admitted; `None` where no slot is.
 fn admitted_from(
-    expr: &CronExpr,
+    schedule: &Schedule,
     after: Timestamp,
     now: Timestamp,
     catchup: &CatchUp,
 ) -> Option<Timestamp> {
-    let newest = expr.prev_before(just_after(now)).filter(|s| *s > after)?;
+    let newest = schedule
+        .prev_before(just_after(now))
+        .filter(|s| *s > after)?;
     let live_from = back(now, LIVE_GRACE);
     let window_from = window_from(now, catchup);
     match catchup.policy {
@@ -137,7 +140,7 @@ fn window_from(now: Timestamp, catchup: &CatchUp) -> Timestamp {
 
 /// The slots in (`after`, `from`), by reason.
 fn skipped(
-    expr: &CronExpr,
+    schedule: &Schedule,
     after: Timestamp,
     from: Timestamp,
     now: Timestamp,
@@ -157,16 +160,21 @@ fn skipped(
     };
     ranges
         .into_iter()
-        .filter_map(|(after, before, reason)| range(expr, after, before, reason))
+        .filter_map(|(after, before, reason)| range(schedule, after, before, reason))
         .collect()
 }
 
 /// The slots strictly between two instants.
-fn range(expr: &CronExpr, after: Timestamp, before: Timestamp, reason: &str) -> Option<Skipped> {
-    let first = expr.next_after(after).filter(|slot| *slot < before)?;
-    let last = expr.prev_before(before).filter(|slot| *slot >= first)?;
+fn range(
+    schedule: &Schedule,
+    after: Timestamp,
+    before: Timestamp,
+    reason: &str,
+) -> Option<Skipped> {
+    let first = schedule.next_after(after).filter(|slot| *slot < before)?;
+    let last = schedule.prev_before(before).filter(|slot| *slot >= first)?;
     let bound = usize::try_from(SKIPPED_COUNT_MAX).unwrap_or(usize::MAX);
-    let count = expr
+    let count = schedule
         .slots_after(after)
         .take(bound)
         .take_while(|slot| *slot < before)

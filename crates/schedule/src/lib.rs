@@ -10,9 +10,11 @@ mod civil;
 mod error;
 mod expr;
 mod field;
+mod schedule;
 
 pub use agenda::Agenda;
 pub use catchup::{CatchUp, CatchUpPolicy, Due, LIVE_GRACE, SKIPPED_COUNT_MAX, due, reason};
 pub use error::CronError;
 pub use expr::{CRON_BYTES_MAX, CronExpr, Form};
 pub use field::Field;
+pub use schedule::{DstSpec, Exclude, Gap, Overlap, Schedule, ScheduleSpec};

@@ -6,13 +6,24 @@
 )]
 
 use jiff::{SignedDuration, Timestamp};
-use kaizen_schedule::{CatchUp, CatchUpPolicy, CronExpr, Due, SKIPPED_COUNT_MAX, due};
+use kaizen_schedule::{
+    CatchUp, CatchUpPolicy, Due, SKIPPED_COUNT_MAX, Schedule, ScheduleSpec, due,
+};
 use proptest::prelude::*;
 
 const HOURLY: &str = "15 * * * *";
 
 fn at(text: &str) -> Timestamp {
     format!("2026-11-22T{text}Z").parse().unwrap()
+}
+
+fn cron(text: &str) -> Schedule {
+    let spec = ScheduleSpec {
+        cron: text.to_owned(),
+        timezone: "UTC".to_owned(),
+        ..ScheduleSpec::default()
+    };
+    Schedule::new(&spec, "d").unwrap()
 }
 
 fn policy(policy: CatchUpPolicy, window: Option<SignedDuration>) -> CatchUp {
@@ -22,14 +33,7 @@ fn policy(policy: CatchUpPolicy, window: Option<SignedDuration>) -> CatchUp {
 const HOURS_3: Option<SignedDuration> = Some(SignedDuration::from_hours(3));
 
 fn due_at(expr: &str, after: &str, now: &str, catchup: &CatchUp) -> Vec<Due> {
-    due(
-        &CronExpr::parse(expr).unwrap(),
-        at(after),
-        None,
-        at(now),
-        catchup,
-        100,
-    )
+    due(&cron(expr), at(after), None, at(now), catchup, 100)
 }
 
 fn ticked(due: &[Due]) -> Vec<String> {
@@ -157,7 +161,7 @@ fn nothing_is_due_before_its_time_or_twice() {
 
 #[test]
 fn limit_cuts_the_newest_and_the_rest_follows() {
-    let expr = CronExpr::parse(HOURLY).unwrap();
+    let expr = cron(HOURLY);
     let all = policy(CatchUpPolicy::All, None);
     let first = due(&expr, at("05:15:00"), None, at("10:20:00"), &all, 2);
     assert_eq!(ticked(&first), ["06:15:00", "07:15:00"]);
@@ -170,7 +174,7 @@ fn limit_cuts_the_newest_and_the_rest_follows() {
 
 #[test]
 fn count_of_a_long_skip_is_bounded_and_its_ends_are_exact() {
-    let expr = CronExpr::parse("* * * * * *").unwrap();
+    let expr = cron("* * * * * *");
     let after = "2026-01-01T00:00:00Z".parse().unwrap();
     let none = policy(CatchUpPolicy::None, None);
     let due = due(&expr, after, None, at("10:00:00"), &none, 1);
@@ -228,7 +232,7 @@ proptest! {
         catchup in any_policy(),
         limit in 1..50_usize,
     ) {
-        let expr = CronExpr::parse(expr).unwrap();
+        let expr = cron(expr);
         let now = Timestamp::from_second(now).unwrap();
         let after = now - SignedDuration::from_secs(down);
         let due = due(&expr, after, None, now, &catchup, limit);

@@ -267,6 +267,7 @@ fn tick_trigger(definition: &DefinitionId, tick: &Tick, input: &Input) -> Trigge
     Trigger {
         content_hash: content_hash(trigger_id.as_str().as_bytes()),
         record: TriggerRecord::Tick {
+            tick: kaizen_proto::record::TickKind::Scheduled,
             trigger_id,
             slot: tick.slot,
             sequence: input.sequence,

@@ -47,9 +47,11 @@ impl Entry {
     /// What is to be ticked now, oldest first.
     pub(crate) fn due(&self, now: Timestamp, limit: usize) -> Vec<Due> {
         let definition = &self.revision.value;
-        let (Some(cron), Some(catchup), Some(record)) =
-            (definition.cron(), definition.catchup(), &self.cursor.record)
-        else {
+        let (Some(cron), Some(catchup), Some(record)) = (
+            definition.schedule(),
+            definition.catchup(),
+            &self.cursor.record,
+        ) else {
             return Vec::new();
         };
         if !self.revision.value.enabled() || record.revision() != self.revision.number {
@@ -71,7 +73,7 @@ impl Entry {
         if !self.revision.value.enabled() {
             return None;
         }
-        let cron = self.revision.value.cron()?;
+        let cron = self.revision.value.schedule()?;
         match &self.cursor.record {
             Some(record) if record.revision() == self.revision.number => {
                 // Slots up to `seen` that the catch-up policy leaves out are no reason to wake.
@@ -111,7 +113,7 @@ impl Timetable {
     pub(crate) fn refresh(&mut self, view: &View) {
         let mut wanted = BTreeSet::new();
         for revision in view.definitions() {
-            if revision.value.enabled() && revision.value.cron().is_some() {
+            if revision.value.enabled() && revision.value.schedule().is_some() {
                 wanted.insert(revision.value.id().clone());
                 self.adopt(revision);
             }

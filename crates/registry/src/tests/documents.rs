@@ -43,11 +43,14 @@ fn the_definitions_of_the_reference_are_read() {
     assert_eq!(review.lane(), Lane::Direct);
     assert_eq!(review.sources()[0].source_type, "event_payload");
     assert_eq!(review.trigger().summary(), "event kaizen.metrics.recorded");
-    assert!(review.cron().is_none());
+    assert!(review.schedule().is_none());
 
     let orient = definition(ORIENT);
     assert_eq!(orient.lane(), Lane::Bound);
-    assert_eq!(orient.cron().map(|c| c.as_str()), Some("15 * * * *"));
+    assert_eq!(
+        orient.schedule().map(|s| s.spec().cron.as_str()),
+        Some("15 * * * *")
+    );
     let window = orient.catchup().and_then(|c| c.window);
     assert_eq!(window, Some(jiff::SignedDuration::from_hours(1)));
 }

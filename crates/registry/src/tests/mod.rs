@@ -91,6 +91,7 @@ pub(super) fn tick() -> Trigger {
     let slot = at("2026-11-22T10:15:00Z");
     Trigger {
         record: TriggerRecord::Tick {
+            tick: kaizen_proto::record::TickKind::Scheduled,
             trigger_id: TriggerId::of_slot(&"d".parse().unwrap(), slot),
             slot,
             sequence: 4,

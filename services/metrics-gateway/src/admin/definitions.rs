@@ -11,7 +11,7 @@ use kaizen_proto::{
     id::DefinitionId,
     pb_timestamp,
 };
-use kaizen_registry::{Definition, Document, Revision, TriggerSpec};
+use kaizen_registry::{Definition, Document, Revision};
 use tonic::{Request, Response, Status};
 
 use super::{Admin, page_size, refusal};
@@ -96,10 +96,7 @@ fn wire(revision: &Revision<Definition>) -> Wire {
         enabled: definition.enabled(),
         revision: revision.number,
         applied_at: Some(pb_timestamp(revision.at)),
-        trigger: match definition.trigger() {
-            TriggerSpec::Event { event_type } => format!("event {event_type}"),
-            TriggerSpec::Cron { cron, .. } => format!("cron {cron}"),
-        },
+        trigger: definition.trigger().summary(),
         lane: definition.lane().as_str().to_owned(),
         document: Document::Definition(definition.spec().clone())
             .to_json()
