@@ -20,6 +20,8 @@ use crate::{
 };
 
 const REBUILD_DELAY: Duration = Duration::from_millis(250);
+/// Messages asked for ahead: a whole stream is read at start.
+const PULL_BATCH: usize = 1_000;
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
 const PULL_HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long the server keeps the consumer of a follower that is gone.
@@ -80,6 +82,30 @@ pub fn follow(
     apply: impl FnMut(Stored<'_>) + Send + 'static,
     shutdown: CancellationToken,
 ) -> (Follower, tokio::task::JoinHandle<()>) {
+    start(nats, stream, &[], apply, shutdown)
+}
+
+/// Follows `stream` until `shutdown`, from the last message of every subject that one of
+/// `subjects` matches: together they must match all of the stream. After an interruption
+/// `apply` sees every message from there on, once and in order.
+#[must_use]
+pub fn follow_latest(
+    nats: &Nats,
+    stream: &'static str,
+    subjects: &'static [&'static str],
+    apply: impl FnMut(Stored<'_>) + Send + 'static,
+    shutdown: CancellationToken,
+) -> (Follower, tokio::task::JoinHandle<()>) {
+    start(nats, stream, subjects, apply, shutdown)
+}
+
+fn start(
+    nats: &Nats,
+    stream: &'static str,
+    latest: &'static [&'static str],
+    apply: impl FnMut(Stored<'_>) + Send + 'static,
+    shutdown: CancellationToken,
+) -> (Follower, tokio::task::JoinHandle<()>) {
     let (sender, position) = watch::channel(0);
     let rebind = Arc::new(Notify::new());
     let follower = Follower {
@@ -91,6 +117,7 @@ pub fn follow(
     let run = Run {
         nats: nats.clone(),
         stream,
+        latest,
         position: sender,
         rebind,
         apply,
@@ -139,6 +166,8 @@ impl Follower {
 struct Run<F> {
     nats: Nats,
     stream: &'static str,
+    /// Subjects whose last messages come first; none: every message from the first on.
+    latest: &'static [&'static str],
     position: watch::Sender<u64>,
     rebind: Arc<Notify>,
     apply: F,
@@ -150,7 +179,7 @@ impl<F: FnMut(Stored<'_>) + Send> Run<F> {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.rebind.notified() => {}
-                error = Self::read(&self.nats, self.stream, &self.position, &mut self.apply) => {
+                error = Self::read(&self.nats, self.stream, self.latest, &self.position, &mut self.apply) => {
                     warn!(stream = self.stream, %error, "following was interrupted; binding again");
                     tokio::time::sleep(jittered(REBUILD_DELAY)).await;
                 }
@@ -162,11 +191,12 @@ impl<F: FnMut(Stored<'_>) + Send> Run<F> {
     async fn read(
         nats: &Nats,
         stream: &'static str,
+        latest: &[&str],
         position: &watch::Sender<u64>,
         apply: &mut F,
     ) -> Box<dyn std::error::Error + Send + Sync> {
         let from = *position.borrow() + 1;
-        let mut messages = match in_order(nats, stream, from).await {
+        let mut messages = match in_order(nats, stream, latest, from).await {
             Ok(messages) => messages,
             Err(error) => return error,
         };
@@ -190,13 +220,20 @@ impl<F: FnMut(Stored<'_>) + Send> Run<F> {
 async fn in_order(
     nats: &Nats,
     stream: &str,
+    latest: &[&str],
     from: u64,
 ) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
     let handle = nats.jetstream.get_stream_no_info(stream).await?;
+    let (deliver_policy, filter_subjects) = if from == 1 && !latest.is_empty() {
+        let subjects = latest.iter().map(ToString::to_string).collect();
+        (DeliverPolicy::LastPerSubject, subjects)
+    } else {
+        let start_sequence = from;
+        (DeliverPolicy::ByStartSequence { start_sequence }, vec![])
+    };
     let config = pull::Config {
-        deliver_policy: DeliverPolicy::ByStartSequence {
-            start_sequence: from,
-        },
+        deliver_policy,
+        filter_subjects,
         ack_policy: AckPolicy::None,
         inactive_threshold: CONSUMER_AGE,
         memory_storage: true,
@@ -206,6 +243,7 @@ async fn in_order(
     let consumer = handle.create_consumer(config).await?;
     let messages = consumer
         .stream()
+        .max_messages_per_batch(PULL_BATCH)
         .expires(PULL_EXPIRES)
         .heartbeat(PULL_HEARTBEAT)
         .messages();

@@ -98,6 +98,8 @@ pub struct View {
     definitions: BTreeMap<DefinitionId, History<Definition>>,
     event_types: BTreeMap<EventType, History<RegisteredType>>,
     engagements: BTreeMap<EngagementSlug, History<EngagementSpec>>,
+    /// Definitions by the number of their latest change.
+    changed: BTreeMap<u64, DefinitionId>,
     /// Definitions that ever named an event type.
     by_event_type: BTreeMap<EventType, BTreeSet<DefinitionId>>,
     /// Latest revisions that cannot be read, by subject.
@@ -139,6 +141,7 @@ impl View {
             definitions: BTreeMap::new(),
             event_types: BTreeMap::new(),
             engagements: BTreeMap::new(),
+            changed: BTreeMap::new(),
             by_event_type: BTreeMap::new(),
             broken: BTreeMap::new(),
         }
@@ -186,6 +189,7 @@ impl View {
         let subject = match change.target {
             Target::Definition(id, value) => {
                 self.index(&id, value.as_ref());
+                self.note_change(&id, number);
                 let subject = subject::registry(RegistryKind::Definition, &id);
                 push(&mut self.definitions, id, number, at, value);
                 subject
@@ -205,6 +209,14 @@ impl View {
             Some(broken) => self.broken.insert(subject, broken),
             None => self.broken.remove(&subject),
         };
+    }
+
+    fn note_change(&mut self, id: &DefinitionId, number: u64) {
+        let last = self.definitions.get(id).and_then(|history| history.0.last());
+        if let Some(last) = last {
+            self.changed.remove(&last.number);
+        }
+        self.changed.insert(number, id.clone());
     }
 
     fn index(&mut self, id: &DefinitionId, value: Option<&Definition>) {
@@ -264,6 +276,12 @@ impl View {
     /// The latest revision of every definition, by id.
     pub fn definitions(&self) -> impl Iterator<Item = &Arc<Revision<Definition>>> {
         self.definitions.values().filter_map(History::latest)
+    }
+
+    /// The definitions that were changed or removed behind `position`, in the order of their
+    /// latest changes.
+    pub fn definitions_changed_since(&self, position: u64) -> impl Iterator<Item = &DefinitionId> {
+        self.changed.range(position + 1..).map(|(_, id)| id)
     }
 
     /// The enabled definitions that events of `event_type` stored at `at` set off, by id. Looks
@@ -402,6 +420,7 @@ struct History<T>(Vec<Entry<T>>);
 
 #[derive(Debug)]
 struct Entry<T> {
+    number: u64,
     at: Timestamp,
     /// Absent where the document was removed, or cannot be read.
     revision: Option<Arc<Revision<T>>>,
@@ -411,6 +430,7 @@ struct Entry<T> {
 impl<T> Clone for Entry<T> {
     fn clone(&self) -> Self {
         Self {
+            number: self.number,
             at: self.at,
             revision: self.revision.clone(),
         }
@@ -468,7 +488,11 @@ fn push<K: Ord, T>(
 ) {
     let history = histories.entry(key).or_insert_with(|| History(Vec::new()));
     let revision = value.map(|value| Arc::new(Revision { number, at, value }));
-    history.0.push(Entry { at, revision });
+    history.0.push(Entry {
+        number,
+        at,
+        revision,
+    });
     if let Some(since) = since {
         history.forget(since);
     }
