@@ -212,7 +212,10 @@ impl View {
     }
 
     fn note_change(&mut self, id: &DefinitionId, number: u64) {
-        let last = self.definitions.get(id).and_then(|history| history.0.last());
+        let last = self
+            .definitions
+            .get(id)
+            .and_then(|history| history.0.last());
         if let Some(last) = last {
             self.changed.remove(&last.number);
         }
