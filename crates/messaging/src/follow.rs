@@ -20,6 +20,8 @@ use crate::{
 };
 
 const REBUILD_DELAY: Duration = Duration::from_millis(250);
+/// Messages handed over at once, where so many are there.
+const CHUNK: usize = 256;
 /// Messages asked for ahead: a whole stream is read at start.
 const PULL_BATCH: usize = 1_000;
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
@@ -74,12 +76,12 @@ pub enum FollowError {
 }
 
 /// Follows `stream` from its first message until `shutdown`; `apply` sees each message once and
-/// in order.
+/// in order, several at a time where they are there.
 #[must_use]
 pub fn follow(
     nats: &Nats,
     stream: &'static str,
-    apply: impl FnMut(Stored<'_>) + Send + 'static,
+    apply: impl FnMut(&[Stored<'_>]) + Send + 'static,
     shutdown: CancellationToken,
 ) -> (Follower, tokio::task::JoinHandle<()>) {
     start(nats, stream, &[], apply, shutdown)
@@ -93,7 +95,7 @@ pub fn follow_latest(
     nats: &Nats,
     stream: &'static str,
     subjects: &'static [&'static str],
-    apply: impl FnMut(Stored<'_>) + Send + 'static,
+    apply: impl FnMut(&[Stored<'_>]) + Send + 'static,
     shutdown: CancellationToken,
 ) -> (Follower, tokio::task::JoinHandle<()>) {
     start(nats, stream, subjects, apply, shutdown)
@@ -103,7 +105,7 @@ fn start(
     nats: &Nats,
     stream: &'static str,
     latest: &'static [&'static str],
-    apply: impl FnMut(Stored<'_>) + Send + 'static,
+    apply: impl FnMut(&[Stored<'_>]) + Send + 'static,
     shutdown: CancellationToken,
 ) -> (Follower, tokio::task::JoinHandle<()>) {
     let (sender, position) = watch::channel(0);
@@ -173,7 +175,7 @@ struct Run<F> {
     apply: F,
 }
 
-impl<F: FnMut(Stored<'_>) + Send> Run<F> {
+impl<F: FnMut(&[Stored<'_>]) + Send> Run<F> {
     async fn until(mut self, shutdown: CancellationToken) {
         loop {
             tokio::select! {
@@ -196,23 +198,22 @@ impl<F: FnMut(Stored<'_>) + Send> Run<F> {
         apply: &mut F,
     ) -> Box<dyn std::error::Error + Send + Sync> {
         let from = *position.borrow() + 1;
-        let mut messages = match in_order(nats, stream, latest, from).await {
+        let messages = match in_order(nats, stream, latest, from).await {
             Ok(messages) => messages,
             Err(error) => return error,
         };
+        let mut chunks = std::pin::pin!(messages.ready_chunks(CHUNK));
         let mut delivered = 0;
-        loop {
-            match messages.next().await {
-                Some(Ok(message)) => {
-                    delivered += 1;
-                    if let Err(error) = advance(&message, delivered, position, apply) {
-                        return error;
-                    }
-                }
-                Some(Err(error)) => return error.into(),
-                None => return "the subscription ended".into(),
+        while let Some(chunk) = chunks.next().await {
+            let (whole, error) = until_error(chunk);
+            if let Err(error) = advance(&whole, &mut delivered, position, apply) {
+                return error;
+            }
+            if let Some(error) = error {
+                return error.into();
             }
         }
+        "the subscription ended".into()
     }
 }
 
@@ -250,28 +251,55 @@ async fn in_order(
     Ok(messages.await?)
 }
 
+type PullError = async_nats::error::Error<pull::MessagesErrorKind>;
+
+/// The messages before the first error, and that.
+fn until_error(chunk: Vec<Result<Message, PullError>>) -> (Vec<Message>, Option<PullError>) {
+    let mut messages = Vec::with_capacity(chunk.len());
+    for message in chunk {
+        match message {
+            Ok(message) => messages.push(message),
+            Err(error) => return (messages, Some(error)),
+        }
+    }
+    (messages, None)
+}
+
+/// Hands over what has not been seen yet, and moves the position behind it.
 fn advance(
-    message: &Message,
-    delivered: u64,
+    messages: &[Message],
+    delivered: &mut u64,
     position: &watch::Sender<u64>,
-    apply: &mut impl FnMut(Stored<'_>),
+    apply: &mut impl FnMut(&[Stored<'_>]),
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let info = message.info()?;
-    if info.consumer_sequence != delivered {
-        return Err(format!("delivery {delivered} was lost").into());
+    let mut fresh = Vec::with_capacity(messages.len());
+    let mut lost = None;
+    for message in messages {
+        let info = message.info()?;
+        *delivered += 1;
+        if info.consumer_sequence != *delivered {
+            lost = Some(format!("delivery {delivered} was lost"));
+            break;
+        }
+        if info.stream_sequence > *position.borrow() {
+            fresh.push(stored(message, &info));
+        }
     }
-    if info.stream_sequence <= *position.borrow() {
-        return Ok(());
+    if let Some(last) = fresh.last() {
+        apply(&fresh);
+        position.send_replace(last.sequence);
     }
+    lost.map_or(Ok(()), |lost| Err(lost.into()))
+}
+
+fn stored<'a>(message: &'a Message, info: &async_nats::jetstream::message::Info<'_>) -> Stored<'a> {
     let headers = message.headers.as_ref();
     let has = |name| headers.is_some_and(|h| h.get(name).is_some());
-    apply(Stored {
+    Stored {
         sequence: info.stream_sequence,
         stored_at: instant(info.published),
         subject: &message.subject,
         payload: &message.payload,
         more: has(header::BATCH_ID) && !has(header::BATCH_COMMIT),
-    });
-    position.send_replace(info.stream_sequence);
-    Ok(())
+    }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use kaizen_document::nearest;
+use kaizen_document::{nearest, on_big_stack};
 use kaizen_proto::{
     id::{DefinitionId, EngagementSlug, EventType},
     subject::{self, RegistryKind},
@@ -48,6 +48,40 @@ pub struct StoredRevision<'a> {
     pub payload: &'a [u8],
     /// Further messages of the same batch follow.
     pub more: bool,
+}
+
+/// A message of REGISTRY, parsed and compiled: what takes time, done without holding a view.
+#[derive(Debug)]
+pub struct ReadRevision {
+    sequence: u64,
+    stored_at: Timestamp,
+    more: bool,
+    change: Option<Change>,
+    error: Option<ViewError>,
+}
+
+impl ReadRevision {
+    /// Reads messages, in their order; all of them on one stack that is large enough.
+    #[must_use]
+    pub fn read_all(stored: &[StoredRevision<'_>]) -> Vec<Self> {
+        let all = || stored.iter().map(Self::read).collect();
+        // Without a thread for all of them each asks for its own, and says so where it gets none.
+        on_big_stack(all).unwrap_or_else(|_| all())
+    }
+
+    fn read(stored: &StoredRevision<'_>) -> Self {
+        let (change, error) = match read(stored) {
+            Ok((change, error)) => (Some(change), error),
+            Err(error) => (None, Some(error)),
+        };
+        Self {
+            sequence: stored.sequence,
+            stored_at: stored.stored_at,
+            more: stored.more,
+            change,
+            error,
+        }
+    }
 }
 
 /// A message that holds no revision. The view has passed it all the same.
@@ -154,22 +188,23 @@ impl View {
     /// The message holds no revision. It counts as passed, and [`View::broken`] names it: the
     /// caller has nothing to do but tell.
     pub fn apply(&mut self, stored: StoredRevision<'_>) -> Result<(), ViewError> {
-        if stored.sequence <= self.seen {
+        self.take(ReadRevision::read(&stored))
+    }
+
+    /// Takes the next message of REGISTRY, read already: as [`View::apply`], without the work.
+    ///
+    /// # Errors
+    /// As [`View::apply`].
+    pub fn take(&mut self, read: ReadRevision) -> Result<(), ViewError> {
+        if read.sequence <= self.seen {
             return Ok(());
         }
-        self.seen = stored.sequence;
-        let read = read(&stored);
-        let result = match read {
-            Ok((change, error)) => {
-                self.batch.push(change);
-                error.map_or(Ok(()), Err)
-            }
-            Err(error) => Err(error),
-        };
-        if !stored.more {
-            self.commit(stored.stored_at);
+        self.seen = read.sequence;
+        self.batch.extend(read.change);
+        if !read.more {
+            self.commit(read.stored_at);
         }
-        result
+        read.error.map_or(Ok(()), Err)
     }
 
     fn commit(&mut self, stored_at: Timestamp) {

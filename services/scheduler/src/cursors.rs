@@ -47,7 +47,12 @@ impl Cursors {
             nats,
             stream::TICKS,
             &[subject::TICKS_ALL, subject::TRIGGERS_ALL],
-            move |stored| note(&noted, &stored),
+            move |stored| {
+                let mut moves = noted.lock().unwrap_or_else(PoisonError::into_inner);
+                for stored in stored {
+                    note(&mut moves, stored);
+                }
+            },
             shutdown,
         );
         let loaded_to = follower
@@ -84,14 +89,13 @@ impl Cursors {
     }
 }
 
-fn note(moves: &Mutex<Moves>, stored: &Stored<'_>) {
+fn note(moves: &mut Moves, stored: &Stored<'_>) {
     let definition = subject::tick_definition(stored.subject).and_then(|id| id.parse().ok());
     let Some(definition) = definition else { return };
     let cursor = CursorAt {
         sequence: stored.sequence,
         record: serde_json::from_slice(stored.payload).ok(),
     };
-    let mut moves = moves.lock().unwrap_or_else(PoisonError::into_inner);
     let moved = moves.entry(definition).or_default();
     moved.cursor = cursor;
     moved.messages = moved.messages.saturating_add(1);
