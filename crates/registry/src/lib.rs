@@ -32,7 +32,7 @@ mod words;
 pub use admission::{Refusal, admit};
 pub use binding::{BindError, bind_direct, bind_inline, insert};
 pub use builtin::builtin_event_types;
-pub use cursor::cursor_for;
+pub use cursor::{CursorRefusal, cursor_for, pause_cursor, reset_cursor, resume_cursor};
 pub use decision::{Decision, TASKS_MAX, decide};
 pub use definition::{Definition, DefinitionSpec, Lane, TriggerSpec};
 pub use document::{Document, EngagementSpec, parse_documents, warnings};
