@@ -12,6 +12,7 @@ pub mod admission;
 pub mod binding;
 pub mod builtin;
 mod condition;
+mod cron;
 pub mod cursor;
 pub mod decision;
 pub mod definition;
