@@ -91,6 +91,9 @@ pub struct Due {
 #[must_use]
 pub fn desired_at(schedule: &Schedule, slot: Timestamp) -> Timestamp {
     let jitter = schedule.jitter_max();
+    if jitter.is_zero() {
+        return slot;
+    }
     let mut desired = schedule.desired(slot);
     let mut earlier = schedule.prev_before(slot);
     // Once even the longest jitter would not reach beyond what was found, nothing earlier does.
