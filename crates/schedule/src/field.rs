@@ -154,10 +154,7 @@ impl Values {
 
     /// The value 0 alone: the second of an expression of five fields.
     pub(crate) fn zero() -> Self {
-        Self {
-            bits: 1,
-            star: false,
-        }
+        Self::from_bits(1)
     }
 
     /// All values that the field can take.
@@ -168,6 +165,11 @@ impl Values {
             bits: (min..=max).fold(0, |bits, value| bits | 1 << value),
             star: true,
         }
+    }
+
+    /// A set that was not written as a field.
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self { bits, star: false }
     }
 
     /// One bit for each value: bit 5 for the value 5.

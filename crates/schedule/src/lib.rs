@@ -11,6 +11,7 @@
 mod agenda;
 mod catchup;
 mod civil;
+mod describe;
 mod error;
 mod every;
 mod exclude;

@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    describe,
     error::{Key, ScheduleError},
     every::Every,
     exclude::Exclusions,
@@ -118,7 +119,7 @@ pub struct Exclude {
 }
 
 impl Exclude {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.dates.is_empty() && self.crons.is_empty()
     }
 }
@@ -261,7 +262,7 @@ impl Schedule {
     /// In plain English, for example `every day at 09:00, Europe/Berlin`.
     #[must_use]
     pub fn describe(&self) -> String {
-        self.spec.cron.clone()
+        describe::describe(&self.spec, &self.timeline.pattern)
     }
 }
 
