@@ -20,6 +20,7 @@
 mod binary;
 mod cli;
 mod engagement;
+pub mod history;
 mod http;
 mod mesh;
 mod process;
@@ -33,7 +34,7 @@ pub use cli::{Cli, Said};
 pub use engagement::{EXAMPLE, Engagement};
 pub use http::{Answer, post_event};
 pub use mesh::{Mesh, Service, Which};
-pub use process::{children_of, is_gone, program, signal};
+pub use process::{children_of, is_gone, is_stopped, program, signal};
 pub use server::{Server, server_program};
 pub use stored::{DeadLetter, Decision, Stored, StoredTask};
 pub use up::MeshUp;
