@@ -104,7 +104,7 @@ impl Mesh {
     pub(crate) async fn start(
         folder: &Path,
         nats: &str,
-        faketime: &Path,
+        faketime: Option<&Path>,
         tally: &Tally,
     ) -> anyhow::Result<Self> {
         let mut gateway =
@@ -119,7 +119,8 @@ impl Mesh {
         let mut replicas = Vec::new();
         for (n, clock) in clocks.into_iter().enumerate() {
             let mut launch = launch("kaizen-scheduler", &format!("scheduler-{n}"), folder, nats);
-            if clock != Clock::Right {
+            let clock = faketime.map_or(Clock::Right, |_| clock);
+            if let Some(faketime) = faketime.filter(|_| clock != Clock::Right) {
                 let preload = faketime.display().to_string();
                 launch.environment.extend([
                     ("LD_PRELOAD".to_owned(), preload),
