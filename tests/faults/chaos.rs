@@ -271,7 +271,12 @@ pub(crate) async fn harm_scheduler(
     .await
     {
         if let Some(status) = replica.process.ended() {
-            anyhow::bail!("{} ended by itself: {status}", replica.process.name());
+            let said = replica.process.said()?;
+            let last = said.lines().last().unwrap_or_default();
+            anyhow::bail!(
+                "{} ended by itself ({status}): {last}",
+                replica.process.name()
+            );
         }
         if random.below(2) == 0 {
             replica.kill(&mut random, tally).await?;

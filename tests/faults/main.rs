@@ -41,6 +41,8 @@ use tokio::time::{Instant, sleep};
 const EARLY_MAX: Duration = Duration::from_millis(5);
 /// How long all definitions may take to catch up once nothing is harmed any more.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(120);
+/// How long all must tick after the last fault.
+const LIVE_SECONDS: i64 = 3;
 const PROGRESS: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(500);
 /// A definition of each second fills its subject in TICKS after 10,000 s, and older ones go.
@@ -144,7 +146,8 @@ async fn run(args: &Args, folder: &Path) -> anyhow::Result<Report> {
 
     let changes = harm(args, &mut random, &cluster, &mut mesh, &definitions, &tally).await?;
     tally.say("nothing is harmed any more");
-    let end = Timestamp::now().as_second();
+    // A little further, so that all must be at work again.
+    let end = Timestamp::now().as_second() + LIVE_SECONDS;
     let settled = settle(&reader, &definitions, applied..end, &tally).await;
     let violations = account(&reader, &definitions, end, folder).await?;
     let (lateness, violations) = violations;

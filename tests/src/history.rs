@@ -12,7 +12,7 @@ use serde_json::Value;
 const MINUTE_SECONDS: i64 = 60;
 const HOUR_MINUTES: i64 = 60;
 /// Kathmandu is this far ahead of UTC, and has not changed its clocks since 1986.
-const KATHMANDU_MINUTES: i64 = 0; //TMP
+const KATHMANDU_MINUTES: i64 = 5 * HOUR_MINUTES + 45;
 
 /// When a definition is due, simple enough to be judged by eye.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Cadence {
     #[must_use]
     pub fn timezone(self) -> &'static str {
         match self {
-            Self::KathmanduQuarter { .. } => "UTC",
+            Self::KathmanduQuarter { .. } => "Asia/Kathmandu",
             _ => "UTC",
         }
     }
