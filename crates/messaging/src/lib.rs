@@ -4,6 +4,8 @@
 //! Architecture invariant: nothing here decides. What a message means is the business of the
 //! pure crates and of the services.
 
+pub mod backlog;
+pub mod clock;
 pub mod commit;
 pub mod connection;
 pub mod consume;

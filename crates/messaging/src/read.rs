@@ -22,6 +22,20 @@ pub struct ReadError {
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+impl ReadError {
+    pub(crate) fn new(
+        stream: &'static str,
+        what: impl Into<String>,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    ) -> Self {
+        Self {
+            stream,
+            what: what.into(),
+            source,
+        }
+    }
+}
+
 fn failed<E>(stream: &'static str, what: impl Into<String>) -> impl FnOnce(E) -> ReadError
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
