@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use futures::{StreamExt as _, TryStreamExt as _};
 use kaizen_proto::{
     admin::{ApplyRequest, SourceFile, definitions_client::DefinitionsClient},
@@ -14,7 +14,7 @@ use kaizen_tests::{
     program,
 };
 use tokio::time::{Instant, sleep, timeout};
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
 
 use crate::{
     chaos::{Clock, Replica, Tally, pause},
@@ -119,6 +119,11 @@ impl Mesh {
         let mut replicas = Vec::new();
         for (n, clock) in clocks.into_iter().enumerate() {
             let mut launch = launch("kaizen-scheduler", &format!("scheduler-{n}"), folder, nats);
+            // Says who won which slot.
+            let levels = "info,async_nats=warn,kaizen_scheduler::flight=debug";
+            launch
+                .environment
+                .push(("RUST_LOG".to_owned(), levels.to_owned()));
             let clock = faketime.map_or(Clock::Right, |_| clock);
             if let Some(faketime) = faketime.filter(|_| clock != Clock::Right) {
                 let preload = faketime.display().to_string();
@@ -206,7 +211,14 @@ async fn apply(
     };
     let mut client = client.clone();
     let applied = timeout(APPLY_DEADLINE, client.apply(request)).await;
-    applied.with_context(|| format!("no answer within {APPLY_DEADLINE:?}"))??;
+    let applied = applied.with_context(|| format!("no answer within {APPLY_DEADLINE:?}"))?;
+    let said = |status: Status| {
+        // The details name the document, in a protobuf of which text is the readable part.
+        let details = String::from_utf8_lossy(status.details());
+        let details = details.replace(|c: char| c.is_control(), " ");
+        anyhow!("{}: {}: {details}", status.code(), status.message())
+    };
+    applied.map_err(said)?;
     Ok(())
 }
 
