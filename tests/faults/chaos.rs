@@ -4,11 +4,11 @@ use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use kaizen_tests::Daemon;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     cluster::{self, Cluster, NODES},
-    process::Process,
     random::Random,
 };
 
@@ -163,7 +163,7 @@ async fn step_down(cluster: &Cluster, leader: usize, tally: &Tally) {
 /// A replica of the scheduler, and what its clock shows.
 #[derive(Debug)]
 pub(crate) struct Replica {
-    pub(crate) process: Process,
+    pub(crate) process: Daemon,
     pub(crate) clock: Clock,
 }
 

@@ -11,17 +11,14 @@ use std::{
 use anyhow::{Context as _, bail};
 use async_nats::{Client, ConnectOptions};
 use futures::future::join_all;
-use kaizen_tests::server_program;
+use kaizen_tests::{Daemon, Launch, server_program};
 use serde_json::Value;
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep, timeout},
 };
 
-use crate::{
-    process::{Launch, Process},
-    random::Random,
-};
+use crate::random::Random;
 
 /// Nodes; two of them are a quorum.
 pub(crate) const NODES: usize = 3;
@@ -37,7 +34,7 @@ pub(crate) const LEADER_DEADLINE: Duration = Duration::from_secs(30);
 /// A node: its process, and a connection to this node and no other.
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) process: Mutex<Process>,
+    pub(crate) process: Mutex<Daemon>,
     client: Client,
     url: String,
 }
@@ -61,7 +58,7 @@ impl Cluster {
                 &config,
                 configuration(&name, *port, *route, route_ports, &store),
             )?;
-            let process = Process::start(Launch {
+            let process = Daemon::start(Launch {
                 name,
                 program: server_program(),
                 args: vec!["--config".to_owned(), config.display().to_string()],

@@ -14,7 +14,6 @@
 mod chaos;
 mod cluster;
 mod mesh;
-mod process;
 mod random;
 mod report;
 

@@ -10,6 +10,7 @@ use kaizen_proto::{
     subject::{self, RegistryKind},
 };
 use kaizen_tests::{
+    Daemon, Launch,
     history::{Cadence, Record},
     program,
 };
@@ -19,7 +20,6 @@ use tonic::{Status, transport::Channel};
 use crate::{
     chaos::{Clock, Replica, Tally, pause},
     cluster::Cluster,
-    process::{Launch, Process},
     random::Random,
 };
 
@@ -96,7 +96,7 @@ impl Definition {
 pub(crate) struct Mesh {
     pub(crate) replicas: Vec<Replica>,
     /// Gateway and router: they are not harmed.
-    pub(crate) others: Vec<Process>,
+    pub(crate) others: Vec<Daemon>,
     definitions: DefinitionsClient<Channel>,
 }
 
@@ -107,14 +107,13 @@ impl Mesh {
         faketime: Option<&Path>,
         tally: &Tally,
     ) -> anyhow::Result<Self> {
-        let mut gateway =
-            Process::start(launch("kaizen-metrics-gateway", "gateway", folder, nats))?;
+        let mut gateway = Daemon::start(launch("kaizen-metrics-gateway", "gateway", folder, nats))?;
         let serving = gateway.says(|line| line["message"] == "serving").await?;
         let admin = serving["admin"]
             .as_str()
             .context("the gateway names its admin address")?;
         let definitions = DefinitionsClient::connect(format!("http://{admin}")).await?;
-        let router = Process::start(launch("kaizen-router", "router", folder, nats))?;
+        let router = Daemon::start(launch("kaizen-router", "router", folder, nats))?;
         let clocks = [Clock::Right, Clock::Ahead, Clock::YearAhead];
         let mut replicas = Vec::new();
         for (n, clock) in clocks.into_iter().enumerate() {
@@ -134,7 +133,7 @@ impl Mesh {
                     ("FAKETIME_DONT_FAKE_MONOTONIC".to_owned(), "1".to_owned()),
                 ]);
             }
-            let process = Process::start(launch)?;
+            let process = Daemon::start(launch)?;
             let mut replica = Replica { process, clock };
             replica.see_clock(tally).await?;
             replica

@@ -1,10 +1,12 @@
 //! A mesh for tests: a real nats-server on a store of its own, the real services, the real CLI.
 //!
-//! Three ways to run it:
+//! Four ways to run it:
 //! - [`Mesh`]: each service as a task of the test, on a connection of its own; started, stopped
 //!   and doubled one by one.
 //! - [`MeshUp`]: the binary `kaizen-agentic mesh up`, for what only a process can suffer.
 //! - [`Binary`]: one service as its own binary.
+//! - [`Daemon`]: any program, for what is no test but a program of its own: the fault test and
+//!   the bench.
 //!
 //! Nothing here sleeps to let something happen: [`until`] waits for a condition and names it
 //! when it does not come. Every test has its own folder, home, ports and context file.
@@ -19,6 +21,7 @@
 
 mod binary;
 mod cli;
+mod daemon;
 mod engagement;
 pub mod history;
 mod http;
@@ -31,6 +34,7 @@ mod wait;
 
 pub use binary::Binary;
 pub use cli::{Cli, Said};
+pub use daemon::{Daemon, Launch};
 pub use engagement::{EXAMPLE, Engagement};
 pub use http::{Answer, post_event};
 pub use mesh::{Mesh, Service, Which};

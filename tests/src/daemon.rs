@@ -1,4 +1,5 @@
-//! A program that is killed, frozen and started again, its log being kept.
+//! A program that is killed, frozen and started again, its log being kept: for programs that
+//! are no tests, so it answers errors in place of panics.
 
 use std::{
     fs::{self, File},
@@ -9,13 +10,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use kaizen_tests::{is_stopped, signal};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::{
     process::{Child, Command},
     time::{Instant, sleep},
 };
+
+use crate::{is_stopped, signal};
 
 const POLL: Duration = Duration::from_millis(10);
 /// How long a signal may take to be seen.
@@ -25,17 +27,22 @@ const LOG_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How a program is started.
 #[derive(Debug, Clone)]
-pub(crate) struct Launch {
-    pub(crate) name: String,
-    pub(crate) program: PathBuf,
-    pub(crate) args: Vec<String>,
-    pub(crate) environment: Vec<(String, String)>,
-    pub(crate) folder: PathBuf,
+pub struct Launch {
+    /// How it is called; `<name>.log` is its log.
+    pub name: String,
+    /// The binary.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// All of its environment.
+    pub environment: Vec<(String, String)>,
+    /// Where it works, and where its log is.
+    pub folder: PathBuf,
 }
 
 /// A running program; killed when dropped, and by the kernel when this process ends.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Daemon {
     launch: Launch,
     child: Child,
     log: PathBuf,
@@ -43,8 +50,9 @@ pub(crate) struct Process {
     logged: u64,
 }
 
-impl Process {
-    pub(crate) fn start(launch: Launch) -> anyhow::Result<Self> {
+impl Daemon {
+    /// Starts it. The calling thread must outlive it.
+    pub fn start(launch: Launch) -> anyhow::Result<Self> {
         let log = launch.folder.join(format!("{}.log", launch.name));
         let out = File::options().create(true).append(true).open(&log)?;
         let logged = out.metadata()?.len();
@@ -69,34 +77,39 @@ impl Process {
         })
     }
 
-    pub(crate) fn name(&self) -> &str {
+    /// How it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
         &self.launch.name
     }
 
-    pub(crate) fn log(&self) -> &Path {
+    /// Its log.
+    #[must_use]
+    pub fn log(&self) -> &Path {
         &self.log
     }
 
-    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
+    /// Its process.
+    pub fn pid(&self) -> anyhow::Result<u32> {
         self.child
             .id()
             .with_context(|| format!("{} is gone", self.launch.name))
     }
 
     /// How it ended by itself, if it has.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+    pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
     /// Kills it, and answers true once it is gone because of that.
-    pub(crate) async fn kill(&mut self) -> anyhow::Result<bool> {
+    pub async fn kill(&mut self) -> anyhow::Result<bool> {
         use std::os::unix::process::ExitStatusExt as _;
         self.child.start_kill()?;
         Ok(self.child.wait().await?.signal() == Some(9))
     }
 
     /// Starts it again after it was killed, with a changed environment.
-    pub(crate) fn restart(&mut self, environment: &[(String, String)]) -> anyhow::Result<()> {
+    pub fn restart(&mut self, environment: &[(String, String)]) -> anyhow::Result<()> {
         let mut launch = self.launch.clone();
         for (name, value) in environment {
             launch.environment.retain(|(other, _)| other != name);
@@ -107,7 +120,7 @@ impl Process {
     }
 
     /// Freezes it for so long. True where the kernel showed it frozen, first and last.
-    pub(crate) async fn freeze(&mut self, time: Duration) -> anyhow::Result<bool> {
+    pub async fn freeze(&mut self, time: Duration) -> anyhow::Result<bool> {
         let pid = self.pid()?;
         signal(pid, Signal::SIGSTOP);
         let deadline = Instant::now() + SIGNAL_DEADLINE;
@@ -122,7 +135,7 @@ impl Process {
     }
 
     /// What it has logged since it was started.
-    pub(crate) fn said(&self) -> anyhow::Result<String> {
+    pub fn said(&self) -> anyhow::Result<String> {
         let mut file = File::open(&self.log)?;
         file.seek(SeekFrom::Start(self.logged))?;
         let mut bytes = Vec::new();
@@ -131,7 +144,7 @@ impl Process {
     }
 
     /// Waits for the first line of JSON since it was started that is as wanted.
-    pub(crate) async fn says(&mut self, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    pub async fn says(&mut self, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
         let deadline = Instant::now() + LOG_DEADLINE;
         loop {
             let said = self.said()?;
@@ -155,7 +168,8 @@ impl Process {
     }
 
     /// How many lines with this text it has logged, in all its starts.
-    pub(crate) fn count(&self, text: &str) -> usize {
+    #[must_use]
+    pub fn count(&self, text: &str) -> usize {
         let all = fs::read(&self.log).unwrap_or_default();
         let all = String::from_utf8_lossy(&all);
         all.lines().filter(|line| line.contains(text)).count()
