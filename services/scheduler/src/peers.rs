@@ -198,10 +198,8 @@ mod tests {
             me: 1,
             heard: Arc::default(),
         };
-        let (now, long_ago) = (
-            Instant::now(),
-            Instant::now().checked_sub(GONE_AFTER).unwrap(),
-        );
+        let now = Instant::now();
+        let long_ago = now.checked_sub(GONE_AFTER).unwrap();
         peers.hear(b"0000000000000002", long_ago);
         assert!(peers.share().others.is_empty());
         peers.hear(b"0000000000000003", now);

@@ -9,7 +9,7 @@ use kaizen_proto::{
     record::{Tick, TickRecord},
 };
 use kaizen_registry::{Definition, Revision, View};
-use kaizen_schedule::{Agenda, LIVE_GRACE, Schedule, due};
+use kaizen_schedule::{Agenda, LIVE_GRACE, Schedule, desired_at, due, next_desired};
 
 use crate::{cursors::Moved, peers, peers::Share, unrouted::Unrouted};
 
@@ -31,8 +31,8 @@ pub(crate) struct Entry {
     pub(crate) cursor: CursorAt,
     /// Since when we know.
     since: Timestamp,
-    /// First slot behind the cursor.
-    upcoming: Option<Timestamp>,
+    /// First slot behind the cursor, and when it is to be ticked.
+    upcoming: Option<(Timestamp, Timestamp)>,
     /// A step is under way: its outcome says what comes next.
     pub(crate) flying: bool,
     pub(crate) unrouted: Unrouted,
@@ -106,7 +106,9 @@ impl Entry {
     fn find_upcoming(&mut self) {
         let after = self.cursor.record.as_ref().map(TickRecord::after);
         self.upcoming = match (self.schedule(), after) {
-            (Some(schedule), Some(after)) => schedule.next_after(after),
+            (Some(schedule), Some(after)) => schedule
+                .next_after(after)
+                .map(|slot| (slot, desired_at(schedule, slot))),
             _ => None,
         };
     }
@@ -135,12 +137,11 @@ impl Entry {
 
     fn slot(&self, revision: &Revision<Definition>, record: &TickRecord, now: Timestamp) -> Look {
         let definition = &revision.value;
-        let (Some(schedule), Some(catchup), Some(first)) =
+        let (Some(schedule), Some(catchup), Some((first, desired))) =
             (definition.schedule(), definition.catchup(), self.upcoming)
         else {
             return Look::Idle;
         };
-        let desired = schedule.desired(first);
         if desired > now {
             return Look::Wait(desired);
         }
@@ -160,15 +161,12 @@ impl Entry {
         }
         let (after, last) = (record.after(), record.last_slot());
         match due(schedule, after, last, now, catchup, 1).pop() {
-            Some(due) => {
-                let desired = schedule.desired(due.slot);
-                Look::Tick(Slot {
-                    desired,
-                    made_up: now.duration_since(desired) > LIVE_GRACE,
-                    tick: tick(due.slot, due.skipped),
-                })
-            }
-            None => next_wake(schedule, after, now).map_or(Look::Idle, Look::Wait),
+            Some(due) => Look::Tick(Slot {
+                desired: due.desired,
+                made_up: due.late,
+                tick: tick(due.slot, due.skipped),
+            }),
+            None => next_desired(schedule, after, now).map_or(Look::Idle, Look::Wait),
         }
     }
 
@@ -185,16 +183,6 @@ impl Entry {
             Look::Tick(slot)
         }
     }
-}
-
-/// When the next slot that is not due at `now` is to be ticked: those before it are left out by
-/// the catch-up policy, and no reason to wake.
-fn next_wake(schedule: &Schedule, after: Timestamp, now: Timestamp) -> Option<Timestamp> {
-    let from = now.checked_sub(schedule.jitter_max()).unwrap_or(after);
-    schedule
-        .slots_after(after.max(from))
-        .map(|slot| schedule.desired(slot))
-        .find(|desired| *desired > now)
 }
 
 /// All definitions that are scheduled, or were, by when they are due.
