@@ -1,11 +1,6 @@
 //! A nats-server of its own for each measurement, and what is read from it.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, TcpListener},
-    path::Path,
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::{
@@ -15,7 +10,7 @@ use async_nats::jetstream::{
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kaizen_messaging::Nats;
-use kaizen_tests::{Daemon, Launch, server_program};
+use kaizen_tests::{Daemon, Launch, lasting_port, server_program};
 use tokio::time::{Instant, sleep};
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -31,10 +26,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(folder: &Path) -> anyhow::Result<Self> {
-        // Given back at once, and taken by the server a moment later.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-            .local_addr()?
-            .port();
+        let port = lasting_port();
         let config = folder.join("nats-server.conf");
         let store = folder.join("store").display().to_string();
         fs::write(

@@ -1,30 +1,19 @@
 //! Three nats-servers as one cluster on loopback, each with a store of its own.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    net::{Ipv4Addr, TcpListener},
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use async_nats::{Client, ConnectOptions};
 use futures::future::join_all;
-use kaizen_tests::{Daemon, Launch, server_program};
+use kaizen_tests::{Daemon, Launch, lasting_port, server_program};
 use serde_json::Value;
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep, timeout},
 };
 
-use crate::random::Random;
-
 /// Nodes; two of them are a quorum.
 pub(crate) const NODES: usize = 3;
-/// Below what the kernel gives to outgoing connections: one of those could take the port of a
-/// node that is down, even by connecting to itself.
-const PORTS: std::ops::Range<u16> = 20_000..30_000;
 const POLL: Duration = Duration::from_millis(50);
 /// How long one question to a node may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
@@ -46,8 +35,12 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) async fn start(folder: &Path, random: &mut Random) -> anyhow::Result<Self> {
-        let ports = free_ports(2 * NODES, random)?;
+    pub(crate) async fn start(folder: &Path) -> anyhow::Result<Self> {
+        let mut ports = BTreeSet::new();
+        while ports.len() < 2 * NODES {
+            ports.insert(lasting_port());
+        }
+        let ports: Vec<u16> = ports.into_iter().collect();
         let (client_ports, route_ports) = ports.split_at(NODES);
         let mut nodes = Vec::new();
         for (n, (port, route)) in client_ports.iter().zip(route_ports).enumerate() {
@@ -200,22 +193,6 @@ async fn connect(url: &str) -> anyhow::Result<Client> {
 /// How a node is called: by the server in its answers, and in the report.
 pub(crate) fn name(n: usize) -> String {
     format!("nats-{n}")
-}
-
-/// Ports that nobody listens on, the same ones after each restart.
-fn free_ports(count: usize, random: &mut Random) -> anyhow::Result<Vec<u16>> {
-    let mut ports = BTreeSet::new();
-    for _ in 0..1_000 {
-        let span = u64::from(PORTS.end - PORTS.start);
-        let port = PORTS.start + u16::try_from(random.below(span))?;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            ports.insert(port);
-        }
-        if ports.len() == count {
-            return Ok(ports.into_iter().collect());
-        }
-    }
-    bail!("no {count} free ports in {PORTS:?}")
 }
 
 fn configuration(name: &str, port: u16, route: u16, routes: &[u16], store: &Path) -> String {

@@ -135,7 +135,7 @@ async fn run(args: &Args, folder: &Path) -> anyhow::Result<Report> {
     );
     let mut random = Random::new(seed);
     let tally = Tally::new(args.quiet);
-    let cluster = Cluster::start(folder, &mut random.fork()).await?;
+    let cluster = Cluster::start(folder).await?;
     let mut mesh = Mesh::start(folder, &cluster.url(), faketime, &tally).await?;
     let definitions = mesh::definitions();
     mesh.apply(&definitions, 1).await?;

@@ -39,7 +39,7 @@ pub use engagement::{EXAMPLE, Engagement};
 pub use http::{Answer, post_event};
 pub use mesh::{Mesh, Service, Which};
 pub use process::{children_of, is_gone, is_stopped, program, signal};
-pub use server::{Server, server_program};
+pub use server::{Server, lasting_port, server_program};
 pub use stored::{DeadLetter, Decision, Stored, StoredTask};
 pub use up::MeshUp;
 pub use wait::{DEADLINE, until};
