@@ -24,6 +24,7 @@ mod error_texts;
 mod gateway;
 mod redelivery;
 mod restarts;
+mod scheduler_faults;
 mod shipped_config;
 mod ticks;
 mod traces;
