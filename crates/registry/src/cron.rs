@@ -5,7 +5,7 @@ use std::fmt::Display;
 use jiff::{SignedDuration, Timestamp, civil::Date, tz};
 use kaizen_document::{Fields, Path, Problems, cut, nearest};
 use kaizen_schedule::{
-    CatchUp, CatchUpPolicy, CronError, DstSpec, Exclude, Gap, Overlap, Schedule, ScheduleSpec,
+    CatchUp, CatchUpPolicy, DstSpec, Exclude, Gap, Overlap, Schedule, ScheduleSpec,
 };
 
 /// The zone of a trigger that names none.
@@ -49,17 +49,17 @@ pub(crate) fn decode(trigger: &Fields<'_>) -> Option<(ScheduleSpec, CatchUp)> {
 }
 
 /// Reports what is wrong with a schedule as a whole, below the path of its trigger.
-pub(crate) fn report(error: &CronError, trigger: &Path, problems: &Problems) {
+pub(crate) fn report(error: &impl Display, trigger: &Path, problems: &Problems) {
     problems.report(trigger.key("cron"), error.to_string(), None);
 }
 
 /// The seed does not matter here: no schedule is valid for one definition alone.
-fn compile(schedule: &ScheduleSpec) -> Result<Schedule, CronError> {
+fn compile(schedule: &ScheduleSpec) -> Result<Schedule, impl Display + use<>> {
     Schedule::new(schedule, "")
 }
 
 /// Tries an expression by itself.
-fn try_expression(text: &str) -> Result<Schedule, CronError> {
+fn try_expression(text: &str) -> Result<Schedule, impl Display + use<>> {
     compile(&ScheduleSpec {
         cron: text.to_owned(),
         timezone: TIMEZONE.to_owned(),
