@@ -27,3 +27,4 @@ mod restarts;
 mod shipped_config;
 mod ticks;
 mod traces;
+mod undecodable;

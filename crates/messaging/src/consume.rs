@@ -30,6 +30,14 @@ pub enum Settlement {
 
 /// What is done with a batch of deliveries.
 pub trait Handler: Send + Sync {
+    /// What must hold before deliveries are taken, at the start and after each interruption.
+    /// After an error it is tried again.
+    fn prepare(
+        &self,
+    ) -> impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Answers one settlement for each message, in order.
     fn handle(&self, messages: &[Message]) -> impl Future<Output = Vec<Settlement>> + Send;
 }
@@ -43,7 +51,15 @@ pub async fn consume(
     shutdown: &CancellationToken,
 ) {
     while !shutdown.is_cancelled() {
-        match bind(nats, stream, durable).await {
+        let bound = async {
+            handler.prepare().await?;
+            bind(nats, stream, durable).await
+        };
+        let bound = tokio::select! {
+            bound = bound => bound,
+            () = shutdown.cancelled() => return,
+        };
+        match bound {
             Ok(messages) => {
                 info!(stream, durable, "consuming");
                 run(messages, durable, handler, shutdown).await;

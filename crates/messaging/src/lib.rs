@@ -8,6 +8,7 @@ pub mod commit;
 pub mod connection;
 pub mod consume;
 pub mod follow;
+pub mod raw;
 pub mod read;
 pub mod rpc;
 pub mod streams;

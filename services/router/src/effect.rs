@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use kaizen_messaging::{
     CommitError, Committed, Guard, Message, Nats,
+    raw::RawMessage,
     read::{self, ReadError},
     trace,
 };
@@ -57,16 +59,38 @@ pub(crate) struct Effect {
 #[derive(Debug, Clone)]
 pub(crate) struct Original {
     pub(crate) subject: String,
-    pub(crate) headers: Option<HeaderMap>,
+    pub(crate) headers: OriginalHeaders,
     pub(crate) payload: Bytes,
     pub(crate) attempt: i64,
+}
+
+/// The headers of an original.
+#[derive(Debug, Clone)]
+pub(crate) enum OriginalHeaders {
+    Decoded(Option<HeaderMap>),
+    /// The block as it stands, undecodable.
+    Block(Bytes),
+    /// They did not fit into the letter.
+    LeftOut,
+}
+
+impl Original {
+    /// Of a message that no client can decode.
+    pub(crate) fn undecoded(message: &RawMessage) -> Self {
+        Self {
+            subject: header_text(&message.subject),
+            headers: OriginalHeaders::Block(message.headers.clone()),
+            payload: message.payload.clone(),
+            attempt: 1,
+        }
+    }
 }
 
 impl From<&async_nats::jetstream::Message> for Original {
     fn from(message: &async_nats::jetstream::Message) -> Self {
         Self {
             subject: message.subject.to_string(),
-            headers: message.headers.clone(),
+            headers: OriginalHeaders::Decoded(message.headers.clone()),
             payload: message.payload.clone(),
             attempt: message.info().map_or(1, |info| info.delivered),
         }
@@ -303,7 +327,15 @@ impl Ledger {
         let message = self.letter(DeadStage::Store, reason, error, letter);
         warn!(subject = message.subject, error, "buried");
         let subject = message.subject.clone();
-        match self.nats.commit.store(vec![message]).await? {
+        let mut stored = self.nats.commit.store(vec![message]).await;
+        if stored.as_ref().is_err_and(|error| !error.is_transient()) {
+            // Prefixed, many short headers grow beyond what the server takes.
+            let mut letter = letter.clone();
+            letter.original.headers = OriginalHeaders::LeftOut;
+            let message = self.letter(DeadStage::Store, reason, error, &letter);
+            stored = self.nats.commit.store(vec![message]).await;
+        }
+        match stored? {
             Committed::Stored(_) => Ok(()),
             Committed::Doubtful => read::last(&self.nats, stream::LEDGER, &subject)
                 .await?
@@ -358,16 +390,32 @@ impl Ledger {
         headers.insert(header::ERROR, header_text(error));
         headers.insert(header::ATTEMPT, letter.original.attempt.to_string());
         headers.insert(header::ORIG_SUBJECT, letter.original.subject.as_str());
-        for (name, values) in letter.original.headers.iter().flat_map(HeaderMap::iter) {
-            for value in values {
-                headers.append(format!("{}{name}", header::ORIG_PREFIX), value.clone());
-            }
-        }
+        letter.original.headers.keep_in(&mut headers);
         Message {
             subject: letter.subject(stage, reason),
             guard: Guard::Last(0),
             headers,
             payload: letter.original.payload.clone(),
+        }
+    }
+}
+
+impl OriginalHeaders {
+    fn keep_in(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Decoded(original) => {
+                for (name, values) in original.iter().flat_map(HeaderMap::iter) {
+                    for value in values {
+                        headers.append(format!("{}{name}", header::ORIG_PREFIX), value.clone());
+                    }
+                }
+            }
+            Self::Block(block) => {
+                headers.insert(header::ORIG_BLOCK, BASE64_STANDARD.encode(block));
+            }
+            Self::LeftOut => {
+                headers.insert(header::ORIG_LEFT_OUT, "too large to be kept in a letter");
+            }
         }
     }
 }
