@@ -34,8 +34,6 @@ fn broken() -> Vec<(Vec<u8>, Vec<u8>, &'static str)> {
         ),
         on(recorded, b"NATS/1.0\r\nx\r\n\r\n", "no colon"),
         on(recorded, b"HTTP/1.1\r\nx: y\r\n\r\n", "NATS/1.0"),
-        on(recorded, b"NATS/1.0 503\r\n\r\n", "the status \"503\""),
-        on(recorded, b"NATS/1.0 100 Idle\r\n\r\n", "the status \"100"),
         on(
             "activity.a\u{a0}b".as_bytes(),
             b"NATS/1.0\r\n\r\n",
@@ -120,7 +118,7 @@ async fn assert_letters(stored: &Stored, run: &str) {
         assert_eq!((parsed.stage, parsed.reason), ("admission", "malformed"));
         let headers = letter.headers.as_ref().unwrap();
         let said = headers.get(header::ERROR).unwrap().as_str();
-        assert!(said.contains(error), "{said}");
+        assert!(said.contains(error), "{error}: {said}");
         let block = headers.get(header::ORIG_BLOCK).unwrap().as_str();
         assert!(block.starts_with("TkFUUy8x") || block.starts_with("SFRUUC8x"));
     }
@@ -166,13 +164,14 @@ async fn mesh_up_outlives_events_that_no_client_can_decode() {
     becomes_ready(health).await;
 
     // And again: it has not used up its lives.
-    let (good, bad) = publish_both(&mut wire, "second").await;
-    routed(&stored, 2 * good, 2 * bad).await;
-    assert_letters(&stored, "second").await;
+    let mut wire = Wire::open(&mesh.nats).await;
+    let (subject, block, _) = &broken()[0];
+    wire.publish(subject, block, b"second").await;
+    routed(&stored, good, bad + 1).await;
     becomes_ready(health).await;
     let listed = cli.run(&["dead", "list", "-o", "json"]).ok().json();
     let listed = listed.as_array().unwrap();
-    assert_eq!(listed.len(), 2 * bad);
+    assert_eq!(listed.len(), bad + 1);
     let sequence = listed[0]["sequence"].to_string();
     let shown = cli.run(&["dead", "show", sequence.trim_matches('"')]).ok();
     assert!(
@@ -186,7 +185,7 @@ async fn mesh_up_outlives_events_that_no_client_can_decode() {
             .status,
         202
     );
-    routed(&stored, 2 * good + 1, 2 * bad).await;
+    routed(&stored, good + 1, bad + 1).await;
     mesh.stop().await;
 }
 
@@ -204,6 +203,8 @@ async fn a_router_of_its_own_outlives_events_that_no_client_can_decode() {
         &[("KAIZEN_HEALTH__LISTEN", &health)],
     );
     becomes_ready(&health).await;
+    // What was on its way beside a broken one comes again soon.
+    mesh.stored.end_leases().await;
     let mut wire = Wire::open(&mesh.context.nats).await;
     let (good, bad) = publish_both(&mut wire, "own").await;
     routed(&mesh.stored, good, bad).await;

@@ -55,7 +55,8 @@ pub enum Undecodable {
     },
     /// The block does not begin with `NATS/1.0`.
     NoVersion,
-    /// A status, which the client takes for the server's own word.
+    /// A status, which the client takes for the server's own word. A server that stores a
+    /// message takes it off.
     Status {
         /// As it stands.
         status: String,

@@ -41,7 +41,6 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
             &events,
             shutdown
         ),
-        events.screen.watch(shutdown),
         consume(nats, stream::TICKS, stream::ROUTER_TICKS, &direct, shutdown),
         consume(nats, stream::LEDGER, stream::ROUTER_BOUND, &bound, shutdown),
     );

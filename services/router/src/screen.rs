@@ -11,14 +11,13 @@ use kaizen_messaging::{
     consume::{Handler, Settlement},
     raw::{self, RawMessage, Undecodable},
     read,
-    streams::{ACK_PENDING_MAX, ACK_WAIT},
+    streams::ACK_PENDING_MAX,
 };
 use kaizen_proto::{
     id::TriggerId,
     stream,
     subject::{DeadReason, DeadStage},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
@@ -60,7 +59,7 @@ pub(crate) struct Screen {
 }
 
 /// Where the consumer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Window {
     ack_floor: u64,
     delivered: u64,
@@ -70,32 +69,6 @@ struct Window {
 impl Screen {
     pub(crate) fn new(nats: Nats, ledger: Ledger) -> Self {
         Self { nats, ledger }
-    }
-
-    /// Screens again whenever the lane has settled nothing for a while. There are messages that
-    /// the client swallows without a word, those with a status: no interruption tells of them.
-    pub(crate) async fn watch(&self, shutdown: &CancellationToken) {
-        let mut before = None;
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(ACK_WAIT) => {}
-            }
-            let stuck = async {
-                let window = self.window().await?;
-                if before.replace(window.ack_floor) == Some(window.ack_floor) {
-                    self.bury_within(window).await?;
-                }
-                Ok::<_, Failure>(())
-            };
-            let outcome: Result<(), Failure> = tokio::select! {
-                () = shutdown.cancelled() => return,
-                outcome = stuck => outcome,
-            };
-            if let Err(error) = outcome {
-                warn!(%error, "cannot screen the events; trying again");
-            }
-        }
     }
 
     /// Buries and removes every delivered event that cannot be decoded.
