@@ -2,12 +2,20 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use async_nats::jetstream::Message;
+use async_nats::{Client, Event, Subscriber, jetstream::Message};
+use futures::StreamExt as _;
+use kaizen_messaging::raw::decodable;
 use kaizen_proto::{header, stream, subject};
 use kaizen_tests::{Binary, Cli, EXAMPLE, Mesh, MeshUp, Stored, Which, until};
+use proptest::{
+    prelude::{Just, Strategy, prop_oneof},
+    strategy::ValueTree as _,
+    test_runner::TestRunner,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
+    sync::watch,
 };
 
 use crate::documents::{RECORDED, REVIEW, REVIEW_ID, bad_run_bytes};
@@ -213,4 +221,105 @@ async fn a_router_of_its_own_outlives_events_that_no_client_can_decode() {
     let died = "the NATS client has died";
     assert!(!router.lines_with(died).is_empty(), "the fault took effect");
     router.stop().await;
+}
+
+/// A client that hears everything, until it cannot decode something.
+struct Ear {
+    client: Client,
+    heard: Subscriber,
+    interrupted: watch::Receiver<bool>,
+}
+
+impl Ear {
+    async fn open(url: &str) -> Self {
+        let (tell, interrupted) = watch::channel(false);
+        let client = async_nats::ConnectOptions::new()
+            .event_callback(move |event| {
+                if matches!(event, Event::Disconnected) {
+                    tell.send_replace(true);
+                }
+                std::future::ready(())
+            })
+            .connect(url)
+            .await
+            .unwrap();
+        let heard = client.subscribe("fuzz.>").await.unwrap();
+        // The server has the subscription once it has answered.
+        let answer = client.request("nobody.is.here", "".into()).await;
+        answer.unwrap_err();
+        Self {
+            client,
+            heard,
+            interrupted,
+        }
+    }
+
+    /// Whether a message arrives, rather than the end of the connection or of the client.
+    async fn hears(&mut self) -> bool {
+        let mut interrupted = self.interrupted.clone();
+        tokio::select! {
+            message = self.heard.next() => message.is_some(),
+            _ = interrupted.wait_for(|interrupted| *interrupted) => false,
+            () = async {
+                while self.client.flush().await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            } => false,
+        }
+    }
+}
+
+/// Header lines, most of them wrong somewhere.
+fn blocks() -> impl Strategy<Value = Vec<u8>> {
+    let part = prop_oneof![
+        4 => Just(&b"\r\n"[..]),
+        4 => Just(&b": "[..]),
+        4 => Just(&b"name"[..]),
+        2 => Just(&b":"[..]),
+        2 => Just(&b"one two"[..]),
+        1 => Just(&b"\r"[..]),
+        1 => Just(&b"\n"[..]),
+        1 => Just(&b" "[..]),
+        1 => Just(&b"\t"[..]),
+        1 => Just(&b"\x0b"[..]),
+        1 => Just(&b"\0"[..]),
+        1 => Just(&b"\xff"[..]),
+        1 => Just("\u{85}".as_bytes()),
+        1 => Just("\u{a0}".as_bytes()),
+        1 => Just("\u{e9}".as_bytes()),
+    ];
+    let line_by_line = proptest::collection::vec(part, 0..12);
+    (line_by_line, proptest::bool::weighted(0.95)).prop_map(|(parts, versioned)| {
+        let version: &[u8] = if versioned { b"NATS/1.0\r\n" } else { b"" };
+        [version, &parts.concat(), b"\r\n\r\n"].concat()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_for_decodable_is_what_the_client_decodes() {
+    const CASES: u32 = 300;
+    let mesh = Mesh::bare().await;
+    let mut wire = Wire::open(&mesh.context.nats).await;
+    let mut ear = Ear::open(&mesh.context.nats).await;
+    let mut runner = TestRunner::deterministic();
+    let mut decoded = 0;
+    for _ in 0..CASES {
+        let block = blocks().new_tree(&mut runner).unwrap().current();
+        wire.publish(b"fuzz.x", &block, b"payload").await;
+        let heard = ear.hears().await;
+        let shown = String::from_utf8_lossy(&block);
+        assert_eq!(decodable("fuzz.x", &block).is_ok(), heard, "{shown:?}");
+        if heard {
+            decoded += 1;
+        } else {
+            ear = Ear::open(&mesh.context.nats).await;
+        }
+    }
+    assert!((CASES / 10..CASES * 9 / 10).contains(&decoded), "{decoded}");
+    for subject in ["fuzz.a\u{a0}b", "fuzz.\u{2028}"] {
+        wire.publish(subject.as_bytes(), b"NATS/1.0\r\n\r\n", b"payload")
+            .await;
+        assert!(!ear.hears().await && decodable(subject, b"").is_err());
+        ear = Ear::open(&mesh.context.nats).await;
+    }
 }
