@@ -22,6 +22,7 @@ mod container;
 mod discovery;
 mod error_texts;
 mod gateway;
+mod letters;
 mod redelivery;
 mod restarts;
 mod shipped_config;

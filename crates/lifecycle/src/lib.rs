@@ -13,7 +13,7 @@ pub use config::Config;
 pub use health::{Health, Part};
 use jiff::SignedDuration;
 use kaizen_messaging::{
-    ConnectError, Nats, NatsConfig,
+    ConnectError, Nats, NatsConfig, chain,
     connection::{Link, is_dead, jittered, probe},
     follow::FollowError,
 };
@@ -290,7 +290,7 @@ pub async fn connect(
                 Err(error) => error,
             },
         };
-        warn!(%error, "waiting for NATS");
+        warn!(error = chain(&error), "waiting for NATS");
         tokio::select! {
             () = shutdown.cancelled() => return Ok(None),
             () = sleep(jittered(delay)) => {}
@@ -308,7 +308,10 @@ pub async fn await_streams(mesh: &Mesh, part: &Part) -> anyhow::Result<bool> {
             Ok(()) => return Ok(true),
             Err(error) if !error.is_transient() => return Err(error.into()),
             Err(error) => {
-                info!(%error, "waiting for the streams; metrics-gateway makes them");
+                info!(
+                    error = chain(&error),
+                    "waiting for the streams; metrics-gateway makes them"
+                );
                 part.unready("waiting for the streams");
             }
         }

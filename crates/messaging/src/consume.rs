@@ -10,7 +10,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{Nats, connection::jittered, streams::ACK_WAIT};
+use crate::{Nats, chain, connection::jittered, streams::ACK_WAIT};
 
 /// Messages handed over at once.
 pub const BATCH_MAX: usize = 256;
@@ -65,7 +65,11 @@ pub async fn consume(
                 run(messages, durable, handler, shutdown).await;
             }
             Err(error) => {
-                warn!(stream, durable, %error, "cannot bind to the consumer; trying again");
+                let error = chain(error.as_ref());
+                warn!(
+                    stream,
+                    durable, error, "cannot bind to the consumer; trying again"
+                );
             }
         }
         tokio::select! {
@@ -113,7 +117,8 @@ async fn run(
             match message {
                 Ok(message) => deliveries.push(message),
                 Err(error) => {
-                    warn!(durable, %error, "pull failed; binding again");
+                    let error = chain(&error);
+                    warn!(durable, error, "pull failed; binding again");
                     failed = true;
                 }
             }
@@ -149,7 +154,8 @@ async fn handle_and_settle(deliveries: &[Message], handler: &impl Handler) {
         };
         if let Err(error) = message.ack_with(kind).await {
             // It comes again, and is found settled.
-            warn!(%error, "cannot settle a delivery");
+            let error = chain(error.as_ref());
+            warn!(error, "cannot settle a delivery");
         }
     }
 }
