@@ -448,6 +448,15 @@ proptest! {
     }
 
     #[test]
+    fn any_text_is_an_interval_or_refused(text in "\\PC{0,20}", phase in "\\PC{0,10}") {
+        for cron in [format!("@every {text}"), format!("@every {text} phase {phase}"), format!("@every 1h phase{phase}")] {
+            if let Ok(schedule) = Schedule::new(&spec(&cron), "a") {
+                prop_assert!(schedule.next_after(Timestamp::MIN).is_some());
+            }
+        }
+    }
+
+    #[test]
     fn any_document_compiles_or_is_refused(cron in "(@every )?[0-9HLW~*/,() a-z-]{0,30}", zone in "\\PC{0,20}", excluded in "[0-9*/, -]{0,12}") {
         let spec = excluding(&cron, &[], &[&excluded]);
         _ = Schedule::new(&spec, "a");
