@@ -23,6 +23,7 @@ mod discovery;
 mod error_texts;
 mod gateway;
 mod letters;
+mod readiness;
 mod redelivery;
 mod restarts;
 mod scheduler_faults;
