@@ -266,6 +266,13 @@ impl View {
         self.definitions.values().filter_map(History::latest)
     }
 
+    /// The definition whose id is nearest to `text`, where one is near.
+    #[must_use]
+    pub fn nearest_definition(&self, text: &str) -> Option<String> {
+        let ids = self.definitions().map(|known| known.value.id().as_str());
+        nearest(text, ids).map(str::to_owned)
+    }
+
     /// The enabled definitions that events of `event_type` stored at `at` set off, by id. Looks
     /// only at definitions that ever named the type.
     pub fn triggered_by(

@@ -80,10 +80,12 @@ impl Admin {
             .catch_up()
             .await
             .map_err(refusal::unavailable)?;
-        let found = self.registry.view().definition(&id);
-        found.ok_or_else(|| {
+        let view = self.registry.view();
+        view.definition(&id).ok_or_else(|| {
+            let near = view.nearest_definition(id.as_str());
+            let near = near.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
             refusal::not_found(format!(
-                "there is no definition {id}; see `kaizen-agentic definition list`"
+                "there is no definition {id}; {near}see `kaizen-agentic definition list`"
             ))
         })
     }
