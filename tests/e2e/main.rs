@@ -15,6 +15,7 @@ mod metrics_event;
 
 mod admission;
 mod applying;
+mod asked_for;
 mod bound_lane;
 mod commit;
 mod container;

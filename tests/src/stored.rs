@@ -73,7 +73,8 @@ pub struct DeadLetter {
 /// The durable consumers of the router, inputs first: with the filter of each.
 const CONSUMERS: [(&str, &str, &str); 3] = [
     (stream::EVENTS, stream::ROUTER_EVENTS, subject::EVENTS_ALL),
-    (stream::TICKS, stream::ROUTER_TICKS, subject::TICKS_ALL),
+    // Unfiltered.
+    (stream::TICKS, stream::ROUTER_TICKS, ""),
     (stream::LEDGER, stream::ROUTER_BOUND, subject::DECISIONS_ALL),
 ];
 
@@ -196,8 +197,12 @@ impl Stored {
 
     async fn settled_by(&self, stream: &'static str, durable: &str, filter: &str) {
         // By the acknowledged position: counts of what is pending may lag behind a publish.
-        let last = read::last(&self.nats, stream, filter).await.unwrap();
-        let last = last.map_or(0, |message| message.sequence);
+        let last = if filter.is_empty() {
+            self.last_sequence(stream).await
+        } else {
+            let last = read::last(&self.nats, stream, filter).await.unwrap();
+            last.map_or(0, |message| message.sequence)
+        };
         until(
             &format!("{durable} has settled {last} of {stream}"),
             async || match self.consumer(stream, durable).await {

@@ -163,7 +163,8 @@ pub async fn ensure(nats: &Nats, config: &StreamsConfig) -> Result<(), StreamsEr
         (
             stream::TICKS,
             stream::ROUTER_TICKS,
-            vec![subject::TICKS_ALL.to_owned()],
+            // Ticks and triggers alike: its ack floor is the place up to which all is routed.
+            Vec::new(),
         ),
         (
             stream::LEDGER,

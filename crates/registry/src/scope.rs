@@ -19,7 +19,7 @@ const EVENT_TRIGGER_FIELDS: &[&str] = &[
     "source",
     "stored_at",
 ];
-const TICK_TRIGGER_FIELDS: &[&str] = &["id", "kind", "slot", "stored_at"];
+const TICK_TRIGGER_FIELDS: &[&str] = &["id", "kind", "slot", "stored_at", "tick"];
 
 /// Which variables a rule may name. Where a part of the definition could not be read, nothing is
 /// claimed of it, so that one mistake is not reported twice.
@@ -172,11 +172,13 @@ fn trigger_facts(record: &TriggerRecord) -> Value {
         }),
         TriggerRecord::Tick {
             trigger_id,
+            tick,
             slot,
             stored_at,
             ..
         } => json!({
             "kind": "tick",
+            "tick": tick,
             "id": trigger_id,
             "slot": slot,
             "stored_at": stored_at,

@@ -10,7 +10,7 @@ use kaizen_messaging::{
 use kaizen_proto::{
     header,
     id::{ActivationId, DefinitionId, TriggerId, content_hash},
-    record::{DecisionRecord, Pending, Tick, TickRecord, TriggerRecord},
+    record::{AdminTick, DecisionRecord, Pending, TickKind, TickRecord, TriggerRecord},
     stream, subject,
     subject::{DeadReason, DeadStage},
 };
@@ -147,32 +147,20 @@ impl Direct {
     }
 
     fn judge_tick(&self, view: &View, input: &Input) -> Vec<Effect> {
-        let definition = subject::tick_definition(&input.original.subject);
-        let definition = definition.and_then(|id| id.parse::<DefinitionId>().ok());
-        let record = serde_json::from_slice(&input.original.payload);
-        let (tick, definition) = match (record, definition) {
-            (Ok(TickRecord::Cursor(_)), _) => return Vec::new(),
-            (Ok(TickRecord::Tick(tick)), Some(definition)) => (tick, definition),
-            (Err(error), _) => {
-                let error = format!("not a tick record: {error}");
-                return vec![self.refuse(DeadReason::Malformed, &error, input)];
-            }
-            (_, None) => {
-                return vec![self.refuse(
-                    DeadReason::Malformed,
-                    "the subject names no definition",
-                    input,
-                )];
-            }
+        let slot = match Slot::read(&input.original.subject, &input.original.payload) {
+            Ok(Some(slot)) => slot,
+            // A cursor record sets nothing off.
+            Ok(None) => return Vec::new(),
+            Err(error) => return vec![self.refuse(DeadReason::Malformed, &error, input)],
         };
-        let Some(revision) = view.definition_revision(&definition, tick.revision) else {
+        let Some(revision) = view.definition_revision(&slot.definition, slot.revision) else {
             let error = format!(
-                "revision {} of {definition} is not in REGISTRY",
-                tick.revision
+                "revision {} of {} is not in REGISTRY",
+                slot.revision, slot.definition
             );
             return vec![self.refuse(DeadReason::UnknownRevision, &error, input)];
         };
-        let trigger = tick_trigger(&definition, &tick, input);
+        let trigger = slot.trigger(input);
         self.activate(&revision, &trigger, input)
             .into_iter()
             .collect()
@@ -262,18 +250,93 @@ fn hops(message: &Message) -> u32 {
         .unwrap_or(0)
 }
 
-fn tick_trigger(definition: &DefinitionId, tick: &Tick, input: &Input) -> Trigger {
-    let trigger_id = TriggerId::of_slot(definition, tick.slot);
-    Trigger {
-        content_hash: content_hash(trigger_id.as_str().as_bytes()),
-        record: TriggerRecord::Tick {
-            tick: kaizen_proto::record::TickKind::Scheduled,
-            trigger_id,
-            slot: tick.slot,
-            sequence: input.sequence,
-            stored_at: input.stored_at,
-        },
-        envelope: None,
-        hops: input.hops,
+/// One message of TICKS that sets its definition off.
+struct Slot {
+    definition: DefinitionId,
+    revision: u64,
+    instant: jiff::Timestamp,
+    kind: TickKind,
+    trigger_id: TriggerId,
+}
+
+impl Slot {
+    /// `None` for a cursor record; an error says what is malformed.
+    fn read(subject: &str, payload: &[u8]) -> Result<Option<Self>, String> {
+        match (
+            subject::tick_definition(subject),
+            subject::trigger_definition(subject),
+        ) {
+            (Some(definition), _) => Self::scheduled(&definition_id(definition)?, payload),
+            (None, Some(definition)) => {
+                Self::asked_for(definition_id(definition)?, payload).map(Some)
+            }
+            (None, None) => Err("neither a tick nor a trigger by its subject".to_owned()),
+        }
     }
+
+    fn scheduled(definition: &DefinitionId, payload: &[u8]) -> Result<Option<Self>, String> {
+        let record = serde_json::from_slice(payload)
+            .map_err(|error| format!("not a tick record: {error}"))?;
+        Ok(match record {
+            TickRecord::Cursor(_) => None,
+            TickRecord::Tick(tick) => Some(Self {
+                trigger_id: TriggerId::of_slot(definition, tick.slot),
+                definition: definition.clone(),
+                revision: tick.revision,
+                instant: tick.slot,
+                kind: TickKind::Scheduled,
+            }),
+        })
+    }
+
+    fn asked_for(definition: DefinitionId, payload: &[u8]) -> Result<Self, String> {
+        let record = serde_json::from_slice(payload)
+            .map_err(|error| format!("not a record of a tick that was asked for: {error}"))?;
+        let (kind, trigger_id, instant, revision) = match record {
+            AdminTick::Manual {
+                slot,
+                revision,
+                request_id,
+                ..
+            } => {
+                let trigger_id = TriggerId::of_request(&definition, &request_id);
+                (TickKind::Manual, trigger_id, slot, revision)
+            }
+            // The identity of the slot: where its tick was routed, nothing new follows.
+            AdminTick::Backfill { slot, revision, .. } => {
+                let trigger_id = TriggerId::of_slot(&definition, slot);
+                (TickKind::Backfill, trigger_id, slot, revision)
+            }
+        };
+        Ok(Self {
+            definition,
+            revision,
+            instant,
+            kind,
+            trigger_id,
+        })
+    }
+
+    fn trigger(self, input: &Input) -> Trigger {
+        Trigger {
+            // Of the identity alone: a slot backfilled, and a request sent again at another
+            // moment, are the trigger that they were.
+            content_hash: content_hash(self.trigger_id.as_str().as_bytes()),
+            record: TriggerRecord::Tick {
+                tick: self.kind,
+                trigger_id: self.trigger_id,
+                slot: self.instant,
+                sequence: input.sequence,
+                stored_at: input.stored_at,
+            },
+            envelope: None,
+            hops: input.hops,
+        }
+    }
+}
+
+fn definition_id(token: &str) -> Result<DefinitionId, String> {
+    token
+        .parse()
+        .map_err(|error| format!("the subject names no definition: {error}"))
 }
