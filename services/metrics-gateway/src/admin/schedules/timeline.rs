@@ -43,13 +43,13 @@ impl Asked {
             let message = format!("{} is not between 1 and {PARTS_MAX}", request.parts);
             return Err(refusal::invalid("parts", message));
         }
-        if request.part_s == 0 {
-            return Err(refusal::invalid("part_s", "is 0; give at least a second"));
+        if request.part_seconds == 0 {
+            return Err(refusal::invalid("part_seconds", "is 0; give at least a second"));
         }
         Ok(Self {
             now,
             from,
-            part: SignedDuration::from_secs(i64::from(request.part_s)),
+            part: SignedDuration::from_secs(i64::from(request.part_seconds)),
             parts: usize::try_from(request.parts).unwrap_or(usize::MAX),
         })
     }
