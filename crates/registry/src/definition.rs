@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use jiff::SignedDuration;
 use kaizen_document::{Fields, Path, Problems, joined, on_big_stack, suggest};
 use kaizen_proto::id::{DefinitionId, EventType, QueueName};
-use kaizen_schedule::{CatchUp, CatchUpPolicy, Schedule, ScheduleSpec};
+use kaizen_schedule::{CatchUp, Schedule, ScheduleSpec};
 use serde::Serialize;
 
 use crate::{
+    cron,
     rule::{self, Rule, RuleSpec},
     scope::Names,
     source::{self, ContextSource, EVENT_PAYLOAD},
@@ -67,12 +67,18 @@ pub enum TriggerSpec {
 }
 
 impl TriggerSpec {
-    /// Short form for people: `event kaizen.metrics.recorded` or `cron 15 * * * *`.
+    /// Short form for people: `event kaizen.metrics.recorded`, `cron 15 * * * *` or, in a zone
+    /// other than UTC, `cron 0 9 * * * Europe/Berlin`.
     #[must_use]
     pub fn summary(&self) -> String {
         match self {
             Self::Event { event_type } => format!("event {event_type}"),
-            Self::Cron { schedule, .. } => format!("cron {}", schedule.cron),
+            Self::Cron { schedule, .. } if schedule.timezone == cron::TIMEZONE => {
+                format!("cron {}", schedule.cron)
+            }
+            Self::Cron { schedule, .. } => {
+                format!("cron {} {}", schedule.cron, schedule.timezone)
+            }
         }
     }
 }
@@ -215,8 +221,7 @@ fn compile_trigger(spec: &DefinitionSpec, problems: &Problems) -> Option<Schedul
     };
     Schedule::new(schedule, spec.id.as_str())
         .map_err(|error| {
-            let path = Path::default().key("trigger").key("cron");
-            problems.report(path, error.to_string(), None);
+            cron::report(&error, &Path::default().key("trigger"), problems);
         })
         .ok()
 }
@@ -267,7 +272,10 @@ fn decode_trigger(fields: &Fields<'_>) -> Option<TriggerSpec> {
             let event_type = trigger.parsed("event_type")?;
             Some(TriggerSpec::Event { event_type })
         }
-        "cron" => decode_cron(&trigger),
+        "cron" => {
+            let (schedule, catchup) = cron::decode(&trigger)?;
+            Some(TriggerSpec::Cron { schedule, catchup })
+        }
         other => {
             let known = ["event", "cron"];
             if RESERVED_TRIGGER_TYPES.contains(&other) {
@@ -277,85 +285,6 @@ fn decode_trigger(fields: &Fields<'_>) -> Option<TriggerSpec> {
                 let message = format!("unknown trigger type {other:?}");
                 trigger.report("type", message, Some(suggest(other, "types", &known)));
             }
-            None
-        }
-    }
-}
-
-fn decode_cron(trigger: &Fields<'_>) -> Option<TriggerSpec> {
-    trigger.allow(&["type", "cron", "timezone", "catchup"], &["dst"]);
-    let cron = trigger.text("cron").map(str::to_owned);
-    let timezone = decode_timezone(trigger);
-    let catchup = decode_catchup(trigger);
-    let schedule = ScheduleSpec {
-        cron: cron?,
-        timezone: timezone?,
-        ..ScheduleSpec::default()
-    };
-    // The seed does not matter here: no expression is valid for one definition alone.
-    if let Err(error) = Schedule::new(&schedule, "") {
-        trigger.report("cron", error.to_string(), None);
-        return None;
-    }
-    Some(TriggerSpec::Cron {
-        schedule,
-        catchup: catchup?,
-    })
-}
-
-fn decode_timezone(trigger: &Fields<'_>) -> Option<String> {
-    match trigger.text_opt("timezone")? {
-        None | Some("UTC") => Some("UTC".to_owned()),
-        Some(other) => {
-            let message = format!("timezone {other:?} is not supported yet");
-            trigger.report("timezone", message, Some("use UTC".to_owned()));
-            None
-        }
-    }
-}
-
-fn decode_catchup(trigger: &Fields<'_>) -> Option<CatchUp> {
-    let Some(value) = trigger.optional("catchup") else {
-        return Some(CatchUp::default());
-    };
-    let path = trigger.path.key("catchup");
-    let fields = Fields::open(value, path, trigger.problems)?;
-    fields.allow(&["policy", "window"], &[]);
-    let policy = decode_policy(&fields);
-    let window = decode_window(&fields);
-    Some(CatchUp {
-        policy: policy?,
-        window: window?,
-    })
-}
-
-fn decode_policy(fields: &Fields<'_>) -> Option<CatchUpPolicy> {
-    match fields.text_opt("policy")? {
-        None => Some(CatchUp::default().policy),
-        Some("all") => Some(CatchUpPolicy::All),
-        Some("last") => Some(CatchUpPolicy::Last),
-        Some("none") => Some(CatchUpPolicy::None),
-        Some(other) => {
-            let hint = Some("use all, last or none".to_owned());
-            fields.report("policy", format!("unknown policy {other:?}"), hint);
-            None
-        }
-    }
-}
-
-/// Absent, the default; null, no limit.
-fn decode_window(fields: &Fields<'_>) -> Option<Option<SignedDuration>> {
-    if fields.is_null("window") {
-        return Some(None);
-    }
-    let Some(text) = fields.text_opt("window")? else {
-        return Some(CatchUp::default().window);
-    };
-    match text.parse::<SignedDuration>() {
-        Ok(window) if !window.is_negative() => Some(Some(window)),
-        _ => {
-            let hint = Some("write for example 90m or 1h".to_owned());
-            fields.report("window", format!("{text:?} is no duration"), hint);
             None
         }
     }

@@ -22,6 +22,10 @@ use crate::{
 /// One checked document. Serializes to the canonical JSON that REGISTRY stores.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all documents are definitions, and few are held at once"
+)]
 pub enum Document {
     /// An ActivityDefinition.
     #[serde(rename = "ActivityDefinition")]

@@ -6,13 +6,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::schedule::Schedule;
 
-/// A slot that is no older than this is live, not missed: every policy ticks it. Wide enough for
-/// a restart or a take-over by another scheduler.
+/// A slot that was to be ticked no longer ago than this is live, not missed: every policy ticks
+/// it. Wide enough for a restart or a take-over by another scheduler.
 pub const LIVE_GRACE: SignedDuration = SignedDuration::from_secs(30);
 
 /// Up to here the slots of a skipped range are counted; a count that reaches it says "at least".
 /// The range's first and last slot are exact.
-pub const SKIPPED_COUNT_MAX: u64 = 10_000;
+pub const SKIPPED_COUNT_MAX: u64 = 1_000;
 
 /// Reasons that [`Skipped`] carries.
 pub mod reason {
@@ -75,17 +75,50 @@ fn window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SignedDur
 pub struct Due {
     /// The nominal instant, in UTC.
     pub slot: Timestamp,
+    /// When it was to be ticked: see [`desired_at`].
+    pub desired: Timestamp,
+    /// It is made up for: its [`LIVE_GRACE`] was over.
+    pub late: bool,
     /// The slot ticked before, if any.
     pub previous: Option<Timestamp>,
     /// What was left out since then.
     pub skipped: Vec<Skipped>,
 }
 
-/// Slots in (`after`, `now`] that the policy admits, oldest first, at most `limit`.
+/// When `slot` is to be ticked: when [`Schedule::desired`] says, but never before an earlier slot
+/// of the schedule, so that ticks keep the order of their slots whatever the jitter. Follows from
+/// schedule and slot alone.
+#[must_use]
+pub fn desired_at(schedule: &Schedule, slot: Timestamp) -> Timestamp {
+    let jitter = schedule.jitter_max();
+    let mut desired = schedule.desired(slot);
+    let mut earlier = schedule.prev_before(slot);
+    // Once even the longest jitter would not reach beyond what was found, nothing earlier does.
+    while let Some(before) = earlier.filter(|before| forward(*before, jitter) > desired) {
+        desired = desired.max(schedule.desired(before));
+        earlier = schedule.prev_before(before);
+    }
+    desired
+}
+
+/// When to look at a schedule next whose cursor stands at `after`, [`due`] having been asked at
+/// `seen`: the instant at which the next slot that was not due then is to be ticked. Slots that
+/// were due and that the policy left out are no reason to wake. [`Timestamp::MIN`] as `seen`
+/// gives the next slot after the cursor, be it due or not.
+#[must_use]
+pub fn next_desired(schedule: &Schedule, after: Timestamp, seen: Timestamp) -> Option<Timestamp> {
+    let undue = first_desired_from(schedule, just_after(seen))?;
+    let slot = schedule.next_after(just_before(undue).max(after))?;
+    Some(desired_at(schedule, slot))
+}
+
+/// The slots after `after` that are due at `now` and that the policy admits, oldest first, at
+/// most `limit`.
 ///
 /// `after` is the cursor, `previous` the slot ticked last. What is left out stands in `skipped`
 /// of the next admitted slot; while none is admitted the cursor stays, and a later call reports
-/// it. Work is bounded by `limit` and [`SKIPPED_COUNT_MAX`], not by the downtime.
+/// it. Work is bounded by `limit`, [`SKIPPED_COUNT_MAX`] and the slots within one jitter, not by
+/// the downtime.
 #[must_use]
 pub fn due(
     schedule: &Schedule,
@@ -95,47 +128,75 @@ pub fn due(
     catchup: &CatchUp,
     limit: usize,
 ) -> Vec<Due> {
-    let Some(from) = admitted_from(schedule, after, now, catchup) else {
+    let edges = Edges::new(schedule, now, catchup);
+    let Some(from) = admitted_from(schedule, after, &edges, catchup.policy) else {
         return Vec::new();
     };
     let mut previous = previous;
-    let mut skipped = skipped(schedule, after, from, now, catchup);
+    let mut skipped = skipped(schedule, after, from, &edges, catchup.policy);
     schedule
         .slots_after(just_before(from).max(after))
-        .take_while(|slot| *slot <= now)
+        .take_while(|slot| *slot < edges.undue)
         .take(limit)
         .map(|slot| Due {
             slot,
+            desired: desired_at(schedule, slot),
+            late: slot < edges.live,
             previous: previous.replace(slot),
             skipped: std::mem::take(&mut skipped),
         })
         .collect()
 }
 
+/// Where on the line of slots what begins. All are measured from when a slot is to be ticked.
+#[derive(Debug)]
+struct Edges {
+    /// Slots before this one are older than the window.
+    window: Timestamp,
+    /// Slots from here on are live.
+    live: Timestamp,
+    /// Slots from here on are not due yet.
+    undue: Timestamp,
+}
+
+impl Edges {
+    fn new(schedule: &Schedule, now: Timestamp, catchup: &CatchUp) -> Self {
+        // Where no slot is that late, the edge lies behind all that can be due.
+        let from = |at| first_desired_from(schedule, at).unwrap_or_else(|| just_after(now));
+        let window = catchup.window.map(|window| from(back(now, window)));
+        Self {
+            window: window.unwrap_or(Timestamp::MIN),
+            live: from(back(now, LIVE_GRACE)),
+            undue: from(just_after(now)),
+        }
+    }
+}
+
+/// The first slot that is to be ticked at `at` or later; all after it are as well.
+fn first_desired_from(schedule: &Schedule, at: Timestamp) -> Option<Timestamp> {
+    // What lies further back than the longest jitter is to be ticked before `at`.
+    let earliest = just_before(back(at, schedule.jitter_max()));
+    schedule
+        .slots_after(earliest)
+        .find(|slot| schedule.desired(*slot) >= at)
+}
+
 /// From this instant on all slots are admitted; `None` where no slot is.
 fn admitted_from(
     schedule: &Schedule,
     after: Timestamp,
-    now: Timestamp,
-    catchup: &CatchUp,
+    edges: &Edges,
+    policy: CatchUpPolicy,
 ) -> Option<Timestamp> {
     let newest = schedule
-        .prev_before(just_after(now))
-        .filter(|s| *s > after)?;
-    let live_from = back(now, LIVE_GRACE);
-    let window_from = window_from(now, catchup);
-    match catchup.policy {
-        CatchUpPolicy::All => Some(window_from.min(live_from)),
-        _ if newest >= live_from => Some(live_from),
-        CatchUpPolicy::Last => (newest >= window_from).then_some(newest),
+        .prev_before(edges.undue)
+        .filter(|slot| *slot > after)?;
+    match policy {
+        CatchUpPolicy::All => Some(edges.window.min(edges.live)),
+        _ if newest >= edges.live => Some(edges.live),
+        CatchUpPolicy::Last => (newest >= edges.window).then_some(newest),
         CatchUpPolicy::None => None,
     }
-}
-
-fn window_from(now: Timestamp, catchup: &CatchUp) -> Timestamp {
-    catchup
-        .window
-        .map_or(Timestamp::MIN, |window| back(now, window))
 }
 
 /// The slots in (`after`, `from`), by reason.
@@ -143,14 +204,14 @@ fn skipped(
     schedule: &Schedule,
     after: Timestamp,
     from: Timestamp,
-    now: Timestamp,
-    catchup: &CatchUp,
+    edges: &Edges,
+    policy: CatchUpPolicy,
 ) -> Vec<Skipped> {
-    let ranges = match catchup.policy {
+    let ranges = match policy {
         CatchUpPolicy::None => vec![(after, from, reason::CATCHUP_NONE)],
         CatchUpPolicy::All => vec![(after, from, reason::OUTSIDE_WINDOW)],
         CatchUpPolicy::Last => {
-            let edge = window_from(now, catchup).min(from);
+            let edge = edges.window.min(from);
             let inside = just_before(edge).max(after);
             vec![
                 (after, edge, reason::OUTSIDE_WINDOW),
@@ -191,11 +252,14 @@ fn back(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_sub(by).unwrap_or(Timestamp::MIN)
 }
 
+fn forward(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
 fn just_before(at: Timestamp) -> Timestamp {
     back(at, SignedDuration::from_nanos(1))
 }
 
 fn just_after(at: Timestamp) -> Timestamp {
-    at.checked_add(SignedDuration::from_nanos(1))
-        .unwrap_or(Timestamp::MAX)
+    forward(at, SignedDuration::from_nanos(1))
 }

@@ -13,7 +13,10 @@ mod field;
 mod schedule;
 
 pub use agenda::Agenda;
-pub use catchup::{CatchUp, CatchUpPolicy, Due, LIVE_GRACE, SKIPPED_COUNT_MAX, due, reason};
+pub use catchup::{
+    CatchUp, CatchUpPolicy, Due, LIVE_GRACE, SKIPPED_COUNT_MAX, desired_at, due, next_desired,
+    reason,
+};
 pub use error::CronError;
 pub use expr::{CRON_BYTES_MAX, CronExpr, Form};
 pub use field::Field;

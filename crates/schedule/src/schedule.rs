@@ -26,7 +26,10 @@ pub struct ScheduleSpec {
     #[serde(skip_serializing_if = "Exclude::is_empty")]
     pub exclude: Exclude,
     /// Each slot is ticked up to this much later, always the same for the same slot.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "jiff::fmt::serde::duration::friendly::compact::optional"
+    )]
     pub jitter: Option<SignedDuration>,
 }
 

@@ -7,7 +7,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 use kaizen_schedule::{
-    CatchUp, CatchUpPolicy, Due, SKIPPED_COUNT_MAX, Schedule, ScheduleSpec, due,
+    CatchUp, CatchUpPolicy, Due, LIVE_GRACE, SKIPPED_COUNT_MAX, Schedule, ScheduleSpec, desired_at,
+    due, next_desired,
 };
 use proptest::prelude::*;
 
@@ -18,9 +19,14 @@ fn at(text: &str) -> Timestamp {
 }
 
 fn cron(text: &str) -> Schedule {
+    jittered(text, None)
+}
+
+fn jittered(text: &str, jitter: Option<SignedDuration>) -> Schedule {
     let spec = ScheduleSpec {
         cron: text.to_owned(),
         timezone: "UTC".to_owned(),
+        jitter,
         ..ScheduleSpec::default()
     };
     Schedule::new(&spec, "d").unwrap()
@@ -173,6 +179,32 @@ fn limit_cuts_the_newest_and_the_rest_follows() {
 }
 
 #[test]
+fn made_up_slot_is_told_from_a_live_one() {
+    let all = policy(CatchUpPolicy::All, None);
+    let due = due_at("* * * * *", "09:57:00", "10:00:29", &all);
+    let late: Vec<_> = due.iter().map(|d| d.late).collect();
+    assert_eq!(late, [true, true, false]);
+    assert_eq!(due[2].desired, at("10:00:00"));
+}
+
+#[test]
+fn next_look_is_at_the_next_slot_that_was_not_due() {
+    let cron = cron(HOURLY);
+    let next = |after, seen| next_desired(&cron, after, seen);
+    assert_eq!(
+        next(at("05:15:00"), Timestamp::MIN),
+        Some(at("06:15:00")),
+        "be it due or not"
+    );
+    // Policy `none` left 06:15 to 09:15 out: no reason to wake before 10:15.
+    assert_eq!(next(at("05:15:00"), at("10:00:00")), Some(at("10:15:00")));
+    assert_eq!(next(at("05:15:00"), at("10:15:00")), Some(at("11:15:00")));
+    // A cursor ahead of the clock.
+    assert_eq!(next(at("12:15:00"), at("10:00:00")), Some(at("13:15:00")));
+    assert_eq!(next(Timestamp::MAX, Timestamp::MIN), None);
+}
+
+#[test]
 fn count_of_a_long_skip_is_bounded_and_its_ends_are_exact() {
     let expr = cron("* * * * * *");
     let after = "2026-01-01T00:00:00Z".parse().unwrap();
@@ -244,11 +276,61 @@ proptest! {
             for range in &due.skipped {
                 let run: Vec<_> = slots.iter().copied()
                     .filter(|s| (range.first..=range.last).contains(s)).collect();
-                prop_assert_eq!(u64::try_from(run.len()).unwrap(), range.count);
+                let count = u64::try_from(run.len()).unwrap();
+                prop_assert_eq!(count.min(SKIPPED_COUNT_MAX), range.count);
                 seen.extend(run);
             }
             seen.push(due.slot);
         }
         prop_assert_eq!(seen, slots);
+    }
+
+    /// Jitter puts a slot off, and nothing else: order, grace and policy are as without it.
+    #[test]
+    fn jitter_keeps_order_and_grace(
+        expr in proptest::sample::select(&["* * * * *", "*/7 * * * *", HOURLY, "0,1 */2 * * *"][..]),
+        jitter in proptest::option::of(1..3600_i64),
+        down in 0..20_000_i64,
+        now in 1_763_000_000_i64..1_764_000_000,
+        catchup in any_policy(),
+    ) {
+        let jitter = jitter.map(SignedDuration::from_secs);
+        let schedule = jittered(expr, jitter);
+        let now = Timestamp::from_second(now).unwrap();
+        let after = now - SignedDuration::from_secs(down);
+        let due = due(&schedule, after, None, now, &catchup, 1_000);
+        let slots = || schedule.slots_after(after).take_while(|s| *s <= now);
+        for pair in due.windows(2) {
+            prop_assert!(pair[0].slot < pair[1].slot && pair[0].desired <= pair[1].desired);
+        }
+        for due in &due {
+            prop_assert!(due.slot <= due.desired && due.desired <= now);
+            prop_assert!(due.desired <= due.slot + jitter.unwrap_or_default());
+            prop_assert_eq!(due.late, due.desired < now - LIVE_GRACE);
+        }
+        let ticked = |slot| due.iter().any(|d| d.slot == slot);
+        for slot in slots() {
+            let desired = desired_at(&schedule, slot);
+            if (now - LIVE_GRACE..=now).contains(&desired) {
+                prop_assert!(ticked(slot), "{} is live", slot);
+            }
+            prop_assert!(desired <= now || !ticked(slot), "{} is not due", slot);
+        }
+    }
+
+    /// A scheduler that sleeps until the instant told finds the slot due then, and not before.
+    #[test]
+    fn slot_is_due_at_the_instant_told(
+        expr in proptest::sample::select(&["* * * * *", "*/7 * * * *", HOURLY][..]),
+        jitter in proptest::option::of(1..3600_i64),
+        after in 1_763_000_000_i64..1_764_000_000,
+    ) {
+        let schedule = jittered(expr, jitter.map(SignedDuration::from_secs));
+        let after = Timestamp::from_second(after).unwrap();
+        let all = policy(CatchUpPolicy::All, None);
+        let wake = next_desired(&schedule, after, Timestamp::MIN).unwrap();
+        let due_at = |now| due(&schedule, after, None, now, &all, 1);
+        prop_assert_eq!(due_at(wake - SignedDuration::from_nanos(1)), vec![]);
+        prop_assert_eq!(due_at(wake)[0].desired, wake);
     }
 }

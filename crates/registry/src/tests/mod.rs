@@ -1,6 +1,7 @@
 //! What the crate promises, told through its public API.
 
 mod admission;
+mod cron;
 mod decisions;
 mod documents;
 mod robustness;
