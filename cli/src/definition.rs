@@ -19,8 +19,9 @@ use crate::{
     Exit,
     admin::{Admin, PAGE_SIZE, client},
     disk,
-    output::{instant, one_line, table},
+    output::{fields, instant, one_line, table},
     session::Session,
+    tick::PausedView,
 };
 
 /// `definition …`
@@ -232,7 +233,13 @@ fn get(session: &Session, id: &DefinitionId) -> anyhow::Result<Exit> {
     session.output.data(&view, |view| {
         let head = table(HEADER, [view.row()]);
         let document = serde_saphyr::to_string(&view.document);
-        format!("{head}\n\n{}", document.unwrap_or_default())
+        let paused = view.paused.as_ref().map(PausedView::for_people);
+        let slots = fields([
+            ("Slots", view.schedule.clone()),
+            ("Paused", paused.unwrap_or_default()),
+        ]);
+        let gap = if slots.is_empty() { "" } else { "\n" };
+        format!("{head}\n{gap}{slots}\n{}", document.unwrap_or_default())
     })?;
     Ok(Exit::Ok)
 }
@@ -309,6 +316,11 @@ struct DefinitionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     applied_at: Option<jiff::Timestamp>,
     trigger: String,
+    /// When its slots are, in plain English.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    schedule: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<PausedView>,
     lane: String,
     document: Value,
 }
@@ -320,6 +332,8 @@ impl From<admin::Definition> for DefinitionView {
             revision: definition.revision,
             applied_at: definition.applied_at.as_ref().and_then(from_pb_timestamp),
             trigger: definition.trigger,
+            schedule: definition.schedule,
+            paused: definition.paused.map(PausedView::from),
             lane: definition.lane,
             document: serde_json::from_str(&definition.document)
                 .unwrap_or_else(|_| json!(definition.document)),
@@ -332,7 +346,10 @@ impl DefinitionView {
     fn row(&self) -> [String; 6] {
         [
             self.id.clone(),
-            self.enabled.to_string(),
+            match self.paused {
+                Some(_) if self.enabled => "paused".to_owned(),
+                _ => self.enabled.to_string(),
+            },
             self.trigger.clone(),
             self.lane.clone(),
             self.revision.to_string(),

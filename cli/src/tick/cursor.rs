@@ -102,7 +102,11 @@ pub(super) fn resume(session: &Session, args: ResumeArgs) -> anyhow::Result<Exit
         response.map_err(|status| admin.refused(&status))
     })?;
     print(session, moved.into_inner(), |moved| {
-        format!("activitydefinition/{} resumed{}", moved.definition, moved.next())
+        format!(
+            "activitydefinition/{} resumed{}",
+            moved.definition,
+            moved.next()
+        )
     })
 }
 
@@ -121,7 +125,10 @@ pub(super) fn reset(session: &Session, args: ResetArgs) -> anyhow::Result<Exit> 
     print(session, moved.into_inner(), |moved| {
         let after = instant(moved.after);
         let next = moved.next();
-        format!("activitydefinition/{} reset to after {after}{next}", moved.definition)
+        format!(
+            "activitydefinition/{} reset to after {after}{next}",
+            moved.definition
+        )
     })
 }
 
@@ -136,7 +143,8 @@ fn print(
 
 impl MovedView {
     fn next(&self) -> String {
-        self.next_slot
-            .map_or_else(String::new, |next| format!(", next slot {}", instant(Some(next))))
+        self.next_slot.map_or_else(String::new, |next| {
+            format!(", next slot {}", instant(Some(next)))
+        })
     }
 }

@@ -74,7 +74,15 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<Exit> {
     }
     session.output.data(&entries, |entries| {
         table(
-            ["SEQUENCE", "STORED", "KIND", "SLOT (UTC)", "REVISION", "BY", "NOTE"],
+            [
+                "SEQUENCE",
+                "STORED",
+                "KIND",
+                "SLOT (UTC)",
+                "REVISION",
+                "BY",
+                "NOTE",
+            ],
             entries.iter().map(EntryView::row),
         )
     })?;
@@ -140,6 +148,9 @@ impl EntryView {
             format!("skipped {count} ({reason})")
         });
         let note = Some(self.note.clone()).filter(|note| !note.is_empty());
-        note.into_iter().chain(skipped).collect::<Vec<_>>().join(", ")
+        note.into_iter()
+            .chain(skipped)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }

@@ -71,7 +71,7 @@ Example:
     #[command(after_help = "\
 Example:
   kaizen-agentic tick reset hourly-coach-orientation \\
-    --after 2026-11-22T10:00:00Z --note 'replay since the outage'")]
+    --after 2026-11-22T10:00:00Z --note 'go on from here'")]
     Reset(cursor::ResetArgs),
     /// Show the last ticks and cursor records of a definition, and who asked for them
     #[command(after_help = "\
@@ -214,7 +214,8 @@ impl ScheduledView {
 fn local(at: Timestamp, zone: &TimeZone) -> String {
     let at = at.to_zoned(zone.clone());
     let seconds = if at.second() == 0 { "" } else { ":%S" };
-    at.strftime(&format!("%a %Y-%m-%d %H:%M{seconds} %Z")).to_string()
+    at.strftime(&format!("%a %Y-%m-%d %H:%M{seconds} %Z"))
+        .to_string()
 }
 
 #[cfg(test)]

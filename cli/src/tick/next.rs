@@ -130,7 +130,11 @@ impl NextView {
     fn say_what_is_held_back(&self, session: &Session, named: bool) {
         for definition in &self.definitions {
             let id = &definition.id;
-            let slots = if named { "these slots are" } else { "its slots are" };
+            let slots = if named {
+                "these slots are"
+            } else {
+                "its slots are"
+            };
             match (definition.state, &definition.paused) {
                 (State::Paused, Some(paused)) => session.output.say(format_args!(
                     "{id} is paused {}; {slots} not ticked until `kaizen-agentic tick resume {id}`",

@@ -141,7 +141,11 @@ impl TimelineView {
                 held_back => held_back.as_str().to_owned(),
             };
             // Writing to a String cannot fail.
-            _ = writeln!(text, "{}", line(&row.definition.id, label, &cells, &row.counts));
+            _ = writeln!(
+                text,
+                "{}",
+                line(&row.definition.id, label, &cells, &row.counts)
+            );
         }
         _ = writeln!(
             text,
@@ -167,7 +171,13 @@ impl TimelineView {
             };
             let begins = i64::from(at.minute()) * 60 < i64::from(self.part_s);
             if at.hour() % 3 == 0 && begins && text.len() <= part {
-                _ = write!(text, "{:width$}{:02}", "", at.hour(), width = part - text.len());
+                _ = write!(
+                    text,
+                    "{:width$}{:02}",
+                    "",
+                    at.hour(),
+                    width = part - text.len()
+                );
             }
         }
         text
@@ -176,7 +186,11 @@ impl TimelineView {
 
 fn line(id: &str, label: usize, cells: &str, counts: &[u64]) -> String {
     let id: String = match id.char_indices().nth(label) {
-        Some(_) => id.chars().take(label.saturating_sub(1)).chain(['…']).collect(),
+        Some(_) => id
+            .chars()
+            .take(label.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
         None => id.to_owned(),
     };
     let total: u64 = counts.iter().sum();

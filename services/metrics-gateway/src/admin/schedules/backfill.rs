@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use kaizen_lifecycle::CancellationToken;
 use kaizen_messaging::{Committed, streams::TICKS_PER_DEFINITION_MAX};
 use kaizen_proto::{
-    admin::{BackfillPlan, BackfillProgress, BackfillRequest, BackfillUpdate, backfill_update::Update},
+    admin::{
+        BackfillPlan, BackfillProgress, BackfillRequest, BackfillUpdate, backfill_update::Update,
+    },
     id::DefinitionId,
     pb_timestamp,
     record::{AdminTick, TickRecord},
@@ -60,13 +62,17 @@ impl Admin {
         let id = revision.value.id();
         let ticks = self.tick_records(id).await?;
         let asked_for = self.asked_for(id).await?;
-        let ticked: BTreeSet<_> = ticked(&ticks).chain(asked_for.backfilled_after(0)).collect();
+        let ticked: BTreeSet<_> = ticked(&ticks)
+            .chain(asked_for.backfilled_after(0))
+            .collect();
         let mut plan = BackfillPlan {
             definition: id.to_string(),
             revision: revision.number,
             slots: count(slots.len()),
             ticked: count(slots.iter().filter(|slot| ticked.contains(slot)).count()),
-            known_since: known_since(&ticks).filter(|since| *since > from).map(pb_timestamp),
+            known_since: known_since(&ticks)
+                .filter(|since| *since > from)
+                .map(pb_timestamp),
             ..BackfillPlan::default()
         };
         let mut slots = slots;
@@ -161,7 +167,9 @@ impl Backfill {
             }
             // Stored all the same, or by somebody who backfills the same range: it stands.
             let asked_for = self.admin.asked_for(id).await?;
-            let stands = asked_for.backfilled_after(self.last).any(|other| other == slot);
+            let stands = asked_for
+                .backfilled_after(self.last)
+                .any(|other| other == slot);
             self.last = asked_for.last();
             if stands {
                 return Ok(());
@@ -176,7 +184,10 @@ impl Backfill {
             waiting_for,
         };
         // Who has hung up is noticed before the next message is stored.
-        _ = self.answers.send(Ok(update(Update::Progress(progress)))).await;
+        _ = self
+            .answers
+            .send(Ok(update(Update::Progress(progress))))
+            .await;
     }
 }
 

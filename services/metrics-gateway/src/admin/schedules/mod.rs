@@ -17,10 +17,9 @@ use kaizen_messaging::{clock, instant, read, ticks};
 use kaizen_proto::{
     admin::{
         ActivationRequest, ActivationState, BackfillRequest, BackfillUpdate, CursorMoved,
-        LogRequest, LogResponse, NextRequest, NextResponse, Paused as WirePaused, PauseRequest,
+        LogRequest, LogResponse, NextRequest, NextResponse, PauseRequest, Paused as WirePaused,
         ResetRequest, ResumeRequest, ScheduledDefinition, TimelineRequest, TimelineResponse,
-        TriggerRequest, TriggerResponse, VerifyRequest, VerifyUpdate,
-        schedules_server::Schedules,
+        TriggerRequest, TriggerResponse, VerifyRequest, VerifyUpdate, schedules_server::Schedules,
     },
     from_pb_timestamp,
     id::DefinitionId,
@@ -80,10 +79,7 @@ impl Schedules for Admin {
             .map(Response::new)
     }
 
-    async fn pause(
-        &self,
-        request: Request<PauseRequest>,
-    ) -> Result<Response<CursorMoved>, Status> {
+    async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<CursorMoved>, Status> {
         self.pause_slots(request.into_inner())
             .await
             .map(Response::new)
@@ -98,10 +94,7 @@ impl Schedules for Admin {
             .map(Response::new)
     }
 
-    async fn reset(
-        &self,
-        request: Request<ResetRequest>,
-    ) -> Result<Response<CursorMoved>, Status> {
+    async fn reset(&self, request: Request<ResetRequest>) -> Result<Response<CursorMoved>, Status> {
         self.reset_slots(request.into_inner())
             .await
             .map(Response::new)
@@ -205,10 +198,7 @@ impl Admin {
     }
 
     /// What stands on one subject of TICKS, oldest first; what cannot be read is left out.
-    async fn stored<T: DeserializeOwned>(
-        &self,
-        subject: &str,
-    ) -> Result<Vec<Stored<T>>, Status> {
+    async fn stored<T: DeserializeOwned>(&self, subject: &str) -> Result<Vec<Stored<T>>, Status> {
         let start = read::PageStart::First;
         let (messages, _) = read::page(
             &self.nats,
@@ -280,7 +270,9 @@ impl Standing {
             paused: self.paused().map(paused),
             cron: spec.cron,
             timezone: spec.timezone,
-            description: schedule.map(|schedule| schedule.describe()).unwrap_or_default(),
+            description: schedule
+                .map(|schedule| schedule.describe())
+                .unwrap_or_default(),
         }
     }
 }
@@ -323,10 +315,7 @@ fn required(field: &str, at: Option<&prost_types::Timestamp>) -> Result<Timestam
         .ok_or_else(|| refusal::invalid(field, "is missing; give an instant, RFC 3339"))
 }
 
-fn optional(
-    field: &str,
-    at: Option<&prost_types::Timestamp>,
-) -> Result<Option<Timestamp>, Status> {
+fn optional(field: &str, at: Option<&prost_types::Timestamp>) -> Result<Option<Timestamp>, Status> {
     let read = |at| from_pb_timestamp(at).ok_or_else(|| refusal::invalid(field, "out of range"));
     at.map(read).transpose()
 }

@@ -7,6 +7,7 @@ use kaizen_proto::{
     admin::{NextRequest, NextResponse, UpcomingSlot},
     pb_timestamp,
 };
+use kaizen_schedule::desired_at;
 use tonic::Status;
 
 use super::{Admin, Standing, in_order, just_before, optional, refusal};
@@ -118,7 +119,7 @@ fn merged(
 
 fn upcoming(slot: Timestamp, n: usize, standings: &[Standing]) -> UpcomingSlot {
     let schedule = standings.get(n).and_then(|s| s.revision.value.schedule());
-    let desired = schedule.map_or(slot, |schedule| schedule.desired(slot));
+    let desired = schedule.map_or(slot, |schedule| desired_at(schedule, slot));
     UpcomingSlot {
         slot: Some(pb_timestamp(slot)),
         definition: u32::try_from(n).unwrap_or(u32::MAX),

@@ -44,7 +44,10 @@ impl Asked {
             return Err(refusal::invalid("parts", message));
         }
         if request.part_seconds == 0 {
-            return Err(refusal::invalid("part_seconds", "is 0; give at least a second"));
+            return Err(refusal::invalid(
+                "part_seconds",
+                "is 0; give at least a second",
+            ));
         }
         Ok(Self {
             now,

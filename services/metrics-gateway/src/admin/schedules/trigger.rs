@@ -23,10 +23,7 @@ const REQUEST_ID_BYTES_MAX: usize = 256;
 const ATTEMPTS_MAX: usize = 20;
 
 impl Admin {
-    pub(super) async fn set_off(
-        &self,
-        request: TriggerRequest,
-    ) -> Result<TriggerResponse, Status> {
+    pub(super) async fn set_off(&self, request: TriggerRequest) -> Result<TriggerResponse, Status> {
         let request_id = bounded("request_id", request.request_id, REQUEST_ID_BYTES_MAX)?;
         if request_id.is_empty() {
             let message = "is missing; choose an id, and use it again to ask for the same again";
@@ -94,7 +91,8 @@ impl Admin {
             .floor;
         let mut state = self.stands(&definition, activation).await?;
         if state.outcome() == ActivationOutcome::Unspecified {
-            let settled = floor >= request.sequence && !self.is_pending(&definition, activation).await?;
+            let settled =
+                floor >= request.sequence && !self.is_pending(&definition, activation).await?;
             state.set_outcome(if settled {
                 ActivationOutcome::NoTasks
             } else {
@@ -113,17 +111,31 @@ impl Admin {
         let mut state = ActivationState::default();
         let tasks = subject::activation_tasks(definition, activation);
         let start = read::PageStart::First;
-        let (messages, _) =
-            read::page(&self.nats, stream::LEDGER, &tasks, start, false, PAGE_SIZE_MAX)
-                .await
-                .map_err(refusal::unavailable)?;
-        state.tasks = messages.iter().filter_map(|message| {
-            let info = message.info().ok()?;
-            let at = instant(info.published);
-            let headers = message.headers.as_ref();
-            task(&message.subject, &message.payload, headers, info.stream_sequence, at)
-        })
-        .collect();
+        let (messages, _) = read::page(
+            &self.nats,
+            stream::LEDGER,
+            &tasks,
+            start,
+            false,
+            PAGE_SIZE_MAX,
+        )
+        .await
+        .map_err(refusal::unavailable)?;
+        state.tasks = messages
+            .iter()
+            .filter_map(|message| {
+                let info = message.info().ok()?;
+                let at = instant(info.published);
+                let headers = message.headers.as_ref();
+                task(
+                    &message.subject,
+                    &message.payload,
+                    headers,
+                    info.stream_sequence,
+                    at,
+                )
+            })
+            .collect();
         let dead = subject::dead_activation_filter(definition, activation);
         let dead = read::last(&self.nats, stream::LEDGER, &dead)
             .await

@@ -6,7 +6,10 @@ use tonic::Status;
 use super::{Admin, Answers};
 
 impl Admin {
-    pub(super) async fn audited(&self, _request: VerifyRequest) -> Result<Answers<VerifyUpdate>, Status> {
+    pub(super) async fn audited(
+        &self,
+        _request: VerifyRequest,
+    ) -> Result<Answers<VerifyUpdate>, Status> {
         Err(Status::unimplemented(""))
     }
 }
