@@ -25,5 +25,6 @@ mod gateway;
 mod redelivery;
 mod restarts;
 mod shipped_config;
+mod tick_verbs;
 mod ticks;
 mod traces;

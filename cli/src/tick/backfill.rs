@@ -8,7 +8,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use kaizen_proto::{
-    admin::{BackfillPlan, BackfillProgress, BackfillRequest, backfill_update::Update},
+    admin::{
+        BackfillPlan, BackfillProgress, BackfillRequest, BackfillUpdate, backfill_update::Update,
+    },
     from_pb_timestamp,
     id::DefinitionId,
     pb_timestamp,
@@ -26,6 +28,9 @@ use crate::{
 
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(1);
+const GOES_ON: &str = "the same command goes on where it stopped";
+
+type Updates = tonic::Streaming<BackfillUpdate>;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -85,44 +90,44 @@ struct BackfillView {
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<Exit> {
-    let mut view = BackfillView::from(plan(session, args)?);
-    view.dry_run = args.dry_run;
-    if let Some(since) = view.known_since {
-        session.output.warn(format_args!(
-            "ticks before {} are no longer kept, so slots before it count as not ticked; those of the ledger's age are not done twice all the same",
-            instant(Some(since))
-        ));
-    }
-    if !args.dry_run && view.to_store > 0 {
-        if !args.yes && !confirmed(&session.output, &view)? {
-            session.output.say("nothing is stored");
-            return Ok(Exit::Failed);
+    let output = session.output.clone();
+    let done = Admin::run(session, "tick backfill", |admin| async move {
+        let mut view = plan(&admin, args).await?;
+        view.warn(&output);
+        if args.dry_run || view.to_store == 0 {
+            view.dry_run = args.dry_run;
+            return Ok(Some(view));
         }
-        view = store(session, args)?;
-    }
+        if !args.yes && !confirmed(&output, &view)? {
+            return Ok(None);
+        }
+        store(&admin, args, &output).await.map(Some)
+    })?;
+    let Some(view) = done else {
+        session.output.say("nothing is stored");
+        return Ok(Exit::Failed);
+    };
     session.output.data(&view, BackfillView::for_people)?;
     Ok(Exit::Ok)
 }
 
-fn plan(session: &Session, args: &Args) -> anyhow::Result<BackfillPlan> {
-    let request = args.request(true);
-    Admin::run(session, "tick backfill", |admin| async move {
-        let mut schedules = client!(admin, schedules_client, SchedulesClient);
-        let response = schedules.backfill(request).await;
-        let mut updates = response
-            .map_err(|status| admin.refused(&status))?
-            .into_inner();
-        let first = updates.message().await;
-        match first.map_err(|status| admin.refused(&status))? {
-            Some(update) => plan_of(update.update),
-            None => bail!("the mesh sent no plan"),
-        }
-    })
+async fn updates(admin: &Admin, request: BackfillRequest) -> anyhow::Result<Updates> {
+    let mut schedules = client!(admin, schedules_client, SchedulesClient);
+    let response = schedules.backfill(request).await;
+    let response = response.map_err(|status| admin.refused(&status))?;
+    Ok(response.into_inner())
 }
 
-fn plan_of(update: Option<Update>) -> anyhow::Result<BackfillPlan> {
+async fn plan(admin: &Admin, args: &Args) -> anyhow::Result<BackfillView> {
+    let mut updates = updates(admin, args.request(true)).await?;
+    let first = updates.message().await;
+    let first = first.map_err(|status| admin.refused(&status))?;
+    plan_of(first.and_then(|first| first.update))
+}
+
+fn plan_of(update: Option<Update>) -> anyhow::Result<BackfillView> {
     match update {
-        Some(Update::Plan(plan)) => Ok(plan),
+        Some(Update::Plan(plan)) => Ok(BackfillView::from(plan)),
         _ => bail!("the mesh sent no plan"),
     }
 }
@@ -146,47 +151,35 @@ fn confirmed(output: &Output, view: &BackfillView) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn store(session: &Session, args: &Args) -> anyhow::Result<BackfillView> {
-    let request = args.request(false);
-    let output = session.output.clone();
-    Admin::run(session, "tick backfill", |admin| async move {
-        let mut schedules = client!(admin, schedules_client, SchedulesClient);
-        let response = schedules.backfill(request).await;
-        let mut updates = response
-            .map_err(|status| admin.refused(&status))?
-            .into_inner();
-        let mut view: Option<BackfillView> = None;
-        let mut progress = Progress::default();
-        loop {
-            match updates.message().await {
-                Ok(None) => break,
-                Ok(Some(update)) => match (update.update, &mut view) {
-                    (Some(Update::Progress(now)), Some(view)) => {
-                        view.stored = now.stored;
-                        progress.tell(&output, view, now);
-                    }
-                    (update, _) => view = Some(BackfillView::from(plan_of(update)?)),
-                },
-                Err(status) => {
-                    let stored = view.map_or(0, |view| view.stored);
-                    let error = admin.refused(&status);
-                    return Err(error.context(format!(
-                        "stopped after {}; the same command goes on where it stopped",
-                        slots(stored)
-                    )));
-                }
+async fn store(admin: &Admin, args: &Args, output: &Output) -> anyhow::Result<BackfillView> {
+    let mut updates = updates(admin, args.request(false)).await?;
+    let mut view: Option<BackfillView> = None;
+    let mut progress = Progress::default();
+    loop {
+        let update = match updates.message().await {
+            Ok(Some(update)) => update.update,
+            Ok(None) => break,
+            Err(status) => {
+                let stored = view.map_or(0, |view| view.stored);
+                let goes_on = format!("stopped after {}; {GOES_ON}", slots(stored));
+                return Err(admin.refused(&status).context(goes_on));
             }
+        };
+        match (update, &mut view) {
+            (Some(Update::Progress(now)), Some(view)) => {
+                view.stored = now.stored;
+                progress.tell(output, view, now);
+            }
+            (update, _) => view = Some(plan_of(update)?),
         }
-        let view = view.context("the mesh sent no plan")?;
-        if view.stored < view.to_store {
-            bail!(
-                "stopped after {} of {}; the same command goes on where it stopped",
-                view.stored,
-                slots(view.to_store)
-            );
+    }
+    match view {
+        Some(view) if view.stored < view.to_store => {
+            let (stored, all) = (view.stored, slots(view.to_store));
+            bail!("stopped after {stored} of {all}; {GOES_ON}")
         }
-        Ok(view)
-    })
+        view => view.context("the mesh sent no plan"),
+    }
 }
 
 /// Says how far it has come, now and then, and that it waits, once for each time.
@@ -230,6 +223,15 @@ impl From<BackfillPlan> for BackfillView {
 }
 
 impl BackfillView {
+    fn warn(&self, output: &Output) {
+        if let Some(since) = self.known_since {
+            output.warn(format_args!(
+                "ticks before {} are no longer kept, so slots before it count as not ticked; what LEDGER still knows is not done twice",
+                instant(Some(since))
+            ));
+        }
+    }
+
     fn for_people(&self) -> String {
         let mut text = self.summary();
         let last = match (self.dry_run, self.to_store) {

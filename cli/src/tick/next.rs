@@ -87,7 +87,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<Exit> {
     })?;
     if view.slots.is_empty() {
         session.output.say("no slots");
-    } else if view.more && (args.count.is_some() || args.to.is_some()) {
+    } else if view.more && args.to.is_some() {
         let shown = view.slots.len();
         session
             .output

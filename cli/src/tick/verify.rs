@@ -15,7 +15,7 @@ use crate::{
     Exit,
     admin::{Admin, client},
     args,
-    output::{Output, count, instant, one_line, shortened, table},
+    output::{Output, count, instant, shortened, table},
     session::Session,
 };
 
@@ -56,6 +56,8 @@ struct Counts {
     missed: u64,
     doubled: u64,
     unexpected: u64,
+    /// Ticked for a revision that is not known, so it cannot be judged.
+    unknown_revision: u64,
     pending: u64,
 }
 
@@ -70,9 +72,11 @@ struct ReportView {
     slots: Vec<SlotView>,
     slots_left_out: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    known_since: Option<Timestamp>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    error: String,
+    verified_from: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified_to: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown_revisions: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -148,7 +152,7 @@ impl VerifyView {
         Self {
             from: args.from,
             to: args.to,
-            clean: totals.is_clean() && reports.iter().all(|report| report.error.is_empty()),
+            clean: totals.is_clean(),
             totals,
             definitions: reports,
         }
@@ -157,14 +161,22 @@ impl VerifyView {
     fn say(&self, output: &Output) {
         for report in &self.definitions {
             let id = &report.definition;
-            if let Some(since) = report.known_since {
-                let since = instant(Some(since));
+            if let Some(from) = report.verified_from.filter(|from| *from > self.from) {
                 output.warn(format_args!(
-                    "{id}: its records before {since} are no longer kept; verified from there on"
+                    "{id}: its records before {} are no longer kept; verified from there on",
+                    instant(Some(from))
                 ));
             }
-            if !report.error.is_empty() {
-                output.warn(format_args!("{id}: {}", one_line(&report.error)));
+            if let (Some(to), Some(asked)) = (report.verified_to, self.to)
+                && to < asked
+            {
+                output.say(format_args!("{id}: verified up to {}", instant(Some(to))));
+            }
+            if !report.unknown_revisions.is_empty() {
+                output.warn(format_args!(
+                    "{id}: its records name revisions that are not in REGISTRY: {:?}",
+                    report.unknown_revisions
+                ));
             }
         }
         if self.definitions.is_empty() {
@@ -221,25 +233,19 @@ impl VerifyView {
             missed,
             doubled,
             unexpected,
+            unknown_revision,
             ..
         } = self.totals;
-        let failed = self
-            .definitions
-            .iter()
-            .filter(|report| !report.error.is_empty())
-            .count();
-        let mut faults: Vec<_> = [
+        let faults: Vec<_> = [
             (missed, "missed"),
             (doubled, "doubled"),
             (unexpected, "unexpected"),
+            (unknown_revision, "of an unknown revision"),
         ]
         .into_iter()
         .filter(|(n, _)| *n > 0)
         .map(|(n, class)| format!("{n} {class}"))
         .collect();
-        if failed > 0 {
-            faults.push(format!("{} not verified", count(failed, "definition")));
-        }
         format!("not clean: {} of {definitions}", faults.join(", "))
     }
 }
@@ -252,11 +258,12 @@ impl Counts {
         self.missed += other.missed;
         self.doubled += other.doubled;
         self.unexpected += other.unexpected;
+        self.unknown_revision += other.unknown_revision;
         self.pending += other.pending;
     }
 
     fn is_clean(self) -> bool {
-        self.missed == 0 && self.doubled == 0 && self.unexpected == 0
+        self.missed + self.doubled + self.unexpected + self.unknown_revision == 0
     }
 }
 
@@ -275,6 +282,7 @@ impl From<VerifyReport> for ReportView {
                 missed: report.missed,
                 doubled: report.doubled,
                 unexpected: report.unexpected,
+                unknown_revision: report.unknown_revision,
                 pending: report.pending,
             },
             lateness_ms: match lateness {
@@ -283,8 +291,9 @@ impl From<VerifyReport> for ReportView {
             },
             slots: report.slots.into_iter().map(SlotView::from).collect(),
             slots_left_out: report.slots_left_out,
-            known_since: report.known_since.as_ref().and_then(from_pb_timestamp),
-            error: report.error,
+            verified_from: report.verified_from.as_ref().and_then(from_pb_timestamp),
+            verified_to: report.verified_to.as_ref().and_then(from_pb_timestamp),
+            unknown_revisions: report.unknown_revisions,
             definition: report.definition,
         }
     }
@@ -315,7 +324,7 @@ impl ReportView {
             counts.skipped.to_string(),
             counts.missed.to_string(),
             counts.doubled.to_string(),
-            counts.unexpected.to_string(),
+            (counts.unexpected + counts.unknown_revision).to_string(),
             counts.pending.to_string(),
             lateness(|l| l.p50),
             lateness(|l| l.p99),
