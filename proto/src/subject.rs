@@ -22,6 +22,9 @@ pub const STATES_ALL: &str = "kaizen.state.>";
 /// Every dead letter.
 pub const DEAD_ALL: &str = "kaizen.dead.>";
 
+/// Schedulers say here that they are there, so that they can share the load.
+pub const SCHEDULERS: &str = "kaizen.scheduler.alive";
+
 /// The resolver's request-reply.
 pub const RESOLVE: &str = "kaizen.rpc.resolver.v1.resolve";
 /// The gateway's request-reply.

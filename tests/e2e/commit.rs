@@ -160,8 +160,9 @@ async fn follower_sees_every_message_in_order_and_where_batches_end() {
     let shutdown = CancellationToken::new();
     let (follower, task) = {
         let seen = seen.clone();
-        let apply = move |stored: kaizen_messaging::follow::Stored<'_>| {
-            seen.lock().unwrap().push((stored.sequence, stored.more));
+        let apply = move |stored: &[kaizen_messaging::follow::Stored<'_>]| {
+            let mut seen = seen.lock().unwrap();
+            seen.extend(stored.iter().map(|one| (one.sequence, one.more)));
         };
         follow(&nats, stream::LEDGER, apply, shutdown.clone())
     };

@@ -8,7 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderName, StatusCode, header::CONTENT_TYPE},
+    routing::get,
+};
 use serde::Serialize;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -16,10 +21,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::{self, Metrics};
+
 /// Readiness of all services of a process.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     state: Arc<Mutex<HealthState>>,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +63,12 @@ impl Health {
         part
     }
 
+    /// What the process counts, served beside its readiness.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Makes readiness follow the connection to NATS.
     pub fn watch_connection(&self, client: async_nats::Client) {
         self.lock().client = Some(client);
@@ -66,7 +80,7 @@ impl Health {
         self.report().ready
     }
 
-    /// Serves `/livez` and `/readyz` until `shutdown`; the address must be free.
+    /// Serves `/livez`, `/readyz` and `/metrics` until `shutdown`; the address must be free.
     pub async fn serve(
         &self,
         listen: SocketAddr,
@@ -79,6 +93,7 @@ impl Health {
         let routes = Router::new()
             .route("/livez", get(|| async { "ok" }))
             .route("/readyz", get(ready))
+            .route("/metrics", get(figures))
             .with_state(self.clone());
         tokio::spawn(async move {
             let stopped = async move { shutdown.cancelled().await };
@@ -143,6 +158,13 @@ async fn ready(State(health): State<Health>) -> (StatusCode, Json<Report>) {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, Json(report))
+}
+
+async fn figures(State(health): State<Health>) -> ([(HeaderName, &'static str); 1], String) {
+    (
+        [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        health.metrics.text(),
+    )
 }
 
 const ASK_DEADLINE: Duration = Duration::from_secs(3);

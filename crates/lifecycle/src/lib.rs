@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod health;
+pub mod metrics;
 pub mod registry;
 pub mod telemetry;
 

@@ -5,10 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use jiff::SignedDuration;
 use kaizen_messaging::{
     Nats,
-    follow::{FollowError, Follower, follow},
+    follow::{FollowError, Follower, Stored, follow},
 };
 use kaizen_proto::stream;
-use kaizen_registry::{StoredRevision, View};
+use kaizen_registry::{ReadRevision, StoredRevision, View};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -32,19 +32,7 @@ impl Registry {
         let (follower, _) = follow(
             nats,
             stream::REGISTRY,
-            move |stored| {
-                let revision = StoredRevision {
-                    sequence: stored.sequence,
-                    stored_at: stored.stored_at,
-                    subject: stored.subject,
-                    payload: stored.payload,
-                    more: stored.more,
-                };
-                let mut view = applied.write().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = view.apply(revision) {
-                    error!(revision = stored.sequence, %error, "a revision cannot be read");
-                }
-            },
+            move |stored| apply(&applied, stored),
             shutdown,
         );
         let registry = Self { view, follower };
@@ -71,5 +59,26 @@ impl Registry {
     /// Completes at the next change; `false` once following has ended.
     pub async fn changed(&mut self) -> bool {
         self.follower.changed().await
+    }
+}
+
+fn apply(view: &RwLock<View>, stored: &[Stored<'_>]) {
+    let revisions: Vec<_> = stored.iter().map(revision).collect();
+    let read = ReadRevision::read_all(&revisions);
+    let mut view = view.write().unwrap_or_else(PoisonError::into_inner);
+    for (revision, read) in revisions.iter().zip(read) {
+        if let Err(error) = view.take(read) {
+            error!(revision = revision.sequence, %error, "a revision cannot be read");
+        }
+    }
+}
+
+fn revision<'a>(stored: &Stored<'a>) -> StoredRevision<'a> {
+    StoredRevision {
+        sequence: stored.sequence,
+        stored_at: stored.stored_at,
+        subject: stored.subject,
+        payload: stored.payload,
+        more: stored.more,
     }
 }

@@ -20,6 +20,10 @@ use crate::{
 };
 
 const REBUILD_DELAY: Duration = Duration::from_millis(250);
+/// Messages handed over at once, where so many are there.
+const CHUNK: usize = 256;
+/// Messages asked for ahead: a whole stream is read at start.
+const PULL_BATCH: usize = 1_000;
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
 const PULL_HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long the server keeps the consumer of a follower that is gone.
@@ -72,12 +76,36 @@ pub enum FollowError {
 }
 
 /// Follows `stream` from its first message until `shutdown`; `apply` sees each message once and
-/// in order.
+/// in order, several at a time where they are there.
 #[must_use]
 pub fn follow(
     nats: &Nats,
     stream: &'static str,
-    apply: impl FnMut(Stored<'_>) + Send + 'static,
+    apply: impl FnMut(&[Stored<'_>]) + Send + 'static,
+    shutdown: CancellationToken,
+) -> (Follower, tokio::task::JoinHandle<()>) {
+    start(nats, stream, &[], apply, shutdown)
+}
+
+/// Follows `stream` until `shutdown`, from the last message of every subject that one of
+/// `subjects` matches: together they must match all of the stream. After an interruption
+/// `apply` sees every message from there on, once and in order.
+#[must_use]
+pub fn follow_latest(
+    nats: &Nats,
+    stream: &'static str,
+    subjects: &'static [&'static str],
+    apply: impl FnMut(&[Stored<'_>]) + Send + 'static,
+    shutdown: CancellationToken,
+) -> (Follower, tokio::task::JoinHandle<()>) {
+    start(nats, stream, subjects, apply, shutdown)
+}
+
+fn start(
+    nats: &Nats,
+    stream: &'static str,
+    latest: &'static [&'static str],
+    apply: impl FnMut(&[Stored<'_>]) + Send + 'static,
     shutdown: CancellationToken,
 ) -> (Follower, tokio::task::JoinHandle<()>) {
     let (sender, position) = watch::channel(0);
@@ -91,6 +119,7 @@ pub fn follow(
     let run = Run {
         nats: nats.clone(),
         stream,
+        latest,
         position: sender,
         rebind,
         apply,
@@ -139,18 +168,20 @@ impl Follower {
 struct Run<F> {
     nats: Nats,
     stream: &'static str,
+    /// Subjects whose last messages come first; none: every message from the first on.
+    latest: &'static [&'static str],
     position: watch::Sender<u64>,
     rebind: Arc<Notify>,
     apply: F,
 }
 
-impl<F: FnMut(Stored<'_>) + Send> Run<F> {
+impl<F: FnMut(&[Stored<'_>]) + Send> Run<F> {
     async fn until(mut self, shutdown: CancellationToken) {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.rebind.notified() => {}
-                error = Self::read(&self.nats, self.stream, &self.position, &mut self.apply) => {
+                error = Self::read(&self.nats, self.stream, self.latest, &self.position, &mut self.apply) => {
                     warn!(stream = self.stream, %error, "following was interrupted; binding again");
                     tokio::time::sleep(jittered(REBUILD_DELAY)).await;
                 }
@@ -162,27 +193,27 @@ impl<F: FnMut(Stored<'_>) + Send> Run<F> {
     async fn read(
         nats: &Nats,
         stream: &'static str,
+        latest: &[&str],
         position: &watch::Sender<u64>,
         apply: &mut F,
     ) -> Box<dyn std::error::Error + Send + Sync> {
         let from = *position.borrow() + 1;
-        let mut messages = match in_order(nats, stream, from).await {
+        let messages = match in_order(nats, stream, latest, from).await {
             Ok(messages) => messages,
             Err(error) => return error,
         };
+        let mut chunks = std::pin::pin!(messages.ready_chunks(CHUNK));
         let mut delivered = 0;
-        loop {
-            match messages.next().await {
-                Some(Ok(message)) => {
-                    delivered += 1;
-                    if let Err(error) = advance(&message, delivered, position, apply) {
-                        return error;
-                    }
-                }
-                Some(Err(error)) => return error.into(),
-                None => return "the subscription ended".into(),
+        while let Some(chunk) = chunks.next().await {
+            let (whole, error) = until_error(chunk);
+            if let Err(error) = advance(&whole, &mut delivered, position, apply) {
+                return error;
+            }
+            if let Some(error) = error {
+                return error.into();
             }
         }
+        "the subscription ended".into()
     }
 }
 
@@ -190,13 +221,20 @@ impl<F: FnMut(Stored<'_>) + Send> Run<F> {
 async fn in_order(
     nats: &Nats,
     stream: &str,
+    latest: &[&str],
     from: u64,
 ) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
     let handle = nats.jetstream.get_stream_no_info(stream).await?;
+    let (deliver_policy, filter_subjects) = if from == 1 && !latest.is_empty() {
+        let subjects = latest.iter().map(ToString::to_string).collect();
+        (DeliverPolicy::LastPerSubject, subjects)
+    } else {
+        let start_sequence = from;
+        (DeliverPolicy::ByStartSequence { start_sequence }, vec![])
+    };
     let config = pull::Config {
-        deliver_policy: DeliverPolicy::ByStartSequence {
-            start_sequence: from,
-        },
+        deliver_policy,
+        filter_subjects,
         ack_policy: AckPolicy::None,
         inactive_threshold: CONSUMER_AGE,
         memory_storage: true,
@@ -206,34 +244,62 @@ async fn in_order(
     let consumer = handle.create_consumer(config).await?;
     let messages = consumer
         .stream()
+        .max_messages_per_batch(PULL_BATCH)
         .expires(PULL_EXPIRES)
         .heartbeat(PULL_HEARTBEAT)
         .messages();
     Ok(messages.await?)
 }
 
+type PullError = async_nats::error::Error<pull::MessagesErrorKind>;
+
+/// The messages before the first error, and that.
+fn until_error(chunk: Vec<Result<Message, PullError>>) -> (Vec<Message>, Option<PullError>) {
+    let mut messages = Vec::with_capacity(chunk.len());
+    for message in chunk {
+        match message {
+            Ok(message) => messages.push(message),
+            Err(error) => return (messages, Some(error)),
+        }
+    }
+    (messages, None)
+}
+
+/// Hands over what has not been seen yet, and moves the position behind it.
 fn advance(
-    message: &Message,
-    delivered: u64,
+    messages: &[Message],
+    delivered: &mut u64,
     position: &watch::Sender<u64>,
-    apply: &mut impl FnMut(Stored<'_>),
+    apply: &mut impl FnMut(&[Stored<'_>]),
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let info = message.info()?;
-    if info.consumer_sequence != delivered {
-        return Err(format!("delivery {delivered} was lost").into());
+    let mut fresh = Vec::with_capacity(messages.len());
+    let mut lost = None;
+    for message in messages {
+        let info = message.info()?;
+        *delivered += 1;
+        if info.consumer_sequence != *delivered {
+            lost = Some(format!("delivery {delivered} was lost"));
+            break;
+        }
+        if info.stream_sequence > *position.borrow() {
+            fresh.push(stored(message, &info));
+        }
     }
-    if info.stream_sequence <= *position.borrow() {
-        return Ok(());
+    if let Some(last) = fresh.last() {
+        apply(&fresh);
+        position.send_replace(last.sequence);
     }
+    lost.map_or(Ok(()), |lost| Err(lost.into()))
+}
+
+fn stored<'a>(message: &'a Message, info: &async_nats::jetstream::message::Info<'_>) -> Stored<'a> {
     let headers = message.headers.as_ref();
     let has = |name| headers.is_some_and(|h| h.get(name).is_some());
-    apply(Stored {
+    Stored {
         sequence: info.stream_sequence,
         stored_at: instant(info.published),
         subject: &message.subject,
         payload: &message.payload,
         more: has(header::BATCH_ID) && !has(header::BATCH_COMMIT),
-    });
-    position.send_replace(info.stream_sequence);
-    Ok(())
+    }
 }

@@ -88,8 +88,19 @@ pub async fn move_cursor(
     definition: &DefinitionId,
     needed: impl Fn(Option<&TickRecord>) -> Option<Cursor>,
 ) -> Result<CursorAt, CursorError> {
+    let at = cursor(nats, definition).await?;
+    move_cursor_from(nats, definition, at, needed).await
+}
+
+/// As [`move_cursor`], for who believes to know where the definition stands: nothing is read
+/// unless that turns out to be old.
+pub async fn move_cursor_from(
+    nats: &Nats,
+    definition: &DefinitionId,
+    mut at: CursorAt,
+    needed: impl Fn(Option<&TickRecord>) -> Option<Cursor>,
+) -> Result<CursorAt, CursorError> {
     for _ in 0..ATTEMPTS_MAX {
-        let at = cursor(nats, definition).await?;
         let Some(record) = needed(at.record.as_ref()) else {
             return Ok(at);
         };
@@ -99,7 +110,7 @@ pub async fn move_cursor(
                 let record = Some(record);
                 return Ok(CursorAt { sequence, record });
             }
-            Committed::Doubtful => {}
+            Committed::Doubtful => at = cursor(nats, definition).await?,
         }
     }
     Err(CursorError::Contended {

@@ -41,7 +41,7 @@ pub use event_type::{EventTypeSpec, Mode, RegisteredType, Violation};
 pub use rule::{RuleSpec, TaskSpec};
 pub use source::ContextSource;
 pub use trigger::Trigger;
-pub use view::{Revision, StoredRevision, View, ViewError};
+pub use view::{ReadRevision, Revision, StoredRevision, View, ViewError};
 pub use wire::{resolve_item, wire_source};
 
 pub use kaizen_document::Diagnostic;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use kaizen_document::nearest;
+use kaizen_document::{nearest, on_big_stack};
 use kaizen_proto::{
     id::{DefinitionId, EngagementSlug, EventType},
     subject::{self, RegistryKind},
@@ -48,6 +48,40 @@ pub struct StoredRevision<'a> {
     pub payload: &'a [u8],
     /// Further messages of the same batch follow.
     pub more: bool,
+}
+
+/// A message of REGISTRY, parsed and compiled: what takes time, done without holding a view.
+#[derive(Debug)]
+pub struct ReadRevision {
+    sequence: u64,
+    stored_at: Timestamp,
+    more: bool,
+    change: Option<Change>,
+    error: Option<ViewError>,
+}
+
+impl ReadRevision {
+    /// Reads messages, in their order; all of them on one stack that is large enough.
+    #[must_use]
+    pub fn read_all(stored: &[StoredRevision<'_>]) -> Vec<Self> {
+        let all = || stored.iter().map(Self::read).collect();
+        // Without a thread for all of them each asks for its own, and says so where it gets none.
+        on_big_stack(all).unwrap_or_else(|_| all())
+    }
+
+    fn read(stored: &StoredRevision<'_>) -> Self {
+        let (change, error) = match read(stored) {
+            Ok((change, error)) => (Some(change), error),
+            Err(error) => (None, Some(error)),
+        };
+        Self {
+            sequence: stored.sequence,
+            stored_at: stored.stored_at,
+            more: stored.more,
+            change,
+            error,
+        }
+    }
 }
 
 /// A message that holds no revision. The view has passed it all the same.
@@ -98,6 +132,8 @@ pub struct View {
     definitions: BTreeMap<DefinitionId, History<Definition>>,
     event_types: BTreeMap<EventType, History<RegisteredType>>,
     engagements: BTreeMap<EngagementSlug, History<EngagementSpec>>,
+    /// Definitions by the number of their latest change.
+    changed: BTreeMap<u64, DefinitionId>,
     /// Definitions that ever named an event type.
     by_event_type: BTreeMap<EventType, BTreeSet<DefinitionId>>,
     /// Latest revisions that cannot be read, by subject.
@@ -139,6 +175,7 @@ impl View {
             definitions: BTreeMap::new(),
             event_types: BTreeMap::new(),
             engagements: BTreeMap::new(),
+            changed: BTreeMap::new(),
             by_event_type: BTreeMap::new(),
             broken: BTreeMap::new(),
         }
@@ -151,22 +188,23 @@ impl View {
     /// The message holds no revision. It counts as passed, and [`View::broken`] names it: the
     /// caller has nothing to do but tell.
     pub fn apply(&mut self, stored: StoredRevision<'_>) -> Result<(), ViewError> {
-        if stored.sequence <= self.seen {
+        self.take(ReadRevision::read(&stored))
+    }
+
+    /// Takes the next message of REGISTRY, read already: as [`View::apply`], without the work.
+    ///
+    /// # Errors
+    /// As [`View::apply`].
+    pub fn take(&mut self, read: ReadRevision) -> Result<(), ViewError> {
+        if read.sequence <= self.seen {
             return Ok(());
         }
-        self.seen = stored.sequence;
-        let read = read(&stored);
-        let result = match read {
-            Ok((change, error)) => {
-                self.batch.push(change);
-                error.map_or(Ok(()), Err)
-            }
-            Err(error) => Err(error),
-        };
-        if !stored.more {
-            self.commit(stored.stored_at);
+        self.seen = read.sequence;
+        self.batch.extend(read.change);
+        if !read.more {
+            self.commit(read.stored_at);
         }
-        result
+        read.error.map_or(Ok(()), Err)
     }
 
     fn commit(&mut self, stored_at: Timestamp) {
@@ -186,6 +224,7 @@ impl View {
         let subject = match change.target {
             Target::Definition(id, value) => {
                 self.index(&id, value.as_ref());
+                self.note_change(&id, number);
                 let subject = subject::registry(RegistryKind::Definition, &id);
                 push(&mut self.definitions, id, number, at, value);
                 subject
@@ -205,6 +244,17 @@ impl View {
             Some(broken) => self.broken.insert(subject, broken),
             None => self.broken.remove(&subject),
         };
+    }
+
+    fn note_change(&mut self, id: &DefinitionId, number: u64) {
+        let last = self
+            .definitions
+            .get(id)
+            .and_then(|history| history.0.last());
+        if let Some(last) = last {
+            self.changed.remove(&last.number);
+        }
+        self.changed.insert(number, id.clone());
     }
 
     fn index(&mut self, id: &DefinitionId, value: Option<&Definition>) {
@@ -271,6 +321,12 @@ impl View {
     pub fn nearest_definition(&self, text: &str) -> Option<String> {
         let ids = self.definitions().map(|known| known.value.id().as_str());
         nearest(text, ids).map(str::to_owned)
+    }
+
+    /// The definitions that were changed or removed behind `position`, in the order of their
+    /// latest changes.
+    pub fn definitions_changed_since(&self, position: u64) -> impl Iterator<Item = &DefinitionId> {
+        self.changed.range(position + 1..).map(|(_, id)| id)
     }
 
     /// The enabled definitions that events of `event_type` stored at `at` set off, by id. Looks
@@ -409,6 +465,7 @@ struct History<T>(Vec<Entry<T>>);
 
 #[derive(Debug)]
 struct Entry<T> {
+    number: u64,
     at: Timestamp,
     /// Absent where the document was removed, or cannot be read.
     revision: Option<Arc<Revision<T>>>,
@@ -418,6 +475,7 @@ struct Entry<T> {
 impl<T> Clone for Entry<T> {
     fn clone(&self) -> Self {
         Self {
+            number: self.number,
             at: self.at,
             revision: self.revision.clone(),
         }
@@ -475,7 +533,11 @@ fn push<K: Ord, T>(
 ) {
     let history = histories.entry(key).or_insert_with(|| History(Vec::new()));
     let revision = value.map(|value| Arc::new(Revision { number, at, value }));
-    history.0.push(Entry { at, revision });
+    history.0.push(Entry {
+        number,
+        at,
+        revision,
+    });
     if let Some(since) = since {
         history.forget(since);
     }

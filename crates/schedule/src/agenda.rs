@@ -37,15 +37,15 @@ impl<K: Ord + Clone> Agenda<K> {
     /// Takes out all keys that are due at `now` or before, earliest first, then by key. The
     /// caller inserts each again with its next instant.
     pub fn pop_due(&mut self, now: Timestamp) -> Vec<K> {
-        let mut due = Vec::new();
-        while self.next_at().is_some_and(|next| next <= now) {
-            let Some((_, key)) = self.by_time.pop_first() else {
-                break;
-            };
-            self.by_key.remove(&key);
-            due.push(key);
-        }
-        due
+        std::iter::from_fn(|| self.pop_one(now)).collect()
+    }
+
+    /// Takes out the earliest key, where it is due at `now` or before.
+    pub fn pop_one(&mut self, now: Timestamp) -> Option<K> {
+        self.next_at().filter(|next| *next <= now)?;
+        let (_, key) = self.by_time.pop_first()?;
+        self.by_key.remove(&key);
+        Some(key)
     }
 
     /// When the earliest key is due.

@@ -91,6 +91,9 @@ pub struct Due {
 #[must_use]
 pub fn desired_at(schedule: &Schedule, slot: Timestamp) -> Timestamp {
     let jitter = schedule.jitter_max();
+    if jitter.is_zero() {
+        return slot;
+    }
     let mut desired = schedule.desired(slot);
     let mut earlier = schedule.prev_before(slot);
     // Once even the longest jitter would not reach beyond what was found, nothing earlier does.
@@ -173,7 +176,7 @@ impl Edges {
 }
 
 /// The first slot that is to be ticked at `at` or later; all after it are as well.
-fn first_desired_from(schedule: &Schedule, at: Timestamp) -> Option<Timestamp> {
+pub(crate) fn first_desired_from(schedule: &Schedule, at: Timestamp) -> Option<Timestamp> {
     // What lies further back than the longest jitter is to be ticked before `at`.
     let earliest = just_before(back(at, schedule.jitter_max()));
     schedule
@@ -252,11 +255,11 @@ fn back(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_sub(by).unwrap_or(Timestamp::MIN)
 }
 
-fn forward(at: Timestamp, by: SignedDuration) -> Timestamp {
+pub(crate) fn forward(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-fn just_before(at: Timestamp) -> Timestamp {
+pub(crate) fn just_before(at: Timestamp) -> Timestamp {
     back(at, SignedDuration::from_nanos(1))
 }
 

@@ -1,174 +1,284 @@
-//! Which definition is due when, from the registry and the cursors. No I/O.
+//! Which definition is due when, from the registry and the cursors. No I/O, no clock.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kaizen_messaging::ticks::CursorAt;
-use kaizen_proto::{id::DefinitionId, record::Cursor};
+use kaizen_proto::{
+    id::DefinitionId,
+    record::{Tick, TickRecord},
+};
 use kaizen_registry::{Definition, Revision, View};
-use kaizen_schedule::{Agenda, Due, due};
+use kaizen_schedule::{Agenda, LIVE_GRACE, Schedule, desired_at, due, next_desired};
 
-use crate::cursor_for;
+use crate::{cursors::Moved, peers, peers::Share, unrouted::Unrouted};
 
-/// Wait before a definition whose cursor names a revision that is not known yet is looked at again.
-const BEHIND_RETRY: Duration = Duration::from_secs(1);
+/// How long a replica waits for each one that goes first.
+const HANDOVER: SignedDuration = SignedDuration::from_millis(500);
 
-/// One enabled cron definition.
-#[derive(Debug, Clone)]
+/// Place of a definition in the timetable.
+pub(crate) type Key = u32;
+
+/// A definition that is scheduled, or was.
+#[derive(Debug)]
 pub(crate) struct Entry {
-    /// The revision that its next tick names.
-    pub(crate) revision: Arc<Revision<Definition>>,
-    /// Where it stands.
+    pub(crate) id: DefinitionId,
+    /// The same number in every replica.
+    number: u64,
+    /// The latest revision, while it is an enabled one with a schedule.
+    revision: Option<Arc<Revision<Definition>>>,
+    /// Where it stands, as far as we know.
     pub(crate) cursor: CursorAt,
+    /// Since when we know.
+    since: Timestamp,
+    /// First slot behind the cursor, and when it is to be ticked.
+    upcoming: Option<(Timestamp, Timestamp)>,
+    /// A step is under way: its outcome says what comes next.
+    pub(crate) flying: bool,
+    pub(crate) unrouted: Unrouted,
+    /// Whether `unrouted` counts what was stored before we came, too.
+    pub(crate) counted: bool,
+}
+
+/// What is to be done for a definition now.
+#[derive(Debug)]
+pub(crate) enum Look {
+    /// Nothing, until its revision or its cursor changes.
+    Idle,
+    /// Nothing before this instant.
+    Wait(Timestamp),
+    /// The cursor record of its revision is missing: whoever changed it died before it was
+    /// written.
+    Cursor,
+    /// Its cursor names a later revision than we know: that must come first.
+    Behind(u64),
+    /// This slot.
+    Tick(Slot),
+}
+
+/// A slot to be ticked.
+#[derive(Debug, Clone)]
+pub(crate) struct Slot {
+    /// The tick.
+    pub(crate) tick: Tick,
+    /// When it should have been stored.
+    pub(crate) desired: Timestamp,
+    /// Whether it was missed, and is made up for.
+    pub(crate) made_up: bool,
 }
 
 impl Entry {
-    pub(crate) fn definition(&self) -> &DefinitionId {
-        self.revision.value.id()
-    }
-
-    /// Takes the latest revision, if there is a later one.
-    pub(crate) fn refresh(&mut self, view: &View) {
-        if let Some(latest) = view.definition(self.definition()) {
-            self.revision = latest;
+    fn new(id: DefinitionId) -> Self {
+        Self {
+            number: peers::number(&id),
+            id,
+            revision: None,
+            cursor: CursorAt::default(),
+            since: Timestamp::MIN,
+            upcoming: None,
+            flying: false,
+            unrouted: Unrouted::default(),
+            counted: false,
         }
     }
 
-    /// The cursor record that this revision lacks: whoever changed the definition died before
-    /// it was written.
-    pub(crate) fn missing_cursor(&self, view: &View) -> Option<Cursor> {
-        cursor_for(view, &self.revision, self.cursor.record.as_ref())
+    /// The revision that its next tick names.
+    pub(crate) fn revision(&self) -> Option<&Arc<Revision<Definition>>> {
+        self.revision.as_ref()
     }
 
-    /// What is to be ticked now, oldest first.
-    pub(crate) fn due(&self, now: Timestamp, limit: usize) -> Vec<Due> {
-        let definition = &self.revision.value;
-        let (Some(cron), Some(catchup), Some(record)) = (
-            definition.schedule(),
-            definition.catchup(),
-            &self.cursor.record,
-        ) else {
-            return Vec::new();
+    fn schedule(&self) -> Option<&Schedule> {
+        self.revision.as_ref()?.value.schedule()
+    }
+
+    /// Takes over where it stands, unless that is older than what we know.
+    pub(crate) fn stands(&mut self, cursor: CursorAt, now: Timestamp) {
+        if cursor.sequence < self.cursor.sequence {
+            return;
+        }
+        if cursor.sequence > self.cursor.sequence {
+            self.since = now;
+        }
+        self.cursor = cursor;
+        self.find_upcoming();
+    }
+
+    fn find_upcoming(&mut self) {
+        let after = self.cursor.record.as_ref().map(TickRecord::after);
+        self.upcoming = match (self.schedule(), after) {
+            (Some(schedule), Some(after)) => schedule
+                .next_after(after)
+                .map(|slot| (slot, desired_at(schedule, slot))),
+            _ => None,
         };
-        if !self.revision.value.enabled() || record.revision() != self.revision.number {
-            return Vec::new();
-        }
-        due(
-            cron,
-            record.after(),
-            record.last_slot(),
-            now,
-            catchup,
-            limit,
-        )
     }
 
-    /// When to look at it next, `seen` having been looked at: at once where its cursor record
-    /// is missing.
-    fn next_at(&self, seen: Timestamp) -> Option<Timestamp> {
-        if !self.revision.value.enabled() {
-            return None;
+    /// What is to be done now.
+    pub(crate) fn look(&self, now: Timestamp, share: &Share) -> Look {
+        let Some(revision) = &self.revision else {
+            return Look::Idle;
+        };
+        let Some(record) = &self.cursor.record else {
+            return Look::Cursor;
+        };
+        match record.revision().cmp(&revision.number) {
+            std::cmp::Ordering::Less => return Look::Cursor,
+            std::cmp::Ordering::Greater => return Look::Behind(record.revision()),
+            std::cmp::Ordering::Equal => {}
         }
-        let cron = self.revision.value.schedule()?;
-        match &self.cursor.record {
-            Some(record) if record.revision() == self.revision.number => {
-                // Slots up to `seen` that the catch-up policy leaves out are no reason to wake.
-                cron.next_after(record.after().max(seen))
-            }
-            // The view is behind the cursor: it will follow.
-            Some(record) if record.revision() > self.revision.number => {
-                seen.checked_add(BEHIND_RETRY).ok()
-            }
-            _ => Some(Timestamp::MIN),
+        if record.paused().is_some() {
+            return Look::Idle;
+        }
+        match self.slot(revision, record, now) {
+            Look::Tick(slot) => self.when_it_is_our_turn(slot, now, share),
+            look => look,
+        }
+    }
+
+    fn slot(&self, revision: &Revision<Definition>, record: &TickRecord, now: Timestamp) -> Look {
+        let definition = &revision.value;
+        let (Some(schedule), Some(catchup), Some((first, desired))) =
+            (definition.schedule(), definition.catchup(), self.upcoming)
+        else {
+            return Look::Idle;
+        };
+        if desired > now {
+            return Look::Wait(desired);
+        }
+        let tick = |slot, skipped| Tick {
+            slot,
+            revision: revision.number,
+            previous_slot: record.last_slot(),
+            skipped,
+        };
+        // By far the most: the slot behind the cursor is due just now. Every policy ticks it.
+        if now.duration_since(desired) <= LIVE_GRACE {
+            return Look::Tick(Slot {
+                tick: tick(first, Vec::new()),
+                desired,
+                made_up: false,
+            });
+        }
+        let (after, last) = (record.after(), record.last_slot());
+        match due(schedule, after, last, now, catchup, 1).pop() {
+            Some(due) => Look::Tick(Slot {
+                desired: due.desired,
+                made_up: due.late,
+                tick: tick(due.slot, due.skipped),
+            }),
+            None => next_desired(schedule, after, now).map_or(Look::Idle, Look::Wait),
+        }
+    }
+
+    /// Who goes first has a moment, from when the slot is due or the one before it was stored.
+    fn when_it_is_our_turn(&self, slot: Slot, now: Timestamp, share: &Share) -> Look {
+        let rank = i32::try_from(share.rank(self.number)).unwrap_or(i32::MAX);
+        let from = slot.desired.max(self.since);
+        let turn = from
+            .checked_add(HANDOVER.saturating_mul(rank))
+            .unwrap_or(from);
+        if rank > 0 && turn > now {
+            Look::Wait(turn)
+        } else {
+            Look::Tick(slot)
         }
     }
 }
 
-/// All enabled cron definitions, by when they are due.
+/// All definitions that are scheduled, or were, by when they are due.
 #[derive(Debug, Default)]
 pub(crate) struct Timetable {
-    entries: BTreeMap<DefinitionId, Entry>,
-    agenda: Agenda<DefinitionId>,
-    /// Cursors of definitions that are not scheduled now.
-    idle: BTreeMap<DefinitionId, CursorAt>,
+    entries: Vec<Entry>,
+    keys: HashMap<DefinitionId, Key>,
+    agenda: Agenda<Key>,
+    /// How far the registry has been taken over.
+    position: u64,
+    scheduled: usize,
 }
 
 impl Timetable {
-    pub(crate) fn new(cursors: Vec<(DefinitionId, CursorAt)>) -> Self {
-        Self {
-            idle: cursors.into_iter().collect(),
-            ..Self::default()
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+    /// How many definitions are scheduled.
+    pub(crate) fn scheduled(&self) -> usize {
+        self.scheduled
     }
 
     /// Takes over what has changed in the registry.
     pub(crate) fn refresh(&mut self, view: &View) {
-        let mut wanted = BTreeSet::new();
-        for revision in view.definitions() {
-            if revision.value.enabled() && revision.value.schedule().is_some() {
-                wanted.insert(revision.value.id().clone());
-                self.adopt(revision);
-            }
+        let changed: Vec<_> = view.definitions_changed_since(self.position).collect();
+        for id in changed {
+            let latest = view
+                .definition(id)
+                .filter(|latest| latest.value.enabled() && latest.value.schedule().is_some());
+            self.revise(id, latest);
         }
-        let gone: Vec<_> = self
-            .entries
-            .keys()
-            .filter(|id| !wanted.contains(*id))
-            .cloned()
-            .collect();
-        for id in gone {
-            self.agenda.remove(&id);
-            if let Some(entry) = self.entries.remove(&id) {
-                self.idle.insert(id, entry.cursor);
-            }
-        }
+        self.position = view.position();
     }
 
-    fn adopt(&mut self, revision: &Arc<Revision<Definition>>) {
-        let id = revision.value.id();
-        let known = self.entries.get(id);
-        if known.is_some_and(|entry| entry.revision.number == revision.number) {
+    fn revise(&mut self, id: &DefinitionId, latest: Option<Arc<Revision<Definition>>>) {
+        if latest.is_none() && !self.keys.contains_key(id) {
             return;
         }
-        let cursor = known
-            .map(|entry| entry.cursor.clone())
-            .or_else(|| self.idle.remove(id));
-        let entry = Entry {
-            revision: revision.clone(),
-            cursor: cursor.unwrap_or_default(),
-        };
-        self.put(entry, Timestamp::MIN, None);
+        let (key, entry) = self.entry_of(id);
+        let was = usize::from(entry.revision.is_some());
+        let is = usize::from(latest.is_some());
+        entry.revision = latest;
+        entry.find_upcoming();
+        self.scheduled = self.scheduled - was + is;
+        self.look_at(key, Timestamp::MIN);
     }
 
-    /// Longest wait that misses nothing.
-    pub(crate) fn wait(&self, now: Timestamp) -> Duration {
-        self.agenda.next_at().map_or(Duration::MAX, |next| {
-            Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO)
-        })
-    }
-
-    /// Takes out what is due; each must be put back.
-    pub(crate) fn take_due(&mut self, now: Timestamp) -> Vec<Entry> {
-        let due = self.agenda.pop_due(now);
-        due.iter()
-            .filter_map(|id| self.entries.get(id).cloned())
-            .collect()
-    }
-
-    /// Puts an entry back, to be looked at when the next slot after `seen` is due, or at `retry`.
-    pub(crate) fn put(&mut self, entry: Entry, seen: Timestamp, retry: Option<Timestamp>) {
-        let id = entry.definition().clone();
-        if let Some(next) = retry.or_else(|| entry.next_at(seen)) {
-            self.agenda.insert(id.clone(), next);
+    /// Takes over where definitions stand.
+    pub(crate) fn moved(&mut self, moves: HashMap<DefinitionId, Moved>, now: Timestamp) {
+        for (id, moved) in moves {
+            let (key, entry) = self.entry_of(&id);
+            entry.unrouted.add(moved.cursor.sequence, moved.messages);
+            let before = entry.cursor.sequence;
+            entry.stands(moved.cursor, now);
+            if entry.cursor.sequence != before && entry.revision.is_some() {
+                self.look_at(key, Timestamp::MIN);
+            }
         }
-        self.entries.insert(id, entry);
     }
+
+    fn entry_of(&mut self, id: &DefinitionId) -> (Key, &mut Entry) {
+        let next = self.entries.len();
+        let key = *self
+            .keys
+            .entry(id.clone())
+            // There are not four billion definitions.
+            .or_insert_with(|| Key::try_from(next).unwrap_or(Key::MAX));
+        if index(key) == next {
+            self.entries.push(Entry::new(id.clone()));
+        }
+        (key, self.entry(key))
+    }
+
+    /// Has an entry looked at, at `at` at the earliest.
+    pub(crate) fn look_at(&mut self, key: Key, at: Timestamp) {
+        self.agenda.insert(key, at);
+    }
+
+    /// Takes out an entry that is to be looked at; nothing looks at it again until it is put
+    /// back by [`Timetable::look_at`].
+    pub(crate) fn take_due(&mut self, now: Timestamp) -> Option<Key> {
+        self.agenda.pop_one(now)
+    }
+
+    /// When an entry is to be looked at next.
+    pub(crate) fn next_at(&self) -> Option<Timestamp> {
+        self.agenda.next_at()
+    }
+
+    /// An entry by its place.
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "a key is made together with its entry, and entries stay"
+    )]
+    pub(crate) fn entry(&mut self, key: Key) -> &mut Entry {
+        &mut self.entries[index(key)]
+    }
+}
+
+fn index(key: Key) -> usize {
+    usize::try_from(key).unwrap_or(usize::MAX)
 }
