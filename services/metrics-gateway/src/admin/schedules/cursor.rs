@@ -87,10 +87,10 @@ impl Admin {
         if let Some(refusal) = refused.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(refused_as(&refusal));
         }
-        Ok(self.moved(&revision, moved))
+        Ok(Self::moved(&revision, &moved))
     }
 
-    fn moved(&self, revision: &Revision<Definition>, moved: CursorAt) -> CursorMoved {
+    fn moved(revision: &Revision<Definition>, moved: &CursorAt) -> CursorMoved {
         let id = revision.value.id();
         let after = moved.record.as_ref().map(TickRecord::after);
         let standing = moved.record.as_ref().and_then(TickRecord::paused);
