@@ -143,7 +143,7 @@ fn applied_view(applied: admin::Applied) -> AppliedView {
 }
 
 /// Every file that the names stand for, in order.
-fn read_sources(session: &Session, names: &[String]) -> anyhow::Result<Vec<SourceFile>> {
+pub(crate) fn read_sources(session: &Session, names: &[String]) -> anyhow::Result<Vec<SourceFile>> {
     let mut sources = Vec::new();
     for name in names {
         if Path::new(name).is_dir() {
@@ -259,7 +259,8 @@ fn list(session: &Session) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-async fn all(admin: &Admin) -> anyhow::Result<Vec<DefinitionView>> {
+/// Every definition of the mesh.
+pub(crate) async fn all(admin: &Admin) -> anyhow::Result<Vec<DefinitionView>> {
     let mut definitions = client!(admin, definitions_client, DefinitionsClient);
     let mut found = Vec::new();
     let mut page_token = String::new();
@@ -309,7 +310,7 @@ fn set_enabled(session: &Session, id: &DefinitionId, enabled: bool) -> anyhow::R
 const HEADER: [&str; 6] = ["ID", "ENABLED", "TRIGGER", "LANE", "REVISION", "APPLIED"];
 
 #[derive(Serialize)]
-struct DefinitionView {
+pub(crate) struct DefinitionView {
     id: String,
     enabled: bool,
     revision: u64,
@@ -343,6 +344,11 @@ impl From<admin::Definition> for DefinitionView {
 }
 
 impl DefinitionView {
+    /// The document as JSON.
+    pub(crate) fn document(&self) -> &Value {
+        &self.document
+    }
+
     fn row(&self) -> [String; 6] {
         [
             self.id.clone(),

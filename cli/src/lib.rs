@@ -13,6 +13,7 @@ pub mod mesh;
 pub mod output;
 pub mod repo;
 
+mod align;
 mod args;
 mod dead;
 mod definition;

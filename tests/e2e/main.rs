@@ -14,6 +14,7 @@ mod hand_off;
 mod metrics_event;
 
 mod admission;
+mod align;
 mod applying;
 mod asked_for;
 mod bound_lane;
