@@ -1,7 +1,7 @@
 # Names for what the scripts do. Everything works without make, too: see scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test smoke check clean
+.PHONY: help setup demo test faults bench smoke check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,12 @@ demo: ## a whole mesh on this machine: from a failing metric to the task that it
 
 test: ## build everything and run every test, against a real nats-server
 	@scripts/test
+
+faults: ## harm a mesh of real processes for two minutes, and account for every slot; ARGS="--seconds 600"
+	@scripts/faults $(ARGS)
+
+bench: ## ticks of 1k, 10k and 100k definitions in one second, beside the server's own schedules
+	@scripts/bench $(ARGS)
 
 smoke: ## the container images and the compose file, driven from outside
 	@scripts/smoke

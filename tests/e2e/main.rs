@@ -25,6 +25,7 @@ mod error_texts;
 mod gateway;
 mod redelivery;
 mod restarts;
+mod scheduler_faults;
 mod shipped_config;
 mod tick_verbs;
 mod ticks;

@@ -1,9 +1,6 @@
 //! The programs under test, and processes as Linux shows them.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+use std::{env, fs, path::PathBuf};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -13,11 +10,12 @@ use nix::{
 /// A binary of this workspace, beside the running test.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    let test = env::current_exe().expect("the test has a path");
-    let profile = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/<profile>/deps");
+    let running = env::current_exe().expect("what runs has a path");
+    // A test is one folder deeper, in target/<profile>/deps.
+    let mut folders = running.ancestors().skip(1);
+    let profile = folders
+        .find(|folder| !folder.ends_with("deps"))
+        .expect("target/<profile>");
     let path = profile.join(name);
     assert!(
         path.exists(),
@@ -37,6 +35,12 @@ pub fn signal(pid: u32, signal: Signal) {
 #[must_use]
 pub fn is_gone(pid: u32) -> bool {
     status(pid, "State").is_none_or(|state| state.starts_with('Z') || state.starts_with('X'))
+}
+
+/// True while a process is frozen by SIGSTOP.
+#[must_use]
+pub fn is_stopped(pid: u32) -> bool {
+    status(pid, "State").is_some_and(|state| state.starts_with('T'))
 }
 
 /// The processes whose parent this is.

@@ -1,6 +1,9 @@
 //! A real nats-server on a store of the test's own.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+};
 
 use kaizen_agentic::mesh::nats_server::{self, NatsServer, Options};
 
@@ -17,7 +20,13 @@ impl Server {
     /// Starts a server whose store is in `dir`, on a free port.
     #[must_use]
     pub fn start(dir: &Path) -> Self {
-        let running = start(dir);
+        Self::start_on(dir, 0)
+    }
+
+    /// The same on this port.
+    #[must_use]
+    pub fn start_on(dir: &Path, port: u16) -> Self {
+        let running = start(dir, port);
         let dir = dir.to_path_buf();
         Self { dir, running }
     }
@@ -25,7 +34,22 @@ impl Server {
     /// Stops it, and starts another one on the same store: on another port.
     pub fn restart(&mut self) {
         self.running.stop();
-        self.running = start(&self.dir);
+        self.running = start(&self.dir, 0);
+    }
+
+    /// Kills it, as a crash does.
+    pub fn crash(&mut self) {
+        self.running.kill();
+    }
+
+    /// Starts it again on its store and its port, which is to be a [`lasting_port`].
+    pub fn come_back(&mut self) {
+        let port = self
+            .url()
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok());
+        self.running = start(&self.dir, port.expect("the URL ends with the port"));
     }
 
     /// `nats://127.0.0.1:port`
@@ -48,12 +72,28 @@ pub fn server_program() -> PathBuf {
     nats_server::find(None).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
-fn start(dir: &Path) -> NatsServer {
+/// A port that nobody listens on, and that stays free while its server is down: it is below
+/// those that the kernel gives to outgoing connections, one of which could even be connected to
+/// itself.
+#[must_use]
+pub fn lasting_port() -> u16 {
+    const PORTS: std::ops::Range<u16> = 20_000..30_000;
+    for _ in 0..1_000 {
+        let random = uuid::Uuid::new_v4().as_u128() % u128::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(random).expect("it is in the range");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port in {PORTS:?}");
+}
+
+fn start(dir: &Path, port: u16) -> NatsServer {
     let options = Options {
         program: &server_program(),
         launcher: &program("kaizen-agentic"),
         dir,
-        port: 0,
+        port,
     };
     NatsServer::start(&options).unwrap_or_else(|error| panic!("{error:#}"))
 }

@@ -115,6 +115,8 @@ fn every_error_is_shown_with_its_place_and_nothing_is_stored() {
     assert_eq!(said.stdout, "");
     insta::assert_snapshot!(said.stderr, @r#"
     engagement/bad.yaml:3:29: trigger.cron: cron expression "15 * * *" has 4 fields: use five (minute, hour, day of month, month, day of week), or six with the second in front
+        15 * * *
+                ^
     engagement/bad.yaml:6:5: rules[0].wen: unknown key `wen`; did you mean `when`?
     engagement/worse.yaml:3:7: mode: unknown mode "of"; use enforce, warn or off
     engagement/worse.yaml:5:7: kind: unknown kind "EventTyp"; did you mean `EventType`?

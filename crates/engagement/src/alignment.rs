@@ -3,6 +3,8 @@
 //! Definitions set agents off, and a repo's schedule says when its owner wants them set off. Both
 //! are written down, in different repos and by different people, so they drift apart.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::id::{AgentName, DefinitionId};
 use kaizen_schedule::{Schedule as Timing, ScheduleSpec};
@@ -146,25 +148,47 @@ pub enum Side {
 #[must_use]
 pub fn align(definitions: &[CronDefinition], runs: &[Run], now: Timestamp) -> Alignment {
     let mut alignment = Alignment::default();
+    let mut comparisons = Comparisons::default();
     for run in runs {
         let serving: Vec<_> = definitions.iter().filter(|d| d.serves(run)).collect();
         let Some(repo) = repo_timing(run) else {
             alignment.pairs.extend(by_cadence(&serving, run, now));
-            alignment
-                .findings
-                .extend(lint::cadence_served(&serving, run, now));
+            let served = lint::cadence_served(&serving, run, now);
+            alignment.findings.extend(served);
             continue;
         };
-        alignment.pairs.extend(by_cron(&serving, run, &repo, now));
-        alignment
-            .findings
-            .extend(lint::cadence_of_cron(run, &repo, now));
+        let compared = comparisons.with_all(&serving, &repo, now);
+        alignment.pairs.extend(by_cron(compared, run, &repo, now));
+        let contradiction = lint::cadence_of_cron(run, &repo, now);
+        alignment.findings.extend(contradiction);
     }
-    alignment
-        .findings
-        .extend(lint::herds(definitions, runs, now));
+    let herds = lint::herds(definitions, runs, now);
+    alignment.findings.extend(herds);
     alignment.findings.extend(lint::fragile(definitions, now));
     alignment
+}
+
+type Compared<'a> = Vec<(&'a CronDefinition, Vec<Differing>)>;
+
+/// Definitions beside repo crons, each once: repos of a roster mostly share theirs.
+#[derive(Debug, Default)]
+struct Comparisons(BTreeMap<(DefinitionId, String), Vec<Differing>>);
+
+impl Comparisons {
+    fn with_all<'a>(
+        &mut self,
+        serving: &[&'a CronDefinition],
+        repo: &Timing,
+        now: Timestamp,
+    ) -> Compared<'a> {
+        let compare = |definition: &&'a CronDefinition| {
+            let key = (definition.id.clone(), repo.spec().cron.clone());
+            let compared = self.0.entry(key);
+            let differing = compared.or_insert_with(|| differing(&definition.schedule, repo, now));
+            (*definition, differing.clone())
+        };
+        serving.iter().map(compare).collect()
+    }
 }
 
 /// When a repo wants an agent set off, where it says so by a cron of its own.
@@ -174,21 +198,17 @@ pub(crate) fn repo_timing(run: &Run) -> Option<Timing> {
         timezone: "UTC".to_owned(),
         ..ScheduleSpec::default()
     };
-    // Discovery has parsed it: there is nothing to refuse.
-    Timing::new(&spec, &format!("{}/{}", run.repo, run.agent)).ok()
+    // Discovery has parsed it: there is nothing to refuse, and nothing to hash.
+    Timing::new(&spec, "").ok()
 }
 
-fn by_cron(serving: &[&CronDefinition], run: &Run, repo: &Timing, now: Timestamp) -> Vec<Pair> {
-    if serving.is_empty() {
+fn by_cron(compared: Compared<'_>, run: &Run, repo: &Timing, now: Timestamp) -> Vec<Pair> {
+    if compared.is_empty() {
         let slots = repo.slots_after(now).take(DIFFERING_MAX);
         let only = Side::Repo;
         let differing = slots.map(|slot| Differing { slot, only }).collect();
         return vec![pair(None, run, Verdict::Drift { differing })];
     }
-    let compared: Vec<_> = serving
-        .iter()
-        .map(|definition| (*definition, differing(&definition.schedule, repo, now)))
-        .collect();
     let keeps = compared.iter().find(|(_, differing)| differing.is_empty());
     let kept_by = keeps.map(|(definition, _)| definition.id.clone());
     compared

@@ -153,7 +153,7 @@ agents:
             "s.yml:1:10: version: takes the number 1, got the number 2; write version: 1",
             "s.yml:2:1: engagment: unknown key `engagment`; did you mean `engagement`?",
             "s.yml:5:14: agents.coach.cadence: \"dayly\" is not a cadence; did you mean `daily`?",
-            "s.yml:6:11: agents.coach.cron: hour \"24\": 24 is out of range; hour takes 0-23",
+            "s.yml:6:11: agents.coach.cron: hour \"24\": 24 is out of range; hour takes 0-23\n    15 24 * * *\n       ^^",
             "s.yml:7:3: agents.Optimization: agent \"Optimization\" is not a name: use 1 to 63 of a-z, 0-9, '_' and '-', beginning with a letter or digit",
             "s.yml:8:3: agents.coach: key `coach` is there twice, first in line 4",
             "s.yml:9:9: agents.docs.cadence: `cadence` is required; add cadence: daily",

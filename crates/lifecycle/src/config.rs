@@ -18,9 +18,10 @@ pub const FILE: &str = "kaizen-mesh.toml";
 
 const PREFIX: &str = "KAIZEN_";
 /// Variables that speak to the command line, not to this file.
-const NOT_CONFIG: [&str; 8] = [
+const NOT_CONFIG: [&str; 9] = [
     "config",
     "context",
+    "faketime",
     "server",
     "nats",
     "nats_server",

@@ -5,13 +5,12 @@ use std::fmt::Display;
 use jiff::{SignedDuration, Timestamp, civil::Date, tz};
 use kaizen_document::{Fields, Path, Problems, cut, nearest};
 use kaizen_schedule::{
-    CatchUp, CatchUpPolicy, CronError, DstSpec, Exclude, Gap, Overlap, Schedule, ScheduleSpec,
+    CatchUp, CatchUpPolicy, DstSpec, Exclude, Gap, JITTER_MAX, Overlap, Schedule, ScheduleError,
+    ScheduleSpec,
 };
 
 /// The zone of a trigger that names none.
 pub(crate) const TIMEZONE: &str = "UTC";
-/// Longest jitter.
-const JITTER_MAX: SignedDuration = SignedDuration::from_hours(1);
 /// Most days that a schedule leaves out by date.
 const EXCLUDE_DATES_MAX: usize = 1_000;
 /// Most expressions that a schedule leaves out; each is asked for each slot.
@@ -49,17 +48,24 @@ pub(crate) fn decode(trigger: &Fields<'_>) -> Option<(ScheduleSpec, CatchUp)> {
 }
 
 /// Reports what is wrong with a schedule as a whole, below the path of its trigger.
-pub(crate) fn report(error: &CronError, trigger: &Path, problems: &Problems) {
-    problems.report(trigger.key("cron"), error.to_string(), None);
+pub(crate) fn report(error: &ScheduleError, trigger: &Path, problems: &Problems) {
+    let key = error.key();
+    let names = key.names().iter();
+    let path = names.fold(trigger.clone(), |path, name| path.key(name));
+    let path = match key.index() {
+        Some(index) => path.index(index),
+        None => path,
+    };
+    problems.report(path, error.to_string(), None);
 }
 
 /// The seed does not matter here: no schedule is valid for one definition alone.
-fn compile(schedule: &ScheduleSpec) -> Result<Schedule, CronError> {
+fn compile(schedule: &ScheduleSpec) -> Result<Schedule, ScheduleError> {
     Schedule::new(schedule, "")
 }
 
 /// Tries an expression by itself.
-fn try_expression(text: &str) -> Result<Schedule, CronError> {
+fn try_expression(text: &str) -> Result<Schedule, ScheduleError> {
     compile(&ScheduleSpec {
         cron: text.to_owned(),
         timezone: TIMEZONE.to_owned(),
@@ -75,12 +81,17 @@ fn decode_expression(trigger: &Fields<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
+/// Those that are compiled in, as the schedule has them, not those of the machine.
+fn zones() -> tz::TimeZoneDatabase {
+    tz::TimeZoneDatabase::bundled()
+}
+
 /// The zone under the name that the database gives it, whatever case it was written in.
 fn decode_timezone(trigger: &Fields<'_>) -> Option<String> {
     let Some(text) = trigger.text_opt("timezone")? else {
         return Some(TIMEZONE.to_owned());
     };
-    let zone = tz::db().get(text).ok();
+    let zone = zones().get(text).ok();
     let name = zone.as_ref().and_then(tz::TimeZone::iana_name);
     if name.is_none() {
         let message = format!("{:?} is no time zone", cut(text));
@@ -91,7 +102,7 @@ fn decode_timezone(trigger: &Fields<'_>) -> Option<String> {
 
 /// People know their city and not its continent: `Berlin` finds Europe/Berlin.
 fn zone_hint(text: &str) -> String {
-    let names: Vec<String> = tz::db().available().map(|name| name.to_string()).collect();
+    let names: Vec<String> = zones().available().map(|name| name.to_string()).collect();
     let city = |name: &&String| {
         let last = name.rsplit('/').next();
         last.is_some_and(|last| last.eq_ignore_ascii_case(text))

@@ -1,19 +1,18 @@
-//! The calendar in civil time: what the `cron` crate expands, behind jiff's types.
+//! The calendar in civil time: what the `cron` crate expands, in seconds of a clock without zone.
 //!
 //! The crate counts Sunday as 1 and demands both day fields at once; the sets that come in are
 //! translated, and either-or is two expressions whose next slots are merged.
 
-use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use cron::Schedule;
-use jiff::civil;
 
 use crate::field::{Field, Values};
 
-/// Years that the calendar covers.
-const YEAR_FIRST: i16 = 1970;
+/// Seconds of a civil day.
+pub(crate) const DAY: i64 = 86_400;
 
 /// The parsed fields.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fields {
     pub(crate) second: Values,
     pub(crate) minute: Values,
@@ -23,18 +22,39 @@ pub(crate) struct Fields {
     pub(crate) day_of_week: Values,
 }
 
-/// Civil instants that match any of one or two expressions. Years 1970 to 2100.
+impl Fields {
+    /// Both day fields restricted: either may match. Otherwise the unrestricted one matches always
+    /// (`*`) or narrows the other (`*/2`), as in Vixie cron.
+    pub(crate) fn either_day(&self) -> bool {
+        !self.day_of_month.star && !self.day_of_week.star
+    }
+
+    /// Whether a day matches, counted from 1 January 1970.
+    pub(crate) fn has_day(&self, day: i64) -> bool {
+        let Some(date) = DateTime::from_timestamp(day.saturating_mul(DAY), 0) else {
+            return false;
+        };
+        let by_date = self.day_of_month.has(date.day());
+        let by_weekday = self.day_of_week.has(date.weekday().num_days_from_sunday());
+        let by_day = if self.either_day() {
+            by_date || by_weekday
+        } else {
+            by_date && by_weekday
+        };
+        by_day && self.month.has(date.month())
+    }
+}
+
+/// Civil seconds that match any of one or two expressions. Seconds count from the beginning of
+/// 1970 on a clock without zone; years 1970 to 2100.
 #[derive(Debug, Clone)]
 pub(crate) struct Calendar {
     any_of: Vec<Schedule>,
 }
 
 impl Calendar {
-    /// Both day fields restricted: either may match. Otherwise the unrestricted one matches always
-    /// (`*`) or narrows the other (`*/2`), as in Vixie cron.
     pub(crate) fn new(fields: &Fields) -> Result<Self, cron::error::Error> {
-        let either = !fields.day_of_month.star && !fields.day_of_week.star;
-        let alternatives = if either {
+        let alternatives = if fields.either_day() {
             let by_date = Fields {
                 day_of_week: Values::all(Field::DayOfWeek),
                 ..*fields
@@ -54,26 +74,25 @@ impl Calendar {
         Ok(Self { any_of })
     }
 
-    /// First match strictly after `after`.
-    pub(crate) fn next_after(&self, after: civil::DateTime) -> Option<civil::DateTime> {
-        let earliest = civil::date(YEAR_FIRST, 1, 1).at(0, 0, 0, 0);
-        let after = after.max(earliest.checked_sub(jiff::Span::new().seconds(1)).ok()?);
-        let after = to_chrono(after)?;
-        let slots = self.any_of.iter().filter_map(|s| s.after(&after).next());
-        slots.min().and_then(from_chrono)
+    /// First match at `from` or after.
+    pub(crate) fn at_or_after(&self, from: i64) -> Option<i64> {
+        // The crate looks strictly after, and knows nothing before 1970.
+        let after = DateTime::<Utc>::from_timestamp(from.max(0) - 1, 0)?;
+        let matches = self.any_of.iter().filter_map(|s| s.after(&after).next());
+        matches.map(|at| at.timestamp()).min()
     }
 
-    /// Last match strictly before `before`.
-    pub(crate) fn prev_before(&self, before: civil::DateTime) -> Option<civil::DateTime> {
-        if before.year() < YEAR_FIRST {
+    /// Last match at `to` or before.
+    pub(crate) fn at_or_before(&self, to: i64) -> Option<i64> {
+        if to < 0 {
             return None;
         }
-        let before = to_chrono(before)?;
-        let slots = self
+        let before = DateTime::<Utc>::from_timestamp(to.saturating_add(1), 0)?;
+        let matches = self
             .any_of
             .iter()
             .filter_map(|s| s.after(&before).next_back());
-        slots.max().and_then(from_chrono)
+        matches.map(|at| at.timestamp()).max()
     }
 }
 
@@ -88,32 +107,4 @@ fn schedule(fields: &Fields) -> Result<Schedule, cron::error::Error> {
     ]
     .join(" ");
     text.parse()
-}
-
-// Whole seconds both ways: slots have no fraction, and the callers have rounded.
-fn to_chrono(at: civil::DateTime) -> Option<DateTime<Utc>> {
-    let date = chrono::NaiveDate::from_ymd_opt(
-        at.year().into(),
-        at.month().try_into().ok()?,
-        at.day().try_into().ok()?,
-    )?;
-    let time = date.and_hms_opt(
-        at.hour().try_into().ok()?,
-        at.minute().try_into().ok()?,
-        at.second().try_into().ok()?,
-    )?;
-    Some(time.and_utc())
-}
-
-fn from_chrono(at: DateTime<Utc>) -> Option<civil::DateTime> {
-    civil::DateTime::new(
-        at.year().try_into().ok()?,
-        at.month().try_into().ok()?,
-        at.day().try_into().ok()?,
-        at.hour().try_into().ok()?,
-        at.minute().try_into().ok()?,
-        at.second().try_into().ok()?,
-        0,
-    )
-    .ok()
 }

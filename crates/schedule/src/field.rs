@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::error::{CronError, shown};
+use crate::{
+    error::shown,
+    hash::{hash, spread},
+};
 
 /// A field of a cron expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +30,9 @@ const MONTHS: [&str; 12] = [
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 impl Field {
-    /// The five fields in their order; six put [`Field::Second`] in front.
-    pub(crate) const FIVE: [Self; 5] = [
+    /// The fields in their order; five begin with the minute.
+    pub(crate) const SIX: [Self; 6] = [
+        Self::Second,
         Self::Minute,
         Self::Hour,
         Self::DayOfMonth,
@@ -45,6 +49,27 @@ impl Field {
             Self::DayOfMonth => (1, 31),
             Self::Month => (1, 12),
             Self::DayOfWeek => (0, 7),
+        }
+    }
+
+    /// What `H` is chosen from. Not the end of a month, so that it is a day of every month.
+    fn hashed(self) -> (u8, u8) {
+        match self {
+            Self::DayOfMonth => (1, 28),
+            Self::DayOfWeek => (0, 6),
+            _ => self.range(),
+        }
+    }
+
+    /// What sets the hash of this field apart. Never to be changed.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Second => "second",
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::DayOfMonth => "day_of_month",
+            Self::Month => "month",
+            Self::DayOfWeek => "day_of_week",
         }
     }
 
@@ -90,26 +115,31 @@ pub(crate) struct Values {
     pub(crate) star: bool,
 }
 
+/// What is wrong in a field, and where in its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) problem: String,
+    pub(crate) from: usize,
+    pub(crate) len: usize,
+}
+
 impl Values {
-    /// Parses one field: a list of values, ranges and steps.
-    pub(crate) fn parse(field: Field, text: &str) -> Result<Self, CronError> {
+    /// Parses one field: a list of values, ranges and steps. `H` needs a seed.
+    pub(crate) fn parse(field: Field, text: &str, seed: Option<&str>) -> Result<Self, Fault> {
         let mut values = Self {
             bits: 0,
             star: text.starts_with('*'),
         };
+        let mut from = 0;
         for part in text.split(',') {
-            values.add(field, part, text)?;
+            values.add(field, Part { text: part, from }, seed)?;
+            from += part.len() + 1;
         }
         Ok(values)
     }
 
-    fn add(&mut self, field: Field, part: &str, whole: &str) -> Result<(), CronError> {
-        let refuse = |problem: String| CronError::Field {
-            field,
-            text: shown(whole),
-            problem,
-        };
-        let (first, last, step) = bounds(field, part).map_err(refuse)?;
+    fn add(&mut self, field: Field, part: Part<'_>, seed: Option<&str>) -> Result<(), Fault> {
+        let (first, last, step) = bounds(field, part, seed)?;
         for value in (first..=last).step_by(usize::from(step)) {
             // Sunday has two numbers and one bit.
             let value = if field == Field::DayOfWeek {
@@ -122,6 +152,11 @@ impl Values {
         Ok(())
     }
 
+    /// The value 0 alone: the second of an expression of five fields.
+    pub(crate) fn zero() -> Self {
+        Self::from_bits(1)
+    }
+
     /// All values that the field can take.
     pub(crate) fn all(field: Field) -> Self {
         let (min, max) = field.range();
@@ -132,24 +167,76 @@ impl Values {
         }
     }
 
+    /// A set that was not written as a field.
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self { bits, star: false }
+    }
+
+    /// One bit for each value: bit 5 for the value 5.
+    pub(crate) fn bits(self) -> u64 {
+        self.bits
+    }
+
+    /// Whether a value is in the set.
+    pub(crate) fn has(self, value: u32) -> bool {
+        value < u64::BITS && self.bits >> value & 1 == 1
+    }
+
+    /// Whether no value is left out.
+    pub(crate) fn is_all(self, field: Field) -> bool {
+        self.bits == Self::all(field).bits
+    }
+
+    /// Its values in order.
+    pub(crate) fn iter(self) -> impl DoubleEndedIterator<Item = u8> {
+        (0..64_u8).filter(move |value| self.has((*value).into()))
+    }
+
     /// The text of this set for the `cron` crate; `shift` is added to every value.
     pub(crate) fn to_list(self, field: Field, shift: u8) -> String {
-        if self.bits == Self::all(field).bits {
+        if self.is_all(field) {
             return "*".to_owned();
         }
-        let values = (0..64_u8).filter(|value| self.bits >> value & 1 == 1);
-        let texts: Vec<String> = values.map(|value| (value + shift).to_string()).collect();
+        let texts: Vec<String> = self.iter().map(|v| (v + shift).to_string()).collect();
         texts.join(",")
     }
 }
 
-/// First, last and step of `*`, `n`, `a-b`, each range with an optional `/step`.
-fn bounds(field: Field, part: &str) -> Result<(u8, u8, u8), String> {
+/// A piece of a field's text, and where it begins there.
+#[derive(Debug, Clone, Copy)]
+struct Part<'a> {
+    text: &'a str,
+    from: usize,
+}
+
+impl Part<'_> {
+    fn split_once(self, at: char) -> Option<(Self, Self)> {
+        let (left, right) = self.text.split_once(at)?;
+        let from = self.from + left.len() + at.len_utf8();
+        let part = |text, from| Self { text, from };
+        Some((part(left, self.from), part(right, from)))
+    }
+
+    fn fault(self, problem: impl Into<String>) -> Fault {
+        Fault {
+            problem: problem.into(),
+            from: self.from,
+            len: self.text.len(),
+        }
+    }
+}
+
+/// First, last and step of one item of a list.
+fn bounds(field: Field, part: Part<'_>, seed: Option<&str>) -> Result<(u8, u8, u8), Fault> {
     let (range, step) = match part.split_once('/') {
         Some((range, step)) => (range, Some(parse_step(field, step)?)),
         None => (part, None),
     };
-    if range == "*" {
+    if let Some((first, last)) = hashed_range(field, range)? {
+        let seed = seed.ok_or_else(|| range.fault(UNSEEDED))?;
+        return Ok(pick(field, seed, first, last, step));
+    }
+    if range.text == "*" {
         let (min, max) = field.range();
         return Ok((min, max, step.unwrap_or(1)));
     }
@@ -157,58 +244,132 @@ fn bounds(field: Field, part: &str) -> Result<(u8, u8, u8), String> {
         let value = parse_value(field, range)?;
         return match step {
             None => Ok((value, value, 1)),
-            Some(_) => Err(format!(
-                "a step needs a range: write {value}-{}/… or */…",
+            Some(_) => Err(part.fault(format!(
+                "a step needs a range: write {value}-{}/\u{2026} or */\u{2026}",
                 field.range().1
-            )),
+            ))),
         };
     };
-    let (first, last) = (parse_value(field, first)?, parse_last(field, last)?);
-    if first > last {
-        return Err(format!(
-            "the range {} runs backwards: write it as a list of two ranges",
-            shown(range)
-        ));
-    }
+    let (first, last) = ordered(range, parse_value(field, first)?, parse_last(field, last)?)?;
     Ok((first, last, step.unwrap_or(1)))
 }
 
-fn parse_step(field: Field, text: &str) -> Result<u8, String> {
+const UNSEEDED: &str =
+    "a hashed value comes from a definition's id, and there is none here: write a number";
+
+/// What a hashed value is chosen from: `H`, `~`, `H(0-29)`, `0~29`.
+fn hashed_range(field: Field, part: Part<'_>) -> Result<Option<(u8, u8)>, Fault> {
+    let (min, max) = field.hashed();
+    if matches!(part.text, "H" | "~") {
+        return Ok(Some((min, max)));
+    }
+    let inside = part.text.strip_prefix("H(");
+    if let Some(inside) = inside.and_then(|inside| inside.strip_suffix(')')) {
+        let inside = Part {
+            text: inside,
+            from: part.from + 2,
+        };
+        let Some((first, last)) = inside.split_once('-') else {
+            return Err(part.fault("a hashed range is written H(first-last)"));
+        };
+        let (first, last) = (parse_value(field, first)?, parse_last(field, last)?);
+        return ordered(part, first, last).map(Some);
+    }
+    let Some((first, last)) = part.split_once('~') else {
+        return Ok(None);
+    };
+    let (lowest, highest) = field.range();
+    let first = match first.text {
+        "" => lowest,
+        _ => parse_value(field, first)?,
+    };
+    let last = match last.text {
+        "" => highest,
+        _ => parse_last(field, last)?,
+    };
+    ordered(part, first, last).map(Some)
+}
+
+fn ordered(range: Part<'_>, first: u8, last: u8) -> Result<(u8, u8), Fault> {
+    if first > last {
+        return Err(range.fault(format!(
+            "the range {} runs backwards: write it as a list of two ranges",
+            shown(range.text)
+        )));
+    }
+    Ok((first, last))
+}
+
+/// One value of a range by hash; with a step, the values from a start within the first step on.
+fn pick(field: Field, seed: &str, first: u8, last: u8, step: Option<u8>) -> (u8, u8, u8) {
+    let count = last - first + 1;
+    let choices = step.map_or(count, |step| step.min(count));
+    let hash = hash(field.key(), seed);
+    let chosen = u8::try_from(spread(hash, choices.into())).unwrap_or(0);
+    let start = first + chosen;
+    match step {
+        None => (start, start, 1),
+        Some(step) => (start, last, step),
+    }
+}
+
+fn parse_step(field: Field, step: Part<'_>) -> Result<u8, Fault> {
     let max = field.range().1;
-    match parse_number(text) {
-        Some(step) if (1..=max).contains(&step) => Ok(step),
-        _ => Err(format!(
+    match parse_number(step.text) {
+        Some(number) if (1..=max).contains(&number) => Ok(number),
+        _ => Err(step.fault(format!(
             "the step {:?} is not a number of 1-{max}",
-            shown(text)
-        )),
+            shown(step.text)
+        ))),
     }
 }
 
 /// The end of a range: there `sun` is 7, so that `fri-sun` means what it says.
-fn parse_last(field: Field, text: &str) -> Result<u8, String> {
-    match parse_value(field, text)? {
-        0 if field == Field::DayOfWeek && !text.starts_with('0') => Ok(7),
+fn parse_last(field: Field, part: Part<'_>) -> Result<u8, Fault> {
+    match parse_value(field, part)? {
+        0 if field == Field::DayOfWeek && !part.text.starts_with('0') => Ok(7),
         value => Ok(value),
     }
 }
 
-fn parse_value(field: Field, text: &str) -> Result<u8, String> {
+fn parse_value(field: Field, part: Part<'_>) -> Result<u8, Fault> {
     let (min, max) = field.range();
     let named = field.names().iter().zip(min..);
     for (name, value) in named {
-        if name.eq_ignore_ascii_case(text) {
+        if name.eq_ignore_ascii_case(part.text) {
             return Ok(value);
         }
     }
-    match parse_number(text) {
+    match parse_number(part.text) {
         Some(value) if (min..=max).contains(&value) => Ok(value),
-        Some(_) => Err(format!("{} is out of range", shown(text))),
-        None if text.is_empty() => Err("a value is missing".to_owned()),
-        None if text.bytes().all(|b| b.is_ascii_digit()) => {
-            Err(format!("{} is out of range", shown(text)))
-        }
-        None => Err(format!("{:?} is not a value", shown(text))),
+        _ => Err(part.fault(no_value(field, part.text))),
     }
+}
+
+fn no_value(field: Field, text: &str) -> String {
+    let shown = shown(text);
+    if text.is_empty() {
+        return "a value is missing".to_owned();
+    }
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return format!("{shown} is out of range");
+    }
+    let dialect = match text {
+        "h" => ": a hashed value is written H",
+        "?" => ": write *",
+        _ if text.contains('#') => ": a day counted within its month is not supported",
+        _ if field == Field::DayOfMonth && text.contains('L') => {
+            ": the last day of a month is not supported"
+        }
+        _ if field == Field::DayOfWeek && text.ends_with('L') => {
+            ": the last such day of a month is not supported"
+        }
+        _ if field == Field::DayOfMonth && text.ends_with('W') => {
+            ": the working day nearest to a date is not supported"
+        }
+        _ => "",
+    };
+    format!("{shown:?} is not a value{dialect}")
 }
 
 // `u8::from_str` would take "+5".
@@ -223,7 +384,7 @@ mod tests {
     use super::*;
 
     fn list(field: Field, text: &str) -> String {
-        Values::parse(field, text).unwrap().to_list(field, 0)
+        Values::parse(field, text, None).unwrap().to_list(field, 0)
     }
 
     #[test]
@@ -250,28 +411,100 @@ mod tests {
 
     #[test]
     fn star_follows_the_text_as_in_vixie_cron() {
-        assert!(Values::parse(Field::DayOfMonth, "*/2").unwrap().star);
-        assert!(!Values::parse(Field::DayOfMonth, "1-31").unwrap().star);
+        assert!(Values::parse(Field::DayOfMonth, "*/2", None).unwrap().star);
+        assert!(!Values::parse(Field::DayOfMonth, "1-31", None).unwrap().star);
+    }
+
+    fn fault(field: Field, text: &str) -> Fault {
+        Values::parse(field, text, None).unwrap_err()
     }
 
     #[test]
-    fn refusals_name_the_field_the_text_and_the_range() {
-        let refused = |field, text| Values::parse(field, text).unwrap_err().to_string();
-        assert_eq!(
-            refused(Field::Minute, "60"),
-            "minute \"60\": 60 is out of range; minute takes 0-59"
-        );
-        assert_eq!(
-            refused(Field::DayOfWeek, "1,8"),
-            "day of week \"1,8\": 8 is out of range; day of week takes 0-7 or sun-sat (0 and 7 are sunday)"
-        );
-        assert!(refused(Field::Minute, "5/15").contains("write 5-59/"));
-        assert!(refused(Field::Hour, "22-6").contains("runs backwards"));
-        assert!(refused(Field::Hour, "*/0").contains("the step \"0\""));
-        assert!(refused(Field::Hour, "*/24").contains("1-23"));
-        assert!(refused(Field::Month, "1,").contains("a value is missing"));
-        assert!(refused(Field::Month, "+1").contains("\"+1\" is not a value"));
-        assert!(refused(Field::Hour, "99999").contains("99999 is out of range"));
-        assert!(refused(Field::DayOfMonth, "L").contains("\"L\" is not a value"));
+    fn fault_says_what_is_wrong_and_where() {
+        for (field, text, problem, from, len) in [
+            (Field::Minute, "60", "60 is out of range", 0, 2),
+            (Field::DayOfWeek, "1,8", "8 is out of range", 2, 1),
+            (Field::Minute, "0,5/15", "write 5-59/", 2, 4),
+            (Field::Hour, "22-6", "runs backwards", 0, 4),
+            (Field::Hour, "*/0", "the step \"0\"", 2, 1),
+            (Field::Hour, "1-5/24", "1-23", 4, 2),
+            (Field::Month, "1,", "a value is missing", 2, 0),
+            (Field::Month, "+1", "\"+1\" is not a value", 0, 2),
+            (Field::Hour, "99999", "99999 is out of range", 0, 5),
+            (Field::Hour, "5-x", "\"x\" is not a value", 2, 1),
+            (Field::DayOfMonth, "L", "last day of a month", 0, 1),
+            (Field::DayOfMonth, "15W", "working day", 0, 3),
+            (Field::DayOfWeek, "2#3", "counted within its month", 0, 3),
+            (Field::DayOfWeek, "?", "write *", 0, 1),
+            (Field::Minute, "h", "written H", 0, 1),
+            (Field::Minute, "1,H", "none here", 2, 1),
+            (Field::Minute, "30~10", "runs backwards", 0, 5),
+            (Field::Minute, "H(5)", "H(first-last)", 0, 4),
+            (Field::Minute, "H(5-70)", "70 is out of range", 4, 2),
+        ] {
+            let fault = fault(field, text);
+            assert!(fault.problem.contains(problem), "{text}: {fault:?}");
+            assert_eq!((fault.from, fault.len), (from, len), "{text}: {fault:?}");
+        }
+    }
+
+    fn hashed(field: Field, text: &str, seed: &str) -> Vec<u8> {
+        Values::parse(field, text, Some(seed))
+            .unwrap()
+            .iter()
+            .collect()
+    }
+
+    #[test]
+    fn hashed_values_are_the_same_for_ever() {
+        assert_eq!(hashed(Field::Minute, "H", "nightly"), [22]);
+        assert_eq!(hashed(Field::Minute, "~", "nightly"), [22]);
+        assert_eq!(hashed(Field::Minute, "H/15", "nightly"), [5, 20, 35, 50]);
+        assert_eq!(hashed(Field::Minute, "~/15", "nightly"), [5, 20, 35, 50]);
+        assert_eq!(hashed(Field::Minute, "H(0-29)", "nightly"), [11]);
+        assert_eq!(hashed(Field::Minute, "0~29", "nightly"), [11]);
+        assert_eq!(hashed(Field::Minute, "~29", "nightly"), [11]);
+        assert_eq!(hashed(Field::Minute, "30~,5", "nightly"), [5, 41]);
+    }
+
+    #[test]
+    fn hashed_values_stay_in_their_range_and_reach_all_of_it() {
+        let days = |text| {
+            let seeds = (0..2000).map(|n| n.to_string());
+            let mut days: Vec<u8> = seeds
+                .flat_map(|seed| hashed(Field::DayOfMonth, text, &seed))
+                .collect();
+            days.sort_unstable();
+            days.dedup();
+            days
+        };
+        assert_eq!(days("H"), (1..=28).collect::<Vec<u8>>());
+        assert_eq!(days("1~31"), (1..=31).collect::<Vec<u8>>());
+        assert_eq!(days("H(10-12)"), [10, 11, 12]);
+    }
+
+    #[test]
+    fn hashed_minutes_are_spread_evenly() {
+        let mut counts = [0_u32; 60];
+        for n in 0..60_000 {
+            for minute in hashed(Field::Minute, "H", &format!("definition-{n}")) {
+                counts[usize::from(minute)] += 1;
+            }
+        }
+        // A thousand expected each; chi-square of 59 degrees passes 100 once in a thousand.
+        let chi: f64 = counts
+            .iter()
+            .map(|c| (f64::from(*c) - 1000.0).powi(2) / 1000.0)
+            .sum();
+        assert!(chi < 100.0, "{chi} {counts:?}");
+    }
+
+    #[test]
+    fn fields_are_hashed_apart() {
+        let same = (0..600).filter(|n| {
+            let seed = n.to_string();
+            hashed(Field::Second, "H", &seed) == hashed(Field::Minute, "H", &seed)
+        });
+        assert!(same.count() < 30);
     }
 }

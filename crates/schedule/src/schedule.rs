@@ -1,12 +1,27 @@
 //! A schedule: an expression in a zone, with its bounds and what it leaves out.
 
-use jiff::{SignedDuration, Timestamp, civil::Date};
+use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::CronError, expr::CronExpr};
+use crate::{
+    describe,
+    error::{Key, ScheduleError},
+    every::Every,
+    exclude::Exclusions,
+    expr::CronExpr,
+    hash::{hash, mix, spread},
+    instant,
+    timeline::{Pattern, Timeline},
+    zone::Zone,
+};
+
+/// The longest jitter.
+pub const JITTER_MAX: SignedDuration = SignedDuration::from_hours(1);
+/// Sets the hash of jitter apart. Never to be changed.
+const JITTER_KEY: &str = "jitter";
 
 /// What a document says of when.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleSpec {
     /// The expression as written.
@@ -25,12 +40,28 @@ pub struct ScheduleSpec {
     /// What is left out.
     #[serde(skip_serializing_if = "Exclude::is_empty")]
     pub exclude: Exclude,
-    /// Each slot is ticked up to this much later, always the same for the same slot.
+    /// Each slot is ticked up to this much later, always the same for the same slot; at most
+    /// [`JITTER_MAX`].
     #[serde(
         skip_serializing_if = "Option::is_none",
         serialize_with = "jiff::fmt::serde::duration::friendly::compact::optional"
     )]
     pub jitter: Option<SignedDuration>,
+}
+
+impl Default for ScheduleSpec {
+    /// No expression yet, in UTC.
+    fn default() -> Self {
+        Self {
+            cron: String::new(),
+            timezone: "UTC".to_owned(),
+            dst: DstSpec::default(),
+            start: None,
+            end: None,
+            exclude: Exclude::default(),
+            jitter: None,
+        }
+    }
 }
 
 /// What happens to slots where clocks are changed; absent, as cron(8) of Debian does: an
@@ -88,26 +119,82 @@ pub struct Exclude {
 }
 
 impl Exclude {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.dates.is_empty() && self.crons.is_empty()
     }
 }
 
-/// A compiled schedule.
+/// A compiled schedule. It has at least one slot.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    expr: CronExpr,
     spec: ScheduleSpec,
+    timeline: Timeline,
+    /// First and last second that can be a slot.
+    bounds: (i64, i64),
+    /// What the jitter of a slot is mixed from.
+    jitter_hash: u64,
 }
 
 impl Schedule {
     /// Compiles what a document says. `seed` is what `H` and jitter are hashed from: the id of
-    /// the definition.
-    pub fn new(spec: &ScheduleSpec, _seed: &str) -> Result<Self, CronError> {
-        Ok(Self {
-            expr: CronExpr::parse(&spec.cron)?,
+    /// the definition. Whether it is refused never depends on today.
+    ///
+    /// # Errors
+    /// What is wrong, and under which key; also if it has no slot at all.
+    pub fn new(spec: &ScheduleSpec, seed: &str) -> Result<Self, ScheduleError> {
+        let pattern = pattern(spec, seed)?;
+        let zone = Zone::named(&spec.timezone)
+            .map_err(|problem| ScheduleError::new(Key::Timezone, problem))?;
+        let (gap, overlap) = changes(&spec.dst, &pattern);
+        let schedule = Self {
+            bounds: bounds(spec)?,
+            jitter_hash: jitter_hash(spec, seed)?,
+            timeline: Timeline {
+                pattern,
+                zone,
+                gap,
+                overlap,
+                exclusions: Exclusions::new(&spec.exclude)?,
+            },
             spec: spec.clone(),
-        })
+        };
+        schedule.refuse_if_empty()?;
+        Ok(schedule)
+    }
+
+    fn refuse_if_empty(&self) -> Result<(), ScheduleError> {
+        let (first, last) = self.bounds;
+        if self.timeline.first(first, last).is_some() {
+            return Ok(());
+        }
+        let cron = &self.spec.cron;
+        let unbounded = |timeline: &Timeline| timeline.first(instant::FIRST, instant::LAST);
+        let bounded = self.spec.start.is_some() || self.spec.end.is_some();
+        if bounded && let Some(first) = unbounded(&self.timeline).and_then(instant::timestamp) {
+            let key = if self.spec.end.is_some() {
+                Key::End
+            } else {
+                Key::Start
+            };
+            let problem = format!(
+                "cron expression {cron:?} never fires within its bounds: without them its first slot is {first}"
+            );
+            return Err(ScheduleError::new(key, problem));
+        }
+        let all = Timeline {
+            exclusions: Exclusions::default(),
+            ..self.timeline.clone()
+        };
+        if unbounded(&all).is_some() {
+            let problem =
+                format!("cron expression {cron:?} never fires: all of its slots are excluded");
+            return Err(ScheduleError::new(Key::Exclude, problem));
+        }
+        let problem = format!(
+            "cron expression {cron:?} never fires: {} skips all of its times where clocks are changed",
+            self.spec.timezone
+        );
+        Err(ScheduleError::new(Key::Cron, problem))
     }
 
     /// What it was compiled from.
@@ -116,16 +203,26 @@ impl Schedule {
         &self.spec
     }
 
+    /// The zone that it is meant in.
+    #[must_use]
+    pub fn time_zone(&self) -> &TimeZone {
+        self.timeline.zone.time_zone()
+    }
+
     /// First slot strictly after `after`, in UTC and whole seconds; `None` beyond the year 2100.
     #[must_use]
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
-        self.expr.next_after(after)
+        let (first, last) = self.bounds;
+        let from = instant::second_after(after).max(first);
+        self.timeline.first(from, last).and_then(instant::timestamp)
     }
 
     /// Last slot strictly before `before`, in UTC and whole seconds; `None` before 1970.
     #[must_use]
     pub fn prev_before(&self, before: Timestamp) -> Option<Timestamp> {
-        self.expr.prev_before(before)
+        let (first, last) = self.bounds;
+        let to = instant::second_before(before).min(last);
+        self.timeline.last(first, to).and_then(instant::timestamp)
     }
 
     /// Slots strictly after `after`, oldest first, strictly increasing.
@@ -133,10 +230,28 @@ impl Schedule {
         std::iter::successors(self.next_after(after), |slot| self.next_after(*slot))
     }
 
-    /// When a slot is to be ticked: the slot itself, or later by its jitter.
+    /// Whether an instant is a slot.
+    #[must_use]
+    pub fn is_slot(&self, at: Timestamp) -> bool {
+        let (first, last) = self.bounds;
+        let second = at.as_second();
+        at.subsec_nanosecond() == 0
+            && (first..=last).contains(&second)
+            && self.timeline.first(second, second) == Some(second)
+    }
+
+    /// When a slot is to be ticked: the slot itself, or later by its jitter, in whole
+    /// milliseconds and never more than [`Schedule::jitter_max`]. Always the same for a slot.
     #[must_use]
     pub fn desired(&self, slot: Timestamp) -> Timestamp {
-        slot
+        let millis = self.jitter_max().as_millis();
+        let Ok(millis) = u64::try_from(millis) else {
+            return slot;
+        };
+        let hash = mix(self.jitter_hash, slot.as_second().cast_unsigned());
+        let chosen = i64::try_from(spread(hash, millis + 1)).unwrap_or(0);
+        slot.checked_add(SignedDuration::from_millis(chosen))
+            .unwrap_or(slot)
     }
 
     /// The longest that a slot may be put off.
@@ -148,6 +263,61 @@ impl Schedule {
     /// In plain English, for example `every day at 09:00, Europe/Berlin`.
     #[must_use]
     pub fn describe(&self) -> String {
-        self.spec.cron.clone()
+        describe::describe(&self.spec, &self.timeline.pattern)
+    }
+}
+
+fn pattern(spec: &ScheduleSpec, seed: &str) -> Result<Pattern, ScheduleError> {
+    let refused = |error| ScheduleError::cron(Key::Cron, &error);
+    match Every::parse(&spec.cron, seed) {
+        Some(_) if !spec.dst.is_default() => Err(ScheduleError::new(
+            Key::Dst,
+            "@every counts elapsed time, which no change of clocks concerns: leave dst out",
+        )),
+        Some(every) => every.map(Pattern::Every).map_err(refused),
+        None => CronExpr::seeded(&spec.cron, Some(seed))
+            .map(Pattern::Cron)
+            .map_err(refused),
+    }
+}
+
+/// What is done where clocks are changed: as told, else as Debian's cron does.
+fn changes(dst: &DstSpec, pattern: &Pattern) -> (Gap, Overlap) {
+    let elapsed = match pattern {
+        Pattern::Cron(expr) => expr.values().minute.star || expr.values().hour.star,
+        Pattern::Every(_) => true,
+    };
+    let (gap, overlap) = if elapsed {
+        (Gap::Skip, Overlap::Both)
+    } else {
+        (Gap::Shift, Overlap::First)
+    };
+    (dst.gap.unwrap_or(gap), dst.overlap.unwrap_or(overlap))
+}
+
+/// First and last second that can be a slot.
+fn bounds(spec: &ScheduleSpec) -> Result<(i64, i64), ScheduleError> {
+    if let (Some(start), Some(end)) = (spec.start, spec.end)
+        && end <= start
+    {
+        let problem = format!("the end {end} is not after the start {start}");
+        return Err(ScheduleError::new(Key::End, problem));
+    }
+    let first = spec.start.map_or(instant::FIRST, instant::ceil);
+    let last = spec.end.map_or(instant::LAST, instant::second_before);
+    Ok((first.max(instant::FIRST), last.min(instant::LAST)))
+}
+
+fn jitter_hash(spec: &ScheduleSpec, seed: &str) -> Result<u64, ScheduleError> {
+    match spec.jitter {
+        Some(jitter) if jitter.is_negative() => {
+            Err(ScheduleError::new(Key::Jitter, "the jitter is negative"))
+        }
+        Some(jitter) if jitter > JITTER_MAX => Err(ScheduleError::new(
+            Key::Jitter,
+            format!("a jitter of {jitter:#} exceeds {JITTER_MAX:#}"),
+        )),
+        Some(_) => Ok(hash(JITTER_KEY, seed)),
+        None => Ok(0),
     }
 }

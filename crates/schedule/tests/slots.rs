@@ -1,5 +1,9 @@
 //! Tables worked out by hand. 2026-11-22 is a Sunday.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use jiff::Timestamp;
 use kaizen_schedule::{CRON_BYTES_MAX, CronExpr, Form};
@@ -180,22 +184,56 @@ fn wrong_number_of_fields_says_what_five_are() {
 }
 
 #[test]
-fn bare_name_hints_at_the_one_with_an_at() {
-    assert!(refused("hourly").ends_with("did you mean \"@hourly\"?"));
-    assert!(refused("Weekly").ends_with("did you mean \"@weekly\"?"));
-    assert!(refused("@reboot").contains("\"@reboot\" is not known: use @hourly"));
+fn name_written_otherwise_hints_at_the_right_one() {
+    let hints = |text, name: &str| {
+        let message = refused(text);
+        assert!(
+            message.contains(&format!("; did you mean {name:?}?")),
+            "{message}"
+        );
+    };
+    hints("hourly", "@hourly");
+    hints("Weekly", "@weekly");
+    hints("@Daily", "@daily");
+    assert!(refused("@fortnightly").contains("\"@fortnightly\" is not known: use @hourly"));
+    assert!(refused("@daily * * * *").contains("a name stands alone"));
 }
 
 #[test]
-fn wrong_field_is_named() {
+fn error_names_the_field_and_shows_the_place() {
     assert_eq!(
         refused("15 24 * * *"),
-        "hour \"24\": 24 is out of range; hour takes 0-23"
+        "hour \"24\": 24 is out of range; hour takes 0-23\n    15 24 * * *\n       ^^"
     );
-    assert!(refused("60 0 15 * * *").starts_with("second \"60\""));
-    assert!(refused("0 0 0 * *").starts_with("day of month \"0\""));
-    assert!(refused("0 0 1 13 *").starts_with("month \"13\""));
-    assert!(refused("0 0 1 1 L").starts_with("day of week \"L\""));
+    for (expr, names, carets) in [
+        ("60 0 15 * * *", "second \"60\"", "^^"),
+        ("0 0 0 * *", "day of month \"0\"", "    ^"),
+        ("0 0 1 13 *", "month \"13\"", "      ^^"),
+        ("0 0 1 1 L", "day of week \"L\"", "        ^"),
+        ("0,15,75 0 1 1 *", "minute \"0,15,75\"", "     ^^"),
+        ("0 0 1, 1 *", "day of month \"1,\"", "      ^"),
+        ("0 5-1/2 1 1 *", "hour \"5-1/2\"", "  ^^^"),
+        (
+            "  0   0 1  1 mon-x ",
+            "day of week \"mon-x\"",
+            "            ^",
+        ),
+        ("H * * * *", "minute \"H\"", "^"),
+        ("0 0 30 2 *", "cron expression", "    ^^^^^^"),
+        ("0 0 * *", "cron expression", "       ^"),
+        ("0 0 1 1 * * 2026", "cron expression", "            ^^^^"),
+        ("@weekday", "cron name", "^^^^^^^^"),
+        ("@reboot", "@reboot is not supported", "^^^^^^^"),
+        ("@every 5m", "@every is not supported", "^^^^^^"),
+        ("5\u{7}5 0 1 1 *", "minute \"5\\u{7}5\"", "^^^"),
+        ("\u{e9}t\u{e9} 0 1 1 x", "minute", "^^^"),
+    ] {
+        let message = refused(expr);
+        let lines: Vec<&str> = message.lines().collect();
+        assert_eq!(lines.len(), 3, "{message}");
+        assert!(lines[0].starts_with(names), "{message}");
+        assert_eq!(lines[2], format!("    {carets}"), "{message}");
+    }
 }
 
 #[test]
