@@ -306,21 +306,13 @@ impl AlignView {
     fn verdict(&self) -> String {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for pair in self.pairs() {
-            *counts.entry(word(&pair.verdict)).or_default() += 1;
+            *counts.entry(pair.verdict.as_str()).or_default() += 1;
         }
-        let order = ["equal", "in cadence", "offset", "off cadence", "drift"];
+        let order = ["equal", "in_cadence", "offset", "off_cadence", "drift"];
         let told = order
             .into_iter()
             .filter_map(|word| counts.get(word).map(|n| format!("{n} {word}")));
         told.collect::<Vec<_>>().join(", ")
-    }
-}
-
-fn word(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::InCadence => "in cadence",
-        Verdict::OffCadence => "off cadence",
-        verdict => verdict.as_str(),
     }
 }
 
@@ -336,7 +328,7 @@ fn pair_row(pair: &Pair) -> [String; 6] {
     let repo_cron = pair.repo_cron.clone();
     let verdict = match &pair.verdict {
         Verdict::Offset { kept_by } => format!("offset; kept by {kept_by}"),
-        verdict => word(verdict).to_owned(),
+        verdict => verdict.as_str().to_owned(),
     };
     [
         pair.repo.clone(),

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use kaizen_messaging::read;
 use kaizen_proto::{
     admin::{VerifiedSlot, VerifyReport, VerifyRequest, VerifyUpdate},
+    from_pb_timestamp,
     id::DefinitionId,
     pb_timestamp,
     record::TickRecord,
@@ -112,9 +113,16 @@ impl Admin {
             .collect();
         let revisions = self.revisions(&id, &ticks).await?;
         // Off the async threads: it may be a million slots.
-        tokio::task::spawn_blocking(move || answer(&id, question, &ticks, &revisions))
+        let name = id.clone();
+        let audit = move || answer(&name, question, &ticks, &revisions);
+        let mut report = tokio::task::spawn_blocking(audit)
             .await
-            .map_err(refusal::unavailable)
+            .map_err(refusal::unavailable)?;
+        if report.missed > 0 {
+            let asked_for = self.asked_for(&id).await?;
+            mark_backfilled(&mut report, &asked_for.backfilled_after(0).collect());
+        }
+        Ok(report)
     }
 
     /// Every revision that the records name, however long ago it was superseded.
@@ -233,6 +241,20 @@ fn wire(id: &DefinitionId, report: Report) -> VerifyReport {
         verified_to: Some(pb_timestamp(report.judged_to)),
         unknown_revisions: report.unknown_revisions.into_iter().collect(),
         ..VerifyReport::default()
+    }
+}
+
+/// Somebody has made up for it: still missed, but nothing is left to do.
+fn mark_backfilled(report: &mut VerifyReport, backfilled: &BTreeSet<Timestamp>) {
+    for slot in report
+        .slots
+        .iter_mut()
+        .filter(|slot| slot.class == "missed")
+    {
+        let at = slot.slot.as_ref().and_then(from_pb_timestamp);
+        if at.is_some_and(|at| backfilled.contains(&at)) {
+            slot.detail = "backfilled".to_owned();
+        }
     }
 }
 
