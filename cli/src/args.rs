@@ -1,7 +1,7 @@
 //! Flags that every command takes, and parsers of values that several commands share.
 
 use clap::Args;
-use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
 use serde_json::{Map, Value};
 
 use crate::output::Format;
@@ -60,9 +60,36 @@ pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
         .map_err(|_| "use an instant such as 2026-11-22T10:15:00Z".to_owned())
 }
 
+/// An instant, or a day, which means its beginning in UTC.
+pub(crate) fn instant_or_day(text: &str) -> Result<Timestamp, String> {
+    let day = |date: Date| {
+        let midnight = date.to_zoned(TimeZone::UTC);
+        midnight.map(|midnight| midnight.timestamp())
+    };
+    let read = text.parse().or_else(|_| text.parse().and_then(day));
+    read.map_err(|_| {
+        "use an instant such as 2026-11-22T10:15:00Z, or a day such as 2026-11-22".to_owned()
+    })
+}
+
+/// A time zone by its IANA name.
+pub(crate) fn zone(text: &str) -> Result<TimeZone, String> {
+    TimeZone::get(text)
+        .map_err(|_| format!("{text:?} is no time zone; use a name such as Europe/Berlin or UTC"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn day_means_its_beginning_in_utc() {
+        let midnight = "2026-11-22T00:00:00Z".parse().unwrap();
+        assert_eq!(instant_or_day("2026-11-22"), Ok(midnight));
+        assert_eq!(instant_or_day("2026-11-22T01:00:00+01:00"), Ok(midnight));
+        assert!(instant_or_day("yesterday").is_err());
+        assert!(instant_or_day("2026-02-30").is_err());
+    }
 
     #[test]
     fn days_are_24_hours() {

@@ -19,8 +19,9 @@ use crate::{
     Exit,
     admin::{Admin, PAGE_SIZE, client},
     disk,
-    output::{instant, one_line, table},
+    output::{fields, instant, one_line, table},
     session::Session,
+    tick::PausedView,
 };
 
 /// `definition …`
@@ -142,7 +143,7 @@ fn applied_view(applied: admin::Applied) -> AppliedView {
 }
 
 /// Every file that the names stand for, in order.
-fn read_sources(session: &Session, names: &[String]) -> anyhow::Result<Vec<SourceFile>> {
+pub(crate) fn read_sources(session: &Session, names: &[String]) -> anyhow::Result<Vec<SourceFile>> {
     let mut sources = Vec::new();
     for name in names {
         if Path::new(name).is_dir() {
@@ -232,7 +233,13 @@ fn get(session: &Session, id: &DefinitionId) -> anyhow::Result<Exit> {
     session.output.data(&view, |view| {
         let head = table(HEADER, [view.row()]);
         let document = serde_saphyr::to_string(&view.document);
-        format!("{head}\n\n{}", document.unwrap_or_default())
+        let paused = view.paused.as_ref().map(PausedView::for_people);
+        let slots = fields([
+            ("Slots", view.schedule.clone()),
+            ("Paused", paused.unwrap_or_default()),
+        ]);
+        let gap = if slots.is_empty() { "" } else { "\n" };
+        format!("{head}\n{gap}{slots}\n{}", document.unwrap_or_default())
     })?;
     Ok(Exit::Ok)
 }
@@ -252,7 +259,8 @@ fn list(session: &Session) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-async fn all(admin: &Admin) -> anyhow::Result<Vec<DefinitionView>> {
+/// Every definition of the mesh.
+pub(crate) async fn all(admin: &Admin) -> anyhow::Result<Vec<DefinitionView>> {
     let mut definitions = client!(admin, definitions_client, DefinitionsClient);
     let mut found = Vec::new();
     let mut page_token = String::new();
@@ -302,13 +310,18 @@ fn set_enabled(session: &Session, id: &DefinitionId, enabled: bool) -> anyhow::R
 const HEADER: [&str; 6] = ["ID", "ENABLED", "TRIGGER", "LANE", "REVISION", "APPLIED"];
 
 #[derive(Serialize)]
-struct DefinitionView {
+pub(crate) struct DefinitionView {
     id: String,
     enabled: bool,
     revision: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     applied_at: Option<jiff::Timestamp>,
     trigger: String,
+    /// When its slots are, in plain English.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    schedule: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<PausedView>,
     lane: String,
     document: Value,
 }
@@ -320,6 +333,8 @@ impl From<admin::Definition> for DefinitionView {
             revision: definition.revision,
             applied_at: definition.applied_at.as_ref().and_then(from_pb_timestamp),
             trigger: definition.trigger,
+            schedule: definition.schedule,
+            paused: definition.paused.map(PausedView::from),
             lane: definition.lane,
             document: serde_json::from_str(&definition.document)
                 .unwrap_or_else(|_| json!(definition.document)),
@@ -329,10 +344,18 @@ impl From<admin::Definition> for DefinitionView {
 }
 
 impl DefinitionView {
+    /// The document as JSON.
+    pub(crate) fn document(&self) -> &Value {
+        &self.document
+    }
+
     fn row(&self) -> [String; 6] {
         [
             self.id.clone(),
-            self.enabled.to_string(),
+            match self.paused {
+                Some(_) if self.enabled => "paused".to_owned(),
+                _ => self.enabled.to_string(),
+            },
             self.trigger.clone(),
             self.lane.clone(),
             self.revision.to_string(),

@@ -13,6 +13,7 @@ pub mod mesh;
 pub mod output;
 pub mod repo;
 
+mod align;
 mod args;
 mod dead;
 mod definition;
@@ -27,6 +28,7 @@ mod resolve;
 mod schedule;
 mod session;
 mod task;
+mod tick;
 mod trace;
 
 use std::{io, process::ExitCode};
@@ -80,6 +82,8 @@ enum Command {
     Event(event::Args),
     /// See what a definition's context would be
     Resolve(resolve::Args),
+    /// Slots and ticks: what comes, what was, and setting definitions off by hand
+    Tick(tick::Args),
     /// Tasks that the mesh ordered, each with its why
     Task(task::Args),
     /// Messages that the mesh gave up on
@@ -127,6 +131,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<Exit> {
         Command::Definition(args) => definition::run(session, args),
         Command::Event(args) => event::run(session, args),
         Command::Resolve(args) => resolve::run(session, args),
+        Command::Tick(args) => tick::run(session, args),
         Command::Task(args) => task::run(session, args),
         Command::Dead(args) => dead::run(session, args),
         Command::Mesh(args) => mesh::run(session, args),

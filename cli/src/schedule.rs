@@ -1,4 +1,4 @@
-//! `schedule init|validate|next`.
+//! `schedule init|validate|next|align`.
 
 use anyhow::bail;
 use clap::Subcommand;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use similar::TextDiff;
 
 use crate::{
-    Exit, disk,
+    Exit, align, disk,
     output::{count, instant, length, table},
     repo::{RepoArgs, TargetRepo},
     session::Session,
@@ -58,6 +58,12 @@ Example:
         #[command(flatten)]
         repo: RepoArgs,
     },
+    /// Compare the crons of definitions with those of the repos that they serve; exit 1 on drift
+    #[command(after_help = "\
+Example:
+  kaizen-agentic schedule align --engagement coulomb-loop
+  kaizen-agentic schedule align -f definitions/ --roster roster.yaml")]
+    Align(align::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -89,6 +95,7 @@ pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
             count,
             Timestamp::now(),
         ),
+        Verb::Align(args) => align::run(session, &args, Timestamp::now()),
     }
 }
 

@@ -292,6 +292,12 @@ pub fn dead_activation(
     )
 }
 
+/// Filter on the dead letter of an activation.
+#[must_use]
+pub fn dead_activation_filter(definition: &DefinitionId, activation: ActivationId) -> String {
+    format!("kaizen.dead.*.*.{definition}.{activation}")
+}
+
 /// Filter on dead letters by reason and definition; both have been parsed as names.
 #[must_use]
 pub fn dead_filter(reason: Option<&str>, definition: Option<&DefinitionId>) -> String {

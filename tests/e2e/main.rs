@@ -14,6 +14,7 @@ mod hand_off;
 mod metrics_event;
 
 mod admission;
+mod align;
 mod applying;
 mod asked_for;
 mod bound_lane;
@@ -28,6 +29,7 @@ mod redelivery;
 mod restarts;
 mod scheduler_faults;
 mod shipped_config;
+mod tick_verbs;
 mod ticks;
 mod traces;
 mod undecodable;

@@ -23,3 +23,4 @@ mod resolve;
 mod sandbox;
 mod status;
 mod task;
+mod tick;

@@ -316,6 +316,13 @@ impl View {
         self.definitions.values().filter_map(History::latest)
     }
 
+    /// The definition whose id is nearest to `text`, where one is near.
+    #[must_use]
+    pub fn nearest_definition(&self, text: &str) -> Option<String> {
+        let ids = self.definitions().map(|known| known.value.id().as_str());
+        nearest(text, ids).map(str::to_owned)
+    }
+
     /// The definitions that were changed or removed behind `position`, in the order of their
     /// latest changes.
     pub fn definitions_changed_since(&self, position: u64) -> impl Iterator<Item = &DefinitionId> {

@@ -3,7 +3,7 @@
 //! One request carries the activations of a whole pull batch; replicas share the requests by
 //! queue group. An unknown source type is an error that names the type, never `{}`.
 
-mod repos;
+pub mod repos;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

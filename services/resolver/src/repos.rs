@@ -13,7 +13,7 @@ const SCHEDULE: &str = ".kaizen/schedule.yml";
 /// Every repo of the roster, with the text of its schedule or why it cannot be read. The error
 /// names the roster and what is wrong with it. A roster of another engagement than the one asked
 /// for is refused: its repos are somebody else's.
-pub(crate) fn read(
+pub fn read(
     roster: &Path,
     engagement: Option<&EngagementSlug>,
 ) -> Result<Vec<RepoSchedule>, String> {

@@ -79,7 +79,7 @@ impl Dead for Admin {
     }
 }
 
-fn letter(
+pub(super) fn letter(
     subject: &str,
     headers: &HeaderMap,
     sequence: u64,

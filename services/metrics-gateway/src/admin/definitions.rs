@@ -2,19 +2,26 @@
 
 use std::sync::Arc;
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use kaizen_messaging::ticks;
 use kaizen_proto::{
     admin::{
         ApplyRequest, ApplyResponse, Definition as Wire, GetDefinitionRequest,
-        ListDefinitionsRequest, ListDefinitionsResponse, SetEnabledRequest,
+        ListDefinitionsRequest, ListDefinitionsResponse, Paused, SetEnabledRequest,
         definitions_server::Definitions,
     },
     id::DefinitionId,
     pb_timestamp,
+    record::TickRecord,
 };
 use kaizen_registry::{Definition, Document, Revision};
+use kaizen_schedule::Schedule;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, page_size, refusal};
+use super::{Admin, page_size, refusal, schedules};
+
+/// Cursors that are read at once for a page.
+const READS_AT_ONCE: usize = 64;
 
 #[tonic::async_trait]
 impl Definitions for Admin {
@@ -29,7 +36,7 @@ impl Definitions for Admin {
 
     async fn get(&self, request: Request<GetDefinitionRequest>) -> Result<Response<Wire>, Status> {
         let revision = self.current(&request.into_inner().id).await?;
-        Ok(Response::new(wire(&revision)))
+        self.wire(revision).await.map(Response::new)
     }
 
     async fn list(
@@ -42,16 +49,21 @@ impl Definitions for Admin {
             .catch_up()
             .await
             .map_err(refusal::unavailable)?;
-        let view = self.registry.view();
         // The token is the last id of the page before: ids are listed in order.
-        let mut definitions: Vec<Wire> = view
-            .definitions()
-            .filter(|revision| revision.value.id().as_str() > request.page_token.as_str())
-            .take(limit + 1)
-            .map(|revision| wire(revision))
-            .collect();
-        let more = definitions.len() > limit;
-        definitions.truncate(limit);
+        let mut revisions: Vec<_> = {
+            let view = self.registry.view();
+            let later = view
+                .definitions()
+                .filter(|revision| revision.value.id().as_str() > request.page_token.as_str());
+            later.take(limit + 1).cloned().collect()
+        };
+        let more = revisions.len() > limit;
+        revisions.truncate(limit);
+        let definitions: Vec<Wire> = stream::iter(revisions)
+            .map(|revision| self.wire(revision))
+            .buffered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
         let last = definitions
             .last()
             .filter(|_| more)
@@ -68,7 +80,8 @@ impl Definitions for Admin {
     ) -> Result<Response<Wire>, Status> {
         let request = request.into_inner();
         self.enable(&request.id, request.enabled).await?;
-        Ok(Response::new(wire(&*self.current(&request.id).await?)))
+        let revision = self.current(&request.id).await?;
+        self.wire(revision).await.map(Response::new)
     }
 }
 
@@ -80,26 +93,45 @@ impl Admin {
             .catch_up()
             .await
             .map_err(refusal::unavailable)?;
-        let found = self.registry.view().definition(&id);
-        found.ok_or_else(|| {
+        let view = self.registry.view();
+        view.definition(&id).ok_or_else(|| {
+            let near = view.nearest_definition(id.as_str());
+            let near = near.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
             refusal::not_found(format!(
-                "there is no definition {id}; see `kaizen-agentic definition list`"
+                "there is no definition {id}; {near}see `kaizen-agentic definition list`"
             ))
         })
     }
-}
 
-fn wire(revision: &Revision<Definition>) -> Wire {
-    let definition = &revision.value;
-    Wire {
-        id: definition.id().to_string(),
-        enabled: definition.enabled(),
-        revision: revision.number,
-        applied_at: Some(pb_timestamp(revision.at)),
-        trigger: definition.trigger().summary(),
-        lane: definition.lane().as_str().to_owned(),
-        document: Document::Definition(definition.spec().clone())
-            .to_json()
-            .to_string(),
+    async fn wire(&self, revision: Arc<Revision<Definition>>) -> Result<Wire, Status> {
+        let definition = &revision.value;
+        let paused = match definition.schedule() {
+            Some(_) => self.paused(definition.id()).await?,
+            None => None,
+        };
+        Ok(Wire {
+            id: definition.id().to_string(),
+            enabled: definition.enabled(),
+            revision: revision.number,
+            applied_at: Some(pb_timestamp(revision.at)),
+            trigger: definition.trigger().summary(),
+            lane: definition.lane().as_str().to_owned(),
+            document: Document::Definition(definition.spec().clone())
+                .to_json()
+                .to_string(),
+            schedule: definition
+                .schedule()
+                .map(Schedule::describe)
+                .unwrap_or_default(),
+            paused,
+        })
+    }
+
+    async fn paused(&self, id: &DefinitionId) -> Result<Option<Paused>, Status> {
+        let cursor = ticks::cursor(&self.nats, id)
+            .await
+            .map_err(refusal::unavailable)?;
+        let record = cursor.record.as_ref();
+        Ok(record.and_then(TickRecord::paused).map(schedules::paused))
     }
 }

@@ -7,6 +7,7 @@ mod dry_run;
 mod event_types;
 mod paging;
 mod refusal;
+mod schedules;
 mod status;
 mod tasks;
 
@@ -20,7 +21,7 @@ use kaizen_proto::{
     admin::{
         dead_server::DeadServer, definitions_server::DefinitionsServer,
         dry_run_server::DryRunServer, event_types_server::EventTypesServer,
-        mesh_server::MeshServer, tasks_server::TasksServer,
+        mesh_server::MeshServer, schedules_server::SchedulesServer, tasks_server::TasksServer,
     },
 };
 use tokio::net::TcpListener;
@@ -34,6 +35,8 @@ use tracing::info_span;
 struct Admin {
     nats: Nats,
     registry: Registry,
+    /// Calls that stream for long end by it.
+    shutdown: CancellationToken,
 }
 
 /// Serves until `shutdown`, then finishes the calls that it has begun.
@@ -46,6 +49,7 @@ pub(crate) async fn serve(
     let admin = Admin {
         nats: mesh.nats.clone(),
         registry,
+        shutdown: shutdown.clone(),
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(health, mesh.health.clone(), shutdown.clone()));
@@ -72,6 +76,7 @@ pub(crate) async fn serve(
         .add_service(TasksServer::new(admin.clone()))
         .add_service(DeadServer::new(admin.clone()))
         .add_service(DryRunServer::new(admin.clone()))
+        .add_service(SchedulesServer::new(admin.clone()))
         .add_service(MeshServer::new(admin))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
             shutdown.cancelled().await;

@@ -50,6 +50,22 @@ pub(super) fn not_found(what: impl Display) -> Status {
     status(Code::NotFound, "NOT_FOUND", what.to_string())
 }
 
+/// It cannot be done as things stand.
+pub(super) fn precondition(reason: &str, message: impl Display) -> Status {
+    status(Code::FailedPrecondition, reason, message.to_string())
+}
+
+/// There is no room for it now; later there will be.
+pub(super) fn exhausted(reason: &str, message: impl Display) -> Status {
+    status(Code::ResourceExhausted, reason, message.to_string())
+}
+
+/// The gateway ends; another one, or the next, goes on.
+pub(super) fn stopping() -> Status {
+    let message = "the gateway is stopping; ask again, and it goes on where it stopped";
+    status(Code::Unavailable, "STOPPING", message)
+}
+
 /// Somebody else kept changing the same documents.
 pub(super) fn contended() -> Status {
     let message = "others kept changing the same documents; try again";

@@ -77,7 +77,7 @@ impl Tasks for Admin {
     }
 }
 
-fn task(
+pub(super) fn task(
     subject: &str,
     payload: &[u8],
     headers: Option<&HeaderMap>,

@@ -1,0 +1,196 @@
+//! Setting a definition off now, and what became of it.
+
+use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
+use kaizen_messaging::{Committed, backlog, instant, read};
+use kaizen_proto::{
+    admin::{
+        ActivationOutcome, ActivationRequest, ActivationState, TriggerRequest, TriggerResponse,
+    },
+    id::{ActivationId, DefinitionId, TriggerId},
+    pb_timestamp,
+    record::{AdminTick, DecisionRecord},
+    stream, subject,
+};
+use tonic::Status;
+use tracing::info;
+
+use super::{
+    Admin, BY_BYTES_MAX, Standing, Stored, asked::Room, bounded, paused, refusal, refuse_disabled,
+};
+use crate::admin::{PAGE_SIZE_MAX, dead::letter, tasks::task};
+
+const REQUEST_ID_BYTES_MAX: usize = 256;
+const ATTEMPTS_MAX: usize = 20;
+
+impl Admin {
+    pub(super) async fn set_off(&self, request: TriggerRequest) -> Result<TriggerResponse, Status> {
+        let request_id = bounded("request_id", request.request_id, REQUEST_ID_BYTES_MAX)?;
+        if request_id.is_empty() {
+            let message = "is missing; choose an id, and use it again to ask for the same again";
+            return Err(refusal::invalid("request_id", message));
+        }
+        let by = bounded("by", request.by, BY_BYTES_MAX)?;
+        let standing = self.one_scheduled(&request.definition).await?;
+        let id = standing.revision.value.id();
+        for _ in 0..ATTEMPTS_MAX {
+            let asked_for = self.asked_for(id).await?;
+            if let Some(stands) = asked_for.manual(&request_id) {
+                return Ok(response(&standing, stands, &request_id, true));
+            }
+            refuse_disabled(&standing.revision, request.force)?;
+            self.refuse_without_room(id).await?;
+            let tick = AdminTick::Manual {
+                slot: whole_second(self.server_time().await?),
+                revision: standing.revision.number,
+                request_id: request_id.clone(),
+                by: by.clone(),
+            };
+            let committed = self.ask_for(id, asked_for.last(), &tick).await;
+            if let Committed::Stored(sequence) = committed.map_err(refusal::commit)? {
+                info!(definition = %id, request_id, "set off by hand");
+                let stands = Stored {
+                    sequence,
+                    stored_at: Timestamp::UNIX_EPOCH,
+                    record: tick,
+                };
+                return Ok(response(&standing, &stands, &request_id, false));
+            }
+        }
+        Err(refusal::contended())
+    }
+
+    async fn refuse_without_room(&self, id: &DefinitionId) -> Result<(), Status> {
+        match self.room(id).await? {
+            Room::For(_) => Ok(()),
+            Room::Behind(waiting) => Err(refusal::exhausted(
+                "ROUTER_BEHIND",
+                format!(
+                    "the router has {waiting} messages of TICKS to settle first; try again, or see `kaizen-agentic mesh status`"
+                ),
+            )),
+        }
+    }
+
+    /// What has become of an activation so far.
+    pub(super) async fn became_of(
+        &self,
+        request: ActivationRequest,
+    ) -> Result<ActivationState, Status> {
+        let definition: DefinitionId = request
+            .definition
+            .parse()
+            .map_err(|error| refusal::invalid("definition", error))?;
+        let activation: ActivationId = request
+            .activation
+            .parse()
+            .map_err(|error| refusal::invalid("activation", error))?;
+        // Read first: what the router has settled by now stands by now.
+        let floor = backlog::read(&self.nats)
+            .await
+            .map_err(refusal::unavailable)?
+            .floor;
+        let mut state = self.stands(&definition, activation).await?;
+        if state.outcome() == ActivationOutcome::Unspecified {
+            let settled =
+                floor >= request.sequence && !self.is_pending(&definition, activation).await?;
+            state.set_outcome(if settled {
+                ActivationOutcome::NoTasks
+            } else {
+                ActivationOutcome::Open
+            });
+        }
+        Ok(state)
+    }
+
+    /// Tasks and dead letter of an activation; without an outcome where there is neither.
+    async fn stands(
+        &self,
+        definition: &DefinitionId,
+        activation: ActivationId,
+    ) -> Result<ActivationState, Status> {
+        let mut state = ActivationState::default();
+        let tasks = subject::activation_tasks(definition, activation);
+        let start = read::PageStart::First;
+        let (messages, _) = read::page(
+            &self.nats,
+            stream::LEDGER,
+            &tasks,
+            start,
+            false,
+            PAGE_SIZE_MAX,
+        )
+        .await
+        .map_err(refusal::unavailable)?;
+        state.tasks = messages
+            .iter()
+            .filter_map(|message| {
+                let info = message.info().ok()?;
+                let at = instant(info.published);
+                let headers = message.headers.as_ref();
+                task(
+                    &message.subject,
+                    &message.payload,
+                    headers,
+                    info.stream_sequence,
+                    at,
+                )
+            })
+            .collect();
+        let dead = subject::dead_activation_filter(definition, activation);
+        let dead = read::last(&self.nats, stream::LEDGER, &dead)
+            .await
+            .map_err(refusal::unavailable)?;
+        state.dead = dead.and_then(|message| {
+            let at = instant(message.time);
+            letter(&message.subject, &message.headers, message.sequence, at)
+        });
+        if state.dead.is_some() {
+            state.set_outcome(ActivationOutcome::Dead);
+        } else if !state.tasks.is_empty() {
+            state.set_outcome(ActivationOutcome::Tasks);
+        }
+        Ok(state)
+    }
+
+    async fn is_pending(
+        &self,
+        definition: &DefinitionId,
+        activation: ActivationId,
+    ) -> Result<bool, Status> {
+        let subject = subject::decision(definition, activation);
+        let last = read::last(&self.nats, stream::LEDGER, &subject)
+            .await
+            .map_err(refusal::unavailable)?;
+        let record = last.and_then(|message| serde_json::from_slice(&message.payload).ok());
+        Ok(matches!(record, Some(DecisionRecord::Pending(_))))
+    }
+}
+
+/// Slots are whole seconds.
+fn whole_second(at: Timestamp) -> Timestamp {
+    let down = TimestampRound::new()
+        .smallest(Unit::Second)
+        .mode(jiff::RoundMode::Floor);
+    at.round(down).unwrap_or(at - SignedDuration::ZERO)
+}
+
+fn response(
+    standing: &Standing,
+    stands: &Stored<AdminTick>,
+    request_id: &str,
+    duplicate: bool,
+) -> TriggerResponse {
+    let id = standing.revision.value.id();
+    let trigger = TriggerId::of_request(id, request_id);
+    let (AdminTick::Manual { slot, revision, .. } | AdminTick::Backfill { slot, revision, .. }) =
+        &stands.record;
+    TriggerResponse {
+        activation: ActivationId::new(id, &trigger).to_string(),
+        trigger_id: trigger.to_string(),
+        slot: Some(pb_timestamp(*slot)),
+        revision: *revision,
+        sequence: stands.sequence,
+        duplicate,
+        paused: standing.paused().map(paused),
+    }
+}
