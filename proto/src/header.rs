@@ -42,3 +42,7 @@ pub const ORIG_SUBJECT: &str = "Kaizen-Orig-Subject";
 /// Prefix of a dead letter's original headers. Never republished bare: an original
 /// `Nats-Expected-…` or `Nats-TTL` would act again.
 pub const ORIG_PREFIX: &str = "Kaizen-Orig-Header-";
+/// The original header block of a dead letter in base64, where it could not be decoded.
+pub const ORIG_BLOCK: &str = "Kaizen-Orig-Block";
+/// Why a dead letter lacks its original headers.
+pub const ORIG_LEFT_OUT: &str = "Kaizen-Orig-Left-Out";

@@ -9,10 +9,10 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use kaizen_lifecycle::{
-    CancellationToken, Config, Health, Mesh, cancel_on_signal, connect, telemetry, until_drained,
+    CancellationToken, Config, Health, Mesh, cancel_on_signal, serve_anew, telemetry,
 };
 use kaizen_metrics_gateway as gateway;
-use tokio::task::JoinSet;
+use tokio::{net::TcpListener, task::JoinSet};
 
 use super::nats_server::{self, NatsServer};
 use crate::{
@@ -125,100 +125,118 @@ async fn with_services(
         .serve(config.health.listen, shutdown.clone())
         .await
         .map_err(another)?;
-    let listeners = gateway::bind(&config.gateway).await.map_err(another)?;
+    let sockets = Sockets::bind(&config).await.map_err(another)?;
     let context = MeshContext {
-        admin: format!("http://{}", listeners.admin.local_addr()?),
+        admin: format!("http://{}", sockets.admin.local_addr()?),
         nats: config.nats.url.clone(),
-        http: format!("http://{}", listeners.http.local_addr()?),
+        http: format!("http://{}", sockets.http.local_addr()?),
         pid: std::process::id(),
     };
-    let Some(nats) = connect(&config.nats, "kaizen-mesh", shutdown).await? else {
-        return Ok(());
+    let serving = serve_anew("kaizen-mesh", &config, &health, shutdown, |mesh| {
+        all_services(mesh, sockets.listeners())
+    });
+    let announced = announce(session, args, &health, &context, health_at);
+    let mut serving = std::pin::pin!(serving);
+    let outcome = tokio::select! {
+        outcome = &mut serving => return outcome,
+        () = shutdown.cancelled() => Ok(()),
+        error = server_ended(server) => Err(error),
+        Err(error) = announced => Err(error),
     };
-    let mesh = Mesh::new(config, nats.clone(), health.clone(), shutdown.clone());
+    shutdown.cancel();
+    outcome.and(serving.await)
+}
+
+/// The gateway's sockets, kept while one client of NATS follows another: who connects meanwhile
+/// waits, and the addresses stay.
+struct Sockets {
+    http: std::net::TcpListener,
+    admin: std::net::TcpListener,
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bound = gateway::bind(&config.gateway).await?;
+        Ok(Self {
+            http: bound.http.into_std()?,
+            admin: bound.admin.into_std()?,
+        })
+    }
+
+    fn listeners(&self) -> anyhow::Result<gateway::Listeners> {
+        Ok(gateway::Listeners {
+            http: TcpListener::from_std(self.http.try_clone()?)?,
+            admin: TcpListener::from_std(self.admin.try_clone()?)?,
+        })
+    }
+}
+
+/// The four services on one connection, until the mesh shuts down or one of them ends.
+async fn all_services(
+    mesh: Mesh,
+    listeners: anyhow::Result<gateway::Listeners>,
+) -> anyhow::Result<()> {
+    let shutdown = mesh.shutdown.clone();
     let mut services = JoinSet::new();
-    services.spawn(gateway::serve(mesh.clone(), listeners));
+    services.spawn(gateway::serve(mesh.clone(), listeners?));
     services.spawn(kaizen_router::serve(mesh.clone()));
     services.spawn(kaizen_resolver::serve(mesh.clone()));
     services.spawn(kaizen_scheduler::serve(mesh));
-    let running = async {
-        let ready = until_ready(&health, &mut services, server, shutdown);
-        match tokio::time::timeout(READY_DEADLINE, ready).await {
-            Ok(ready) => ready?,
-            Err(_) => bail!("the services are not ready after {READY_DEADLINE:?}"),
-        }
-        let file = context::write(&args.name, &context)?;
-        session
-            .output
-            .say(format_args!("context {} in {}", args.name, file.display()));
-        let MeshContext {
-            admin, nats, http, ..
-        } = &context;
-        session.output.raw(
-            format!("ready: admin {admin}, http {http}, nats {nats}, health http://{health_at}\n")
-                .as_bytes(),
-        )?;
-        session.output.say("Ctrl-C stops it");
-        until_one_ends(&mut services, server, shutdown).await
-    };
-    let outcome = tokio::select! {
-        outcome = running => outcome,
-        () = shutdown.cancelled() => Ok(()),
-    };
-    shutdown.cancel();
-    let drained = until_drained(all_ended(&mut services), shutdown).await;
-    nats.close().await;
-    outcome.and(drained)
-}
-
-async fn until_ready(
-    health: &Health,
-    services: &mut JoinSet<anyhow::Result<()>>,
-    server: &mut NatsServer,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<()> {
-    while !health.is_ready() {
-        check(services, server, shutdown)?;
-        tokio::time::sleep(POLL).await;
-    }
-    Ok(())
-}
-
-async fn until_one_ends(
-    services: &mut JoinSet<anyhow::Result<()>>,
-    server: &mut NatsServer,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<()> {
-    loop {
-        check(services, server, shutdown)?;
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-/// An error once a service or the server has ended, but for the services that a shutdown ends.
-fn check(
-    services: &mut JoinSet<anyhow::Result<()>>,
-    server: &mut NatsServer,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<()> {
-    if let Some(status) = server.ended() {
-        bail!(
-            "nats-server ended ({status}); see {}",
-            server.log().display()
-        );
-    }
-    match services.try_join_next() {
-        None => Ok(()),
-        Some(Ok(Ok(()))) if shutdown.is_cancelled() => Ok(()),
-        Some(Ok(Ok(()))) => Err(anyhow!("a service ended by itself")),
-        Some(Ok(Err(error))) => Err(error),
-        Some(Err(error)) => Err(error).context("a service died"),
-    }
-}
-
-async fn all_ended(services: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut outcome = Ok(());
     while let Some(ended) = services.join_next().await {
-        ended.context("a service died")??;
+        let ended = ended.context("a service died").flatten();
+        let ended = match ended {
+            Ok(()) if !shutdown.is_cancelled() => Err(anyhow!("a service ended by itself")),
+            other => other,
+        };
+        // One that fails takes the others with it; what it said first is why.
+        shutdown.cancel();
+        outcome = outcome.and(ended);
     }
-    Ok(())
+    outcome
+}
+
+/// Once the services are ready, says where they are; then never ends. An error when they do not
+/// become ready.
+async fn announce(
+    session: &Session,
+    args: &UpArgs,
+    health: &Health,
+    context: &MeshContext,
+    health_at: SocketAddr,
+) -> anyhow::Result<()> {
+    let ready = async {
+        while !health.is_ready() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    if tokio::time::timeout(READY_DEADLINE, ready).await.is_err() {
+        bail!("the services are not ready after {READY_DEADLINE:?}");
+    }
+    let file = context::write(&args.name, context)?;
+    session
+        .output
+        .say(format_args!("context {} in {}", args.name, file.display()));
+    let MeshContext {
+        admin, nats, http, ..
+    } = context;
+    session.output.raw(
+        format!("ready: admin {admin}, http {http}, nats {nats}, health http://{health_at}\n")
+            .as_bytes(),
+    )?;
+    session.output.say("Ctrl-C stops it");
+    std::future::pending().await
+}
+
+/// Completes when nats-server has ended, which it must not.
+async fn server_ended(server: &mut NatsServer) -> anyhow::Error {
+    loop {
+        if let Some(status) = server.ended() {
+            return anyhow!(
+                "nats-server ended ({status}); see {}",
+                server.log().display()
+            );
+        }
+        tokio::time::sleep(POLL).await;
+    }
 }

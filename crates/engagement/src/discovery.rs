@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     cadence::{self, Cadence},
-    schedule::{AgentSchedule, Schedule, parse_schedule},
+    schedule::{Schedule, parse_schedule},
 };
 
 /// The params of `discover_kaizen_scheduled_repos`.
@@ -67,9 +67,10 @@ impl DiscoverParams {
         })
     }
 
-    fn admits(&self, agent: &AgentSchedule) -> bool {
-        self.cadence.is_none_or(|cadence| cadence == agent.cadence)
-            && (self.agents.is_empty() || self.agents.contains(&agent.agent))
+    /// Whether an agent of this cadence is among what is asked for.
+    pub(crate) fn admits(&self, cadence: Cadence, agent: &AgentName) -> bool {
+        self.cadence.is_none_or(|wanted| wanted == cadence)
+            && (self.agents.is_empty() || self.agents.contains(agent))
     }
 }
 
@@ -154,7 +155,8 @@ fn read(repo: &RepoSchedule) -> Result<Schedule, Vec<String>> {
 }
 
 fn runs(params: &DiscoverParams, repo: &RepoSchedule, schedule: &Schedule) -> Vec<Run> {
-    let admitted = schedule.agents.iter().filter(|agent| params.admits(agent));
+    let agents = schedule.agents.iter();
+    let admitted = agents.filter(|agent| params.admits(agent.cadence, &agent.agent));
     admitted
         .map(|agent| Run {
             repo: repo.name.clone(),

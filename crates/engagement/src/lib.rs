@@ -1,21 +1,27 @@
-//! Who: schedule.yml, roster, presets, discovery, metrics log and summary.
+//! Who: schedule.yml, roster, presets, discovery, alignment, metrics log and summary.
 //!
 //! Architecture invariant: no I/O. Files come in as texts and go out as texts; whoever calls
 //! reads and writes them. Ids and instants are arguments.
 
+mod alignment;
 mod cadence;
 mod discovery;
+mod lint;
 mod memory;
 mod metrics;
 mod preset;
 mod roster;
 mod schedule;
 
+pub use alignment::{
+    Alignment, CronDefinition, DIFFERING_MAX, Differing, Pair, Side, Verdict, align,
+};
 pub use cadence::{Cadence, CadenceError};
 pub use discovery::{
     DiscoverParams, Discovery, RepoSchedule, RosterOrigin, RosterSource, Run, discover,
     roster_source,
 };
+pub use lint::{Clocks, Finding, HERD_MIN, HERDS_MAX};
 pub use memory::memory_template;
 pub use metrics::{
     LineWarning, MetricsError, MetricsLog, MetricsRecord, SUMMARY_RUNS_MAX, Summary, append_bytes,

@@ -14,10 +14,12 @@ use axum::{
     http::{HeaderName, StatusCode, header::CONTENT_TYPE},
     routing::get,
 };
+use kaizen_messaging::connection::Link;
 use serde::Serialize;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::watch,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +36,7 @@ pub struct Health {
 struct HealthState {
     /// Absent reason means ready.
     parts: BTreeMap<&'static str, Option<String>>,
-    client: Option<async_nats::Client>,
+    link: Option<watch::Receiver<Link>>,
 }
 
 /// Readiness of one service.
@@ -69,12 +71,12 @@ impl Health {
         &self.metrics
     }
 
-    /// Makes readiness follow the connection to NATS.
-    pub fn watch_connection(&self, client: async_nats::Client) {
-        self.lock().client = Some(client);
+    /// Makes readiness follow the connection to NATS, in place of the one before.
+    pub fn watch_connection(&self, link: watch::Receiver<Link>) {
+        self.lock().link = Some(link);
     }
 
-    /// True when every service is ready and NATS is connected.
+    /// True when every service is ready and NATS answers.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.report().ready
@@ -109,9 +111,8 @@ impl Health {
 
     fn report(&self) -> Report {
         let state = self.lock();
-        let connected = state.client.as_ref().is_some_and(|client| {
-            client.connection_state() == async_nats::connection::State::Connected
-        });
+        let link = state.link.as_ref().map(|link| *link.borrow());
+        let connected = link == Some(Link::Answers);
         let all_ready = !state.parts.is_empty() && state.parts.values().all(Option::is_none);
         let says = |why: &Option<String>| why.clone().unwrap_or_else(|| "ready".to_owned());
         Report {

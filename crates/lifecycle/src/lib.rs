@@ -13,11 +13,16 @@ use clap::Parser;
 pub use config::Config;
 pub use health::{Health, Part};
 use jiff::SignedDuration;
-use kaizen_messaging::{ConnectError, Nats, NatsConfig, follow::FollowError};
+use kaizen_messaging::{
+    ConnectError, Nats, NatsConfig, chain,
+    connection::{Link, is_dead, jittered, probe},
+    follow::FollowError,
+};
 pub use registry::Registry;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::OnceCell,
+    sync::{OnceCell, watch},
+    time::{Instant, sleep, timeout},
 };
 pub use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -34,14 +39,18 @@ pub struct Mesh {
     /// Cancelled once the process is to stop: finish what is begun, then return.
     pub shutdown: CancellationToken,
     registry: Arc<OnceCell<Registry>>,
+    link: watch::Receiver<Link>,
 }
 
 impl Mesh {
-    /// What the services of one process share.
+    /// What the services of one process share, on one connection. Its readiness follows the
+    /// connection from now on, so this is called within the runtime.
     #[must_use]
     pub fn new(config: Config, nats: Nats, health: Health, shutdown: CancellationToken) -> Self {
-        health.watch_connection(nats.client.clone());
+        let link = probe(nats.client.clone());
+        health.watch_connection(link.clone());
         Self {
+            link,
             config: Arc::new(config),
             nats,
             health,
@@ -78,11 +87,7 @@ struct Args {
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Runs a service: arguments, configuration, telemetry, health, NATS, `serve`, drain.
-pub fn run<Fut>(
-    name: &'static str,
-    about: &'static str,
-    serve: impl FnOnce(Mesh) -> Fut,
-) -> ExitCode
+pub fn run<Fut>(name: &'static str, about: &'static str, serve: impl Fn(Mesh) -> Fut) -> ExitCode
 where
     Fut: Future<Output = anyhow::Result<()>>,
 {
@@ -120,7 +125,7 @@ where
 async fn supervise<Fut>(
     name: &'static str,
     config: Config,
-    serve: impl FnOnce(Mesh) -> Fut,
+    serve: impl Fn(Mesh) -> Fut,
 ) -> anyhow::Result<()>
 where
     Fut: Future<Output = anyhow::Result<()>>,
@@ -130,13 +135,8 @@ where
     let health = Health::default();
     health.serve(config.health.listen, shutdown.clone()).await?;
     cancel_on_signal(shutdown.clone())?;
-    let Some(nats) = connect(&config.nats, name, &shutdown).await? else {
-        return Ok(());
-    };
-    let mesh = Mesh::new(config, nats.clone(), health, shutdown.clone());
-    let outcome = until_drained(serve(mesh), &shutdown).await;
+    let outcome = serve_anew(name, &config, &health, &shutdown, serve).await;
     shutdown.cancel();
-    nats.close().await;
     if let Err(error) = &outcome {
         error!(error = format!("{error:#}"), "{name} failed");
     } else {
@@ -144,6 +144,104 @@ where
     }
     telemetry.stop().await;
     outcome
+}
+
+/// A client that lived this long was a good one: the next is connected without delay.
+const GOOD_LIFE: Duration = Duration::from_secs(30);
+/// Longest wait before another client is connected.
+const ANEW_DELAY_MAX: Duration = Duration::from_secs(5);
+/// How long a generation may take to end once its client is dead: nothing that it still holds
+/// can be stored through that client, and all of it comes again.
+const ABANDON_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Connects and serves until `shutdown`. When the client dies, which it does at a message whose
+/// headers it cannot decode, what it served is ended, and served anew on another client.
+pub async fn serve_anew<Fut>(
+    name: &str,
+    config: &Config,
+    health: &Health,
+    shutdown: &CancellationToken,
+    serve: impl Fn(Mesh) -> Fut,
+) -> anyhow::Result<()>
+where
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let mut delay = Duration::from_millis(100);
+    loop {
+        let Some(nats) = connect(&config.nats, name, shutdown).await? else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        let generation = shutdown.child_token();
+        let mesh = Mesh::new(config.clone(), nats.clone(), health.clone(), generation);
+        match one_generation(mesh, &serve, shutdown).await {
+            Ended::Served(outcome) => {
+                nats.close().await;
+                return outcome;
+            }
+            Ended::ClientDead { consequence } => error!(
+                error = consequence,
+                "the NATS client has died, as it does at a message that it cannot decode; \
+                 serving anew on another one"
+            ),
+        }
+        if began.elapsed() >= GOOD_LIFE {
+            delay = Duration::from_millis(100);
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = sleep(jittered(delay)) => {}
+        }
+        delay = (delay * 2).min(ANEW_DELAY_MAX);
+    }
+}
+
+/// How a generation ended.
+enum Ended {
+    /// As its services wanted.
+    Served(anyhow::Result<()>),
+    /// Its client is dead. What the services said of it, if anything.
+    ClientDead { consequence: String },
+}
+
+/// Serves on one connection, until the services end or the client is dead.
+async fn one_generation<Fut>(
+    mesh: Mesh,
+    serve: impl Fn(Mesh) -> Fut,
+    shutdown: &CancellationToken,
+) -> Ended
+where
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let generation = mesh.shutdown.clone();
+    let client = mesh.nats.client.clone();
+    let mut link = mesh.link.clone();
+    let mut serving = std::pin::pin!(until_drained(serve(mesh), &generation));
+    let dead = link.wait_for(|link| *link == Link::Dead);
+    let outcome = tokio::select! {
+        outcome = &mut serving => Some(outcome),
+        _ = dead => None,
+    };
+    let Some(outcome) = outcome else {
+        generation.cancel();
+        let ended = timeout(ABANDON_DEADLINE, serving).await;
+        let consequence = match ended {
+            Ok(Ok(())) => String::new(),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => format!("did not end within {ABANDON_DEADLINE:?}"),
+        };
+        return Ended::ClientDead { consequence };
+    };
+    // A service may notice the death of the client before the probe does.
+    generation.cancel();
+    if !shutdown.is_cancelled() && is_dead(&client).await {
+        let consequence = match outcome {
+            Ok(()) => "a service ended".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        return Ended::ClientDead { consequence };
+    }
+    Ended::Served(outcome)
 }
 
 /// Awaits `serve`; once the shutdown has begun, no longer than the drain deadline.
@@ -156,7 +254,7 @@ pub async fn until_drained(
         outcome = &mut serve => return outcome,
         () = shutdown.cancelled() => {}
     }
-    tokio::time::timeout(DRAIN_DEADLINE, serve)
+    timeout(DRAIN_DEADLINE, serve)
         .await
         .with_context(|| format!("did not drain within {DRAIN_DEADLINE:?}"))?
 }
@@ -193,10 +291,10 @@ pub async fn connect(
                 Err(error) => error,
             },
         };
-        warn!(%error, "waiting for NATS");
+        warn!(error = chain(&error), "waiting for NATS");
         tokio::select! {
             () = shutdown.cancelled() => return Ok(None),
-            () = tokio::time::sleep(kaizen_messaging::connection::jittered(delay)) => {}
+            () = sleep(jittered(delay)) => {}
         }
         delay = (delay * 2).min(Duration::from_secs(5));
     }
@@ -211,13 +309,16 @@ pub async fn await_streams(mesh: &Mesh, part: &Part) -> anyhow::Result<bool> {
             Ok(()) => return Ok(true),
             Err(error) if !error.is_transient() => return Err(error.into()),
             Err(error) => {
-                info!(%error, "waiting for the streams; metrics-gateway makes them");
+                info!(
+                    error = chain(&error),
+                    "waiting for the streams; metrics-gateway makes them"
+                );
                 part.unready("waiting for the streams");
             }
         }
         tokio::select! {
             () = mesh.shutdown.cancelled() => return Ok(false),
-            () = tokio::time::sleep(kaizen_messaging::connection::jittered(delay)) => {}
+            () = sleep(jittered(delay)) => {}
         }
         delay = (delay * 2).min(Duration::from_secs(2));
     }

@@ -2,9 +2,16 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, Event, Request, client::FlushErrorKind,
+    connection::State,
+};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::{debug, info, warn};
 
 /// Oldest nats-server that the mesh has been tried on.
@@ -181,6 +188,84 @@ async fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, Conn
         .ping_interval(PING_INTERVAL)
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(|event| async move { log_event(&event) }))
+}
+
+/// How a connection stands, by asking the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// The server answers.
+    Answers,
+    /// It has not answered yet, or not in time. The client goes on connecting.
+    Silent,
+    /// The client itself is dead: its task has ended, or stands still. It never comes back;
+    /// only another client helps.
+    Dead,
+}
+
+/// Time from one question to the next.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long an answer may take.
+const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+/// Flushes in a row that a connected client may leave unanswered before it is taken for dead.
+const STUCK_MAX: u32 = 10;
+/// Answered by every server with JetStream, and allowed to every service.
+const PROBE_SUBJECT: &str = "$JS.API.INFO";
+
+/// Asks the server at most once a second, from now until nobody looks at the answer any more.
+/// What the client says of itself is not enough: one whose task has died at a message that it
+/// cannot decode says `connected` for ever.
+#[must_use]
+pub fn probe(client: Client) -> watch::Receiver<Link> {
+    let (told, link) = watch::channel(Link::Silent);
+    tokio::spawn(async move {
+        let mut stuck = 0;
+        loop {
+            let link = ask(&client, &mut stuck).await;
+            told.send_if_modified(|before| std::mem::replace(before, link) != link);
+            if link == Link::Dead {
+                return;
+            }
+            tokio::select! {
+                () = told.closed() => return,
+                () = sleep(PROBE_INTERVAL) => {}
+            }
+        }
+    });
+    link
+}
+
+/// The link as it is now; `stuck` counts flushes without an answer.
+async fn ask(client: &Client, stuck: &mut u32) -> Link {
+    match timeout(PROBE_DEADLINE, client.flush()).await {
+        Ok(Ok(())) => *stuck = 0,
+        // Nobody is left who would take a command.
+        Ok(Err(error)) if error.kind() == FlushErrorKind::SendError => return Link::Dead,
+        Ok(Err(_)) => return Link::Silent,
+        Err(_) if client.connection_state() != State::Connected => {
+            *stuck = 0;
+            return Link::Silent;
+        }
+        Err(_) => {
+            *stuck += 1;
+            return if *stuck < STUCK_MAX {
+                Link::Silent
+            } else {
+                Link::Dead
+            };
+        }
+    }
+    let question = Request::new().timeout(Some(PROBE_DEADLINE));
+    match client.send_request(PROBE_SUBJECT, question).await {
+        Ok(_) => Link::Answers,
+        Err(_) => Link::Silent,
+    }
+}
+
+/// Whether the client of a connection is dead now.
+pub async fn is_dead(client: &Client) -> bool {
+    // A task that has died takes no command, at once; a connection that is down is none.
+    let flushed = timeout(PROBE_DEADLINE, client.flush()).await;
+    matches!(flushed, Ok(Err(error)) if error.kind() == FlushErrorKind::SendError)
 }
 
 /// Exponential from 100 ms to 4 s, each halved by up to one half at random, so that a restarted

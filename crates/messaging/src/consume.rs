@@ -10,7 +10,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{Nats, connection::jittered, streams::ACK_WAIT};
+use crate::{Nats, chain, connection::jittered, streams::ACK_WAIT};
 
 /// Messages handed over at once.
 pub const BATCH_MAX: usize = 256;
@@ -30,6 +30,14 @@ pub enum Settlement {
 
 /// What is done with a batch of deliveries.
 pub trait Handler: Send + Sync {
+    /// What must hold before deliveries are taken, at the start and after each interruption.
+    /// After an error it is tried again.
+    fn prepare(
+        &self,
+    ) -> impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Answers one settlement for each message, in order.
     fn handle(&self, messages: &[Message]) -> impl Future<Output = Vec<Settlement>> + Send;
 }
@@ -43,13 +51,25 @@ pub async fn consume(
     shutdown: &CancellationToken,
 ) {
     while !shutdown.is_cancelled() {
-        match bind(nats, stream, durable).await {
+        let bound = async {
+            handler.prepare().await?;
+            bind(nats, stream, durable).await
+        };
+        let bound = tokio::select! {
+            bound = bound => bound,
+            () = shutdown.cancelled() => return,
+        };
+        match bound {
             Ok(messages) => {
                 info!(stream, durable, "consuming");
                 run(messages, durable, handler, shutdown).await;
             }
             Err(error) => {
-                warn!(stream, durable, %error, "cannot bind to the consumer; trying again");
+                let error = chain(error.as_ref());
+                warn!(
+                    stream,
+                    durable, error, "cannot bind to the consumer; trying again"
+                );
             }
         }
         tokio::select! {
@@ -97,7 +117,8 @@ async fn run(
             match message {
                 Ok(message) => deliveries.push(message),
                 Err(error) => {
-                    warn!(durable, %error, "pull failed; binding again");
+                    let error = chain(&error);
+                    warn!(durable, error, "pull failed; binding again");
                     failed = true;
                 }
             }
@@ -133,7 +154,8 @@ async fn handle_and_settle(deliveries: &[Message], handler: &impl Handler) {
         };
         if let Err(error) = message.ack_with(kind).await {
             // It comes again, and is found settled.
-            warn!(%error, "cannot settle a delivery");
+            let error = chain(error.as_ref());
+            warn!(error, "cannot settle a delivery");
         }
     }
 }

@@ -8,12 +8,15 @@ use async_nats::jetstream::{
 };
 use futures::StreamExt as _;
 use kaizen_proto::header;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    Nats,
+    Nats, chain,
     connection::jittered,
     instant,
     read::{self, ReadError},
@@ -28,7 +31,8 @@ const PULL_EXPIRES: Duration = Duration::from_secs(10);
 const PULL_HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long the server keeps the consumer of a follower that is gone.
 const CONSUMER_AGE: Duration = Duration::from_secs(30);
-/// How long a reader waits for the follower before it gives up.
+/// How long a reader waits for a follower that does not move before it gives up. One that moves
+/// is waited for, however much there is to read.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(5);
 /// A follower that lags behind the leader this long binds anew.
 const REBIND_AFTER: Duration = Duration::from_secs(1);
@@ -64,7 +68,9 @@ pub enum FollowError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The follower does not arrive.
-    #[error("follower of {stream} is at {position}, behind {wanted}, after {CATCH_UP_DEADLINE:?}")]
+    #[error(
+        "follower of {stream} has stood at {position}, behind {wanted}, for {CATCH_UP_DEADLINE:?}"
+    )]
     Behind {
         /// The stream.
         stream: &'static str,
@@ -138,31 +144,35 @@ impl Follower {
     /// Returns once `wanted` has been applied.
     pub async fn reach(&self, wanted: u64) -> Result<(), FollowError> {
         let mut position = self.position.clone();
-        let reached = async {
-            while *position.borrow_and_update() < wanted {
-                let changed = tokio::time::timeout(REBIND_AFTER, position.changed()).await;
-                match changed {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return false,
-                    Err(_) => self.rebind.notify_one(),
-                }
-            }
-            true
-        };
-        match tokio::time::timeout(CATCH_UP_DEADLINE, reached).await {
-            Ok(true) => Ok(()),
-            _ => Err(FollowError::Behind {
-                stream: self.stream,
-                position: *self.position.borrow(),
-                wanted,
-            }),
+        if reaches(&mut position, wanted, &self.rebind).await {
+            return Ok(());
         }
+        Err(FollowError::Behind {
+            stream: self.stream,
+            position: *position.borrow(),
+            wanted,
+        })
     }
 
     /// Completes at the next change of position; `false` once the follower has ended.
     pub async fn changed(&mut self) -> bool {
         self.position.changed().await.is_ok()
     }
+}
+
+/// Waits for `wanted` as long as the position moves, and has a follower that stands still bind
+/// anew. `false` once it has stood too long, or has ended.
+async fn reaches(position: &mut watch::Receiver<u64>, wanted: u64, rebind: &Notify) -> bool {
+    let mut moved = Instant::now();
+    while *position.borrow_and_update() < wanted {
+        match timeout(REBIND_AFTER, position.changed()).await {
+            Ok(Ok(())) => moved = Instant::now(),
+            Ok(Err(_)) => return false,
+            Err(_) if moved.elapsed() >= CATCH_UP_DEADLINE => return false,
+            Err(_) => rebind.notify_one(),
+        }
+    }
+    true
 }
 
 struct Run<F> {
@@ -182,7 +192,8 @@ impl<F: FnMut(&[Stored<'_>]) + Send> Run<F> {
                 () = shutdown.cancelled() => return,
                 () = self.rebind.notified() => {}
                 error = Self::read(&self.nats, self.stream, self.latest, &self.position, &mut self.apply) => {
-                    warn!(stream = self.stream, %error, "following was interrupted; binding again");
+                    let error = chain(error.as_ref());
+                    warn!(stream = self.stream, error, "following was interrupted; binding again");
                     tokio::time::sleep(jittered(REBUILD_DELAY)).await;
                 }
             }
@@ -301,5 +312,36 @@ fn stored<'a>(message: &'a Message, info: &async_nats::jetstream::message::Info<
         subject: &message.subject,
         payload: &message.payload,
         more: has(header::BATCH_ID) && !has(header::BATCH_COMMIT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_that_moves_is_waited_for() {
+        let (sender, mut position) = watch::channel(0);
+        // Time is simulated: it goes on when everybody waits.
+        let follower = tokio::spawn(async move {
+            for sequence in 1..=10 {
+                tokio::time::sleep(CATCH_UP_DEADLINE / 2).await;
+                sender.send_replace(sequence);
+            }
+            sender.closed().await;
+        });
+        assert!(reaches(&mut position, 10, &Notify::new()).await);
+        drop(position);
+        follower.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_that_stands_still_is_given_up() {
+        let (sender, mut position) = watch::channel(3);
+        let began = Instant::now();
+        assert!(!reaches(&mut position, 4, &Notify::new()).await);
+        assert!(began.elapsed() < CATCH_UP_DEADLINE * 2);
+        drop(sender);
+        assert!(!reaches(&mut position, 4, &Notify::new()).await);
     }
 }

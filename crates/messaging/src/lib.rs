@@ -10,6 +10,7 @@ pub mod commit;
 pub mod connection;
 pub mod consume;
 pub mod follow;
+pub mod raw;
 pub mod read;
 pub mod rpc;
 pub mod streams;
@@ -66,8 +67,42 @@ impl Nats {
     }
 }
 
+/// An error with its causes, for a log: what each says, once.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        // Errors of others often end with their cause already.
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// Stored time of a message as an instant.
 #[must_use]
 pub fn instant(at: async_nats::datetime::DateTime) -> jiff::Timestamp {
     jiff::Timestamp::from_nanosecond(at.unix_timestamp_nanos()).unwrap_or(jiff::Timestamp::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_says_each_cause_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot store")]
+        struct Outer(#[source] Middle);
+        #[derive(Debug, thiserror::Error)]
+        #[error("request failed: {0}")]
+        struct Middle(#[source] std::io::Error);
+        let error = Outer(Middle(std::io::Error::other("no route")));
+        assert_eq!(chain(&error), "cannot store: request failed: no route");
+        assert_eq!(chain(&std::io::Error::other("alone")), "alone");
+    }
 }

@@ -66,6 +66,24 @@ pub async fn last(
     }
 }
 
+/// First message on a subject.
+pub async fn first(
+    nats: &Nats,
+    stream: &'static str,
+    subject: &str,
+) -> Result<Option<StreamMessage>, ReadError> {
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .map_err(failed(stream, subject))?;
+    match handle.get_first_raw_message_by_subject(subject, 1).await {
+        Ok(message) => Ok(Some(message)),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(failed(stream, subject)(error)),
+    }
+}
+
 /// The message at a sequence.
 pub async fn at(
     nats: &Nats,

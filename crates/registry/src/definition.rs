@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use kaizen_document::{Fields, Path, Problems, joined, on_big_stack, suggest};
+use kaizen_engagement::{CronDefinition, DiscoverParams};
 use kaizen_proto::id::{DefinitionId, EventType, QueueName};
 use kaizen_schedule::{CatchUp, Schedule, ScheduleSpec};
 use serde::Serialize;
@@ -195,6 +196,26 @@ impl Definition {
     #[must_use]
     pub fn schedule(&self) -> Option<&Schedule> {
         self.0.schedule.as_ref()
+    }
+
+    /// The definition as alignment sees it; `None` unless it is enabled, has a cron trigger and
+    /// discovers runs.
+    #[must_use]
+    pub fn scheduled_runs(&self) -> Option<CronDefinition> {
+        let discovers: Vec<_> = self
+            .sources()
+            .iter()
+            .filter(|source| source.source_type == source::DISCOVER_SCHEDULED_REPOS)
+            .filter_map(|source| DiscoverParams::from_json(&source.params).ok())
+            .collect();
+        let is_one = self.enabled() && !discovers.is_empty();
+        self.schedule()
+            .filter(|_| is_one)
+            .map(|schedule| CronDefinition {
+                id: self.id().clone(),
+                schedule: schedule.clone(),
+                discovers,
+            })
     }
 
     /// What happens to missed slots of a cron trigger.

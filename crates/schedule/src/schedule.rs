@@ -169,7 +169,8 @@ impl Schedule {
         }
         let cron = &self.spec.cron;
         let unbounded = |timeline: &Timeline| timeline.first(instant::FIRST, instant::LAST);
-        if let Some(first) = unbounded(&self.timeline).and_then(instant::timestamp) {
+        let bounded = self.spec.start.is_some() || self.spec.end.is_some();
+        if bounded && let Some(first) = unbounded(&self.timeline).and_then(instant::timestamp) {
             let key = if self.spec.end.is_some() {
                 Key::End
             } else {
@@ -309,9 +310,12 @@ fn bounds(spec: &ScheduleSpec) -> Result<(i64, i64), ScheduleError> {
 
 fn jitter_hash(spec: &ScheduleSpec, seed: &str) -> Result<u64, ScheduleError> {
     match spec.jitter {
-        Some(jitter) if jitter.is_negative() || jitter > JITTER_MAX => Err(ScheduleError::new(
+        Some(jitter) if jitter.is_negative() => {
+            Err(ScheduleError::new(Key::Jitter, "the jitter is negative"))
+        }
+        Some(jitter) if jitter > JITTER_MAX => Err(ScheduleError::new(
             Key::Jitter,
-            format!("a jitter of {jitter:#} is not between 0s and {JITTER_MAX:#}"),
+            format!("a jitter of {jitter:#} exceeds {JITTER_MAX:#}"),
         )),
         Some(_) => Ok(hash(JITTER_KEY, seed)),
         None => Ok(0),

@@ -78,3 +78,23 @@ fn slot_costs_microseconds() {
         assert!(compile < Duration::from_micros(200), "{named}: {compile:?}");
     }
 }
+
+#[test]
+#[ignore = "measures; run by `make calendar`"]
+fn refusal_of_what_is_wholly_excluded_costs_milliseconds() {
+    for (cron, crons) in [
+        ("*/5 * * * *", &["*/5 * * * *"][..]),
+        ("* * * * * *", &["*/2 * * * * *", "1-59/2 * * * * *"]),
+        ("@every 2s", &["*/2 * * * * *"]),
+        ("@every 7s", &["* * * * *"]),
+        ("@every 86399s", &["* * * * *"; 16]),
+    ] {
+        let mut spec = spec(cron, "Europe/Berlin");
+        spec.exclude.crons = crons.iter().map(|cron| (*cron).to_owned()).collect();
+        let started = Instant::now();
+        assert!(Schedule::new(&spec, "a").is_err());
+        let took = started.elapsed();
+        println!("{cron} without {} expressions: {took:.2?}", crons.len());
+        assert!(took < Duration::from_millis(500), "{took:?}");
+    }
+}

@@ -5,7 +5,7 @@
 
 mod repos;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use kaizen_engagement::{DiscoverParams, discover, roster_source};
@@ -19,12 +19,18 @@ use kaizen_proto::{
     subject,
 };
 use kaizen_registry::{BindError, ContextSource, bind_inline, insert, source};
+use prost::Message as _;
 use serde_json::{Map, Value};
+use tokio::time::{Instant, timeout_at};
 use tracing::{info_span, warn};
 
 /// Largest snapshot of one activation, as JSON.
 const SNAPSHOT_BYTES_MAX: usize = 256 * 1024;
-/// What a response keeps free below max_payload for its headers.
+/// How long one request may take, well below what the router waits: what is bound by then is
+/// answered.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
+/// What a response keeps free below max_payload for its headers and for
+/// what it says of items that did not fit.
 const RESPONSE_HEADROOM_BYTES: usize = 64 * 1024;
 
 /// Runs the resolver until the mesh shuts down.
@@ -81,23 +87,9 @@ impl From<BindError> for SourceError {
 
 impl Resolver {
     async fn answer(&self, request: ResolveRequest) -> ResolveResponse {
-        let mut results = Vec::with_capacity(request.items.len());
-        let mut bytes = 0;
-        for item in request.items {
-            let result = match self.bind(&item).await {
-                Ok(snapshot) if bytes + snapshot.json.len() <= self.response_bytes_max => {
-                    bytes += snapshot.json.len();
-                    resolve_result::Result::Snapshot(snapshot)
-                }
-                // The next delivery asks for it again, with fewer beside it.
-                Ok(_) => failed("", "the answer is full".to_owned(), true),
-                Err(result) => result,
-            };
-            results.push(ResolveResult {
-                result: Some(result),
-            });
-        }
-        ResolveResponse { results }
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        let bindings: Vec<_> = request.items.iter().map(|item| self.bind(item)).collect();
+        fill(bindings, deadline, self.response_bytes_max).await
     }
 
     async fn bind(&self, item: &ResolveItem) -> Result<Snapshot, resolve_result::Result> {
@@ -192,6 +184,42 @@ impl Resolver {
     }
 }
 
+/// One result for each binding, in order, as far as time and size allow; what is left is transient: the next
+/// delivery asks for it again, with fewer beside it.
+async fn fill(
+    bindings: Vec<impl Future<Output = Result<Snapshot, resolve_result::Result>>>,
+    deadline: Instant,
+    bytes_max: usize,
+) -> ResolveResponse {
+    let mut response = ResolveResponse::default();
+    let mut bytes = 0;
+    for binding in bindings {
+        let result = match timeout_at(deadline, binding).await {
+            Ok(Ok(snapshot)) => resolve_result::Result::Snapshot(snapshot),
+            Ok(Err(failure)) => failure,
+            Err(_) => {
+                let error = format!("not bound within {ANSWER_DEADLINE:?}, with others before it");
+                failed("", error, true)
+            }
+        };
+        let mut result = ResolveResult {
+            result: Some(result),
+        };
+        let size = result.encoded_len();
+        if size > bytes_max {
+            // Alone it would not fit either.
+            let error = format!("snapshot and warnings of {size} bytes exceed {bytes_max}");
+            result.result = Some(failed("", error, false));
+        } else if bytes + size > bytes_max {
+            result.result = Some(failed("", "the answer is full".to_owned(), true));
+        } else {
+            bytes += size;
+        }
+        response.results.push(result);
+    }
+    response
+}
+
 fn read_source(wire: &WireSource) -> Result<ContextSource, SourceError> {
     Ok(ContextSource {
         source_type: source::canonical_type(&wire.r#type),
@@ -215,4 +243,63 @@ fn failed(source_type: &str, message: String, transient: bool) -> resolve_result
         message,
         transient,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bindings<Binding>(count: usize, one: impl Fn() -> Binding) -> Vec<Binding> {
+        std::iter::repeat_with(one).take(count).collect()
+    }
+
+    fn snapshot(warning_bytes: usize) -> Snapshot {
+        Snapshot {
+            json: b"{}".to_vec(),
+            warnings: vec!["w".repeat(warning_bytes)],
+        }
+    }
+
+    /// `Ok` for a snapshot, else whether the error is transient.
+    fn outcomes(response: ResolveResponse) -> Vec<Result<(), bool>> {
+        let outcome = |result: ResolveResult| match result.result {
+            Some(resolve_result::Result::Snapshot(_)) => Ok(()),
+            Some(resolve_result::Result::Error(error)) => Err(error.transient),
+            None => panic!("no result"),
+        };
+        response.results.into_iter().map(outcome).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_bound_in_time_is_answered_and_the_rest_comes_again() {
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        let slow = || async {
+            tokio::time::sleep(ANSWER_DEADLINE / 2 - Duration::from_secs(1)).await;
+            Ok(snapshot(0))
+        };
+        let response = fill(bindings(4, slow), deadline, 1_000).await;
+        assert_eq!(
+            outcomes(response),
+            [Ok(()), Ok(()), Err(true), Err(true)],
+            "the third would have come too late"
+        );
+        assert_eq!(Instant::now(), deadline);
+    }
+
+    #[tokio::test]
+    async fn warnings_and_errors_count_into_the_size_of_an_answer() {
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        let warned = || async { Ok(snapshot(400)) };
+        let response = fill(bindings(4, warned), deadline, 1_000).await;
+        assert!(response.encoded_len() < 1_000 + 4 * 64);
+        assert_eq!(outcomes(response), [Ok(()), Ok(()), Err(true), Err(true)]);
+
+        let talkative = || async { Err(failed("", "e".repeat(600), false)) };
+        let response = fill(bindings(2, talkative), deadline, 1_000).await;
+        assert_eq!(outcomes(response), [Err(false), Err(true)]);
+
+        let never = || async { Ok(snapshot(1_001)) };
+        let response = fill(bindings(1, never), deadline, 1_000).await;
+        assert_eq!(outcomes(response), [Err(false)], "never fits");
+    }
 }

@@ -6,18 +6,18 @@ use async_nats::jetstream::Message;
 use futures::future::join_all;
 use kaizen_lifecycle::Registry;
 use kaizen_messaging::{
-    Nats,
+    Nats, chain,
     consume::{Handler, Settlement, backoff},
     rpc, trace,
 };
 use kaizen_proto::{
     envelope::EventEnvelope,
-    id::{ActivationId, DefinitionId},
+    id::{ActivationId, DefinitionId, TriggerId},
     record::{Decided as DecidedRecord, DecisionRecord, Pending},
     resolver::{
         ResolveItem, ResolveRequest, ResolveResponse, ResolveResult, Snapshot, resolve_result,
     },
-    subject,
+    stream, subject,
     subject::{DeadReason, DeadStage},
 };
 use kaizen_registry::{Definition, Revision, Trigger, View, decide, resolve_item};
@@ -63,7 +63,10 @@ struct Waiting {
 impl Handler for Bound {
     async fn handle(&self, messages: &[Message]) -> Vec<Settlement> {
         if let Err(error) = self.registry.catch_up().await {
-            warn!(%error, "cannot tell which revisions are in effect; trying again");
+            warn!(
+                error = chain(&error),
+                "cannot tell which revisions are in effect; trying again"
+            );
             return messages
                 .iter()
                 .map(|m| nak(m.info().map_or(1, |i| i.delivered)))
@@ -110,14 +113,30 @@ impl Bound {
 
     fn read(&self, view: &View, message: &Message) -> Work {
         let Some((definition, activation)) = subject::parse_decision(&message.subject) else {
-            return Work::Done;
+            return self.malformed(message, "the subject names no activation");
         };
         match serde_json::from_slice(&message.payload) {
-            Ok(DecisionRecord::Decided(_)) | Err(_) => Work::Done,
+            Ok(DecisionRecord::Decided(_)) => Work::Done,
             Ok(DecisionRecord::Pending(pending)) => {
                 self.pending(view, message, &definition, activation, pending)
             }
+            Err(error) => self.malformed(message, &format!("not a decision record: {error}")),
         }
+    }
+
+    /// Something that is no record of an activation: by its place, as no identity can be trusted.
+    fn malformed(&self, message: &Message, error: &str) -> Work {
+        let Ok(info) = message.info() else {
+            return Work::Done;
+        };
+        warn!(subject = %message.subject, sequence = info.stream_sequence, error, "refused");
+        let trigger = TriggerId::of_position(stream::LEDGER, info.stream_sequence);
+        let letter = Letter {
+            identity: Identity::Trigger(trigger),
+            original: Original::from(message),
+        };
+        let (stage, reason) = (DeadStage::Resolve, DeadReason::Malformed);
+        Work::Follows(Box::new(self.ledger.dead(stage, reason, error, letter)))
     }
 
     fn pending(
@@ -226,8 +245,12 @@ impl Bound {
                 vec![Err(error); count]
             }
             Err(error) => {
-                warn!(%error, activations = count, "cannot bind context; trying again");
-                vec![Err(error.to_string()); count]
+                warn!(
+                    error = chain(&error),
+                    activations = count,
+                    "cannot bind context; trying again"
+                );
+                vec![Err(chain(&error)); count]
             }
         }
     }
@@ -254,7 +277,10 @@ impl Bound {
         match self.ledger.store(effect.into_iter().collect()).await {
             Ok(()) => Settlement::Ack,
             Err(error) => {
-                warn!(%error, "cannot store a decision; trying again");
+                warn!(
+                    error = chain(&error),
+                    "cannot store a decision; trying again"
+                );
                 nak(attempt)
             }
         }

@@ -4,13 +4,14 @@ use async_nats::jetstream::Message;
 use futures::future::join_all;
 use kaizen_lifecycle::Registry;
 use kaizen_messaging::{
+    chain,
     consume::{Handler, Settlement, backoff},
     instant, trace,
 };
 use kaizen_proto::{
     header,
     id::{ActivationId, DefinitionId, TriggerId, content_hash},
-    record::{AdminTick, DecisionRecord, Pending, TickKind, TickRecord, TriggerRecord},
+    record::{AdminTick, Pending, TickKind, TickRecord, TriggerRecord},
     stream, subject,
     subject::{DeadReason, DeadStage},
 };
@@ -33,7 +34,10 @@ impl Handler for Direct {
         // After the last input of the batch has arrived: whatever was applied before an input
         // was published is in the view by then.
         if let Err(error) = self.registry.catch_up().await {
-            warn!(%error, "cannot tell which revisions are in effect; trying again");
+            warn!(
+                error = chain(&error),
+                "cannot tell which revisions are in effect; trying again"
+            );
             return messages.iter().map(nak).collect();
         }
         let spans: Vec<Span> = messages.iter().map(span).collect();
@@ -50,7 +54,7 @@ impl Handler for Direct {
                 match self.ledger.store(effects).await {
                     Ok(()) => Settlement::Ack,
                     Err(error) => {
-                        warn!(subject = %message.subject, %error, "cannot store what follows; trying again");
+                        warn!(subject = %message.subject, error = chain(&error), "cannot store what follows; trying again");
                         nak(message)
                     }
                 }
@@ -183,7 +187,7 @@ impl Direct {
             original: input.original.clone(),
         };
         if revision.value.lane() == Lane::Bound {
-            let record = DecisionRecord::Pending(Pending {
+            let pending = Pending {
                 revision: revision.number,
                 trigger: trigger.record.clone(),
                 envelope: trigger
@@ -192,8 +196,8 @@ impl Direct {
                     .and_then(|e| serde_json::to_value(e).ok()),
                 trigger_hash: trigger.content_hash.clone(),
                 hops: trigger.hops,
-            });
-            return Some(self.ledger.pending(definition, activation, &record, letter));
+            };
+            return Some(self.ledger.pending(definition, activation, pending, letter));
         }
         let snapshot = match bind_direct(&revision.value, trigger) {
             Ok(snapshot) => snapshot,

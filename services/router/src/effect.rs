@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, jetstream::message::StreamMessage};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use kaizen_messaging::{
     CommitError, Committed, Guard, Message, Nats,
+    raw::RawMessage,
     read::{self, ReadError},
     trace,
 };
 use kaizen_proto::{
     header,
     id::{ActivationId, DefinitionId, TriggerId},
-    record::{DecisionRecord, TaskOrder, TaskRecord},
+    record::{DecisionRecord, Pending, TaskOrder, TaskRecord},
     stream,
     subject::{self, DeadReason, DeadStage},
 };
@@ -57,16 +59,38 @@ pub(crate) struct Effect {
 #[derive(Debug, Clone)]
 pub(crate) struct Original {
     pub(crate) subject: String,
-    pub(crate) headers: Option<HeaderMap>,
+    pub(crate) headers: OriginalHeaders,
     pub(crate) payload: Bytes,
     pub(crate) attempt: i64,
+}
+
+/// The headers of an original.
+#[derive(Debug, Clone)]
+pub(crate) enum OriginalHeaders {
+    Decoded(Option<HeaderMap>),
+    /// The block as it stands, undecodable.
+    Block(Bytes),
+    /// They did not fit into the letter.
+    LeftOut,
+}
+
+impl Original {
+    /// Of a message that no client can decode.
+    pub(crate) fn undecoded(message: &RawMessage) -> Self {
+        Self {
+            subject: header_text(&message.subject),
+            headers: OriginalHeaders::Block(message.headers.clone()),
+            payload: message.payload.clone(),
+            attempt: 1,
+        }
+    }
 }
 
 impl From<&async_nats::jetstream::Message> for Original {
     fn from(message: &async_nats::jetstream::Message) -> Self {
         Self {
             subject: message.subject.to_string(),
-            headers: message.headers.clone(),
+            headers: OriginalHeaders::Decoded(message.headers.clone()),
             payload: message.payload.clone(),
             attempt: message.info().map_or(1, |info| info.delivered),
         }
@@ -156,15 +180,17 @@ impl Ledger {
         &self,
         definition: &DefinitionId,
         activation: ActivationId,
-        record: &DecisionRecord,
+        pending: Pending,
         letter: Letter,
     ) -> Effect {
         let subject = subject::decision(definition, activation);
+        let trigger_hash = Some(pending.trigger_hash.clone());
+        let record = DecisionRecord::Pending(pending);
         Effect {
-            messages: vec![self.message(subject.clone(), Guard::Last(0), &letter, record)],
+            messages: vec![self.message(subject.clone(), Guard::Last(0), &letter, &record)],
             settled_by: subject,
             settled_after: 0,
-            trigger_hash: None,
+            trigger_hash,
             letter,
         }
     }
@@ -221,7 +247,7 @@ impl Ledger {
         Ok(())
     }
 
-    async fn store_one(&self, effect: Effect) -> Result<(), EffectError> {
+    async fn store_one(&self, mut effect: Effect) -> Result<(), EffectError> {
         let subjects: Vec<String> = effect.messages.iter().map(|m| m.subject.clone()).collect();
         // Needed again only where a part of a transaction stands already.
         let whole = if effect.messages.len() > 1 {
@@ -229,7 +255,8 @@ impl Ledger {
         } else {
             Vec::new()
         };
-        match self.nats.commit.store(effect.messages).await {
+        let messages = std::mem::take(&mut effect.messages);
+        match self.nats.commit.store(messages).await {
             Ok(Committed::Stored(_)) => {
                 for subject in subjects {
                     debug!(subject, "stored");
@@ -239,9 +266,9 @@ impl Ledger {
             Ok(Committed::Doubtful) => {
                 let standing = read::last(&self.nats, stream::LEDGER, &effect.settled_by).await?;
                 match standing.filter(|message| message.sequence > effect.settled_after) {
-                    Some(found) if conflicts(&found.payload, effect.trigger_hash.as_deref()) => {
-                        let error = "tasks of another content stand under this activation: \
-                            two triggers share one identity";
+                    Some(found) if self.conflicts(&effect, &found).await? => {
+                        let error = "what follows from another content stands under this \
+                            activation: two triggers share one identity";
                         self.bury(DeadReason::IdentityConflict, error, &effect.letter)
                             .await
                     }
@@ -256,6 +283,23 @@ impl Ledger {
                     .await
             }
         }
+    }
+
+    /// Whether what stands followed from another content than this effect does.
+    async fn conflicts(
+        &self,
+        effect: &Effect,
+        standing: &StreamMessage,
+    ) -> Result<bool, ReadError> {
+        let Some(hash) = &effect.trigger_hash else {
+            return Ok(false);
+        };
+        if effect.settled_after > 0 || subject::parse_decision(&effect.settled_by).is_none() {
+            return Ok(orders_other(&standing.payload, hash));
+        }
+        // The last may be the decision already; the first tells what it was decided from.
+        let first = read::first(&self.nats, stream::LEDGER, &effect.settled_by).await?;
+        Ok(first.is_some_and(|first| awaits_other(&first.payload, hash)))
     }
 
     /// Takes out what stands already, and stores the rest: one standing guard would refuse the
@@ -303,7 +347,15 @@ impl Ledger {
         let message = self.letter(DeadStage::Store, reason, error, letter);
         warn!(subject = message.subject, error, "buried");
         let subject = message.subject.clone();
-        match self.nats.commit.store(vec![message]).await? {
+        let mut stored = self.nats.commit.store(vec![message]).await;
+        if stored.as_ref().is_err_and(|error| !error.is_transient()) {
+            // Prefixed, many short headers grow beyond what the server takes.
+            let mut letter = letter.clone();
+            letter.original.headers = OriginalHeaders::LeftOut;
+            let message = self.letter(DeadStage::Store, reason, error, &letter);
+            stored = self.nats.commit.store(vec![message]).await;
+        }
+        match stored? {
             Committed::Stored(_) => Ok(()),
             Committed::Doubtful => read::last(&self.nats, stream::LEDGER, &subject)
                 .await?
@@ -358,16 +410,32 @@ impl Ledger {
         headers.insert(header::ERROR, header_text(error));
         headers.insert(header::ATTEMPT, letter.original.attempt.to_string());
         headers.insert(header::ORIG_SUBJECT, letter.original.subject.as_str());
-        for (name, values) in letter.original.headers.iter().flat_map(HeaderMap::iter) {
-            for value in values {
-                headers.append(format!("{}{name}", header::ORIG_PREFIX), value.clone());
-            }
-        }
+        letter.original.headers.keep_in(&mut headers);
         Message {
             subject: letter.subject(stage, reason),
             guard: Guard::Last(0),
             headers,
             payload: letter.original.payload.clone(),
+        }
+    }
+}
+
+impl OriginalHeaders {
+    fn keep_in(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Decoded(original) => {
+                for (name, values) in original.iter().flat_map(HeaderMap::iter) {
+                    for value in values {
+                        headers.append(format!("{}{name}", header::ORIG_PREFIX), value.clone());
+                    }
+                }
+            }
+            Self::Block(block) => {
+                headers.insert(header::ORIG_BLOCK, BASE64_STANDARD.encode(block));
+            }
+            Self::LeftOut => {
+                headers.insert(header::ORIG_LEFT_OUT, "too large to be kept in a letter");
+            }
         }
     }
 }
@@ -388,9 +456,16 @@ fn header_text(text: &str) -> String {
     line
 }
 
-fn conflicts(standing: &[u8], trigger_hash: Option<&str>) -> bool {
-    match (serde_json::from_slice(standing), trigger_hash) {
-        (Ok(TaskRecord::Order(order)), Some(hash)) => order.trigger_hash != hash,
+fn orders_other(standing: &[u8], trigger_hash: &str) -> bool {
+    match serde_json::from_slice(standing) {
+        Ok(TaskRecord::Order(order)) => order.trigger_hash != trigger_hash,
+        _ => false,
+    }
+}
+
+fn awaits_other(standing: &[u8], trigger_hash: &str) -> bool {
+    match serde_json::from_slice(standing) {
+        Ok(DecisionRecord::Pending(pending)) => pending.trigger_hash != trigger_hash,
         _ => false,
     }
 }

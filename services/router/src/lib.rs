@@ -5,11 +5,13 @@
 //! others it leaves in LEDGER as pending. The bound lane (`bound`) takes what is pending, has
 //! its context bound by the resolver, and decides it. Both store what follows by compare-and-set
 //! (`effect`), and settle their input last: whatever dies, the input comes again, and what
-//! stands already is found standing.
+//! stands already is found standing. Events that would take the connection of their reader with
+//! them are found beforehand (`screen`).
 
 mod bound;
 mod direct;
 mod effect;
+mod screen;
 
 use kaizen_lifecycle::{Mesh, await_streams};
 use kaizen_messaging::consume::consume;
@@ -24,7 +26,11 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     let registry = mesh.registry().await?;
     let ledger = effect::Ledger::new(&mesh.nats, mesh.config.streams.ledger_ttl());
     let direct = direct::Direct::new(registry.clone(), ledger.clone());
-    let bound = bound::Bound::new(mesh.nats.clone(), registry, ledger);
+    let bound = bound::Bound::new(mesh.nats.clone(), registry, ledger.clone());
+    let events = screen::Events {
+        direct: &direct,
+        screen: screen::Screen::new(mesh.nats.clone(), ledger),
+    };
     part.ready();
     let (nats, shutdown) = (&mesh.nats, &mesh.shutdown);
     tokio::join!(
@@ -32,7 +38,7 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
             nats,
             stream::EVENTS,
             stream::ROUTER_EVENTS,
-            &direct,
+            &events,
             shutdown
         ),
         consume(nats, stream::TICKS, stream::ROUTER_TICKS, &direct, shutdown),

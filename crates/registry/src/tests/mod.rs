@@ -1,6 +1,7 @@
 //! What the crate promises, told through its public API.
 
 mod admission;
+mod alignment;
 mod cron;
 mod decisions;
 mod documents;
