@@ -209,7 +209,7 @@ async fn define(server: &Server, count: usize, folder: &Path) -> anyhow::Result<
         .jetstream
         .get_stream_no_info(stream::REGISTRY)
         .await?;
-    let subject = subject::registry(RegistryKind::Definition, &id(0));
+    let subject = subject::registry(RegistryKind::Definition, id(0));
     let applied = registry.get_last_raw_message_by_subject(&subject).await?;
     let template: Value = serde_json::from_slice(&applied.payload)?;
     let others: Vec<usize> = (1..count).collect();
@@ -228,7 +228,7 @@ fn revision(template: &Value, n: usize) -> Message {
     let mut document = template.clone();
     document["id"] = id(n).into();
     Message {
-        subject: subject::registry(RegistryKind::Definition, &id(n)),
+        subject: subject::registry(RegistryKind::Definition, id(n)),
         guard: Guard::Last(0),
         headers: HeaderMap::new(),
         payload: document.to_string().into(),
