@@ -19,6 +19,7 @@ mod applying;
 mod asked_for;
 mod bound_lane;
 mod commit;
+mod compressed_hour;
 mod container;
 mod discovery;
 mod error_texts;
