@@ -5,8 +5,8 @@ use std::fmt::Display;
 use jiff::{SignedDuration, Timestamp, civil::Date, tz};
 use kaizen_document::{Fields, Path, Problems, cut, nearest};
 use kaizen_schedule::{
-    CatchUp, CatchUpPolicy, DstSpec, Exclude, Gap, JITTER_MAX, Overlap, Schedule, ScheduleError,
-    ScheduleSpec,
+    CatchUp, CatchUpPolicy, CronExpr, DstSpec, Exclude, Gap, JITTER_MAX, Overlap, Schedule,
+    ScheduleError, ScheduleSpec,
 };
 
 /// The zone of a trigger that names none.
@@ -20,10 +20,11 @@ const KEYS: [&str; 9] = [
     "type", "cron", "timezone", "dst", "start", "end", "exclude", "jitter", "catchup",
 ];
 
-/// Reads the keys beside `type: cron`.
-pub(crate) fn decode(trigger: &Fields<'_>) -> Option<(ScheduleSpec, CatchUp)> {
+/// Reads the keys beside `type: cron`. `seed` is the definition's id as written: what is hashed
+/// may never fire for one id and fire for another, as `0 0 H(29-31) 2 *` does.
+pub(crate) fn decode(trigger: &Fields<'_>, seed: &str) -> Option<(ScheduleSpec, CatchUp)> {
     trigger.allow(&KEYS, &[]);
-    let cron = decode_expression(trigger);
+    let cron = decode_expression(trigger, seed);
     let timezone = decode_timezone(trigger);
     let dst = decode_dst(trigger);
     let bounds = decode_bounds(trigger);
@@ -41,7 +42,7 @@ pub(crate) fn decode(trigger: &Fields<'_>) -> Option<(ScheduleSpec, CatchUp)> {
         jitter: jitter?,
     };
     // Each key is right by itself: what is left is that together they never fire.
-    compile(&schedule)
+    Schedule::new(&schedule, seed)
         .map_err(|error| report(&error, &trigger.path, trigger.problems))
         .ok()?;
     Some((schedule, catchup?))
@@ -59,23 +60,18 @@ pub(crate) fn report(error: &ScheduleError, trigger: &Path, problems: &Problems)
     problems.report(path, error.to_string(), None);
 }
 
-/// The seed does not matter here: no schedule is valid for one definition alone.
-fn compile(schedule: &ScheduleSpec) -> Result<Schedule, ScheduleError> {
-    Schedule::new(schedule, "")
-}
-
 /// Tries an expression by itself.
-fn try_expression(text: &str) -> Result<Schedule, ScheduleError> {
-    compile(&ScheduleSpec {
+fn try_expression(text: &str, seed: &str) -> Result<Schedule, ScheduleError> {
+    let schedule = ScheduleSpec {
         cron: text.to_owned(),
-        timezone: TIMEZONE.to_owned(),
         ..ScheduleSpec::default()
-    })
+    };
+    Schedule::new(&schedule, seed)
 }
 
-fn decode_expression(trigger: &Fields<'_>) -> Option<String> {
+fn decode_expression(trigger: &Fields<'_>, seed: &str) -> Option<String> {
     let text = trigger.text("cron")?;
-    try_expression(text)
+    try_expression(text, seed)
         .map_err(|error| report(&error, &trigger.path, trigger.problems))
         .ok()?;
     Some(text.to_owned())
@@ -204,7 +200,7 @@ fn decode_exclude(trigger: &Fields<'_>) -> Option<Exclude> {
     fields.allow(&["dates", "crons"], &[]);
     let dates = decode_texts(&fields, "dates", EXCLUDE_DATES_MAX, date);
     let crons = decode_texts(&fields, "crons", EXCLUDE_CRONS_MAX, |text| {
-        try_expression(text).map(|_| text.to_owned())
+        CronExpr::parse(text).map(|_| text.to_owned())
     });
     Some(Exclude {
         dates: dates?,

@@ -264,7 +264,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<DefinitionSpec> {
     let id = fields.parsed("id");
     let enabled = fields.bool_or("enabled", true);
     let description = fields.text_opt("description");
-    let trigger = decode_trigger(fields);
+    let trigger = decode_trigger(fields, id.as_ref());
     let sources = decode_sources(fields, trigger.as_ref());
     let names = Names {
         sources: sources.as_deref(),
@@ -284,7 +284,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<DefinitionSpec> {
     })
 }
 
-fn decode_trigger(fields: &Fields<'_>) -> Option<TriggerSpec> {
+fn decode_trigger(fields: &Fields<'_>, id: Option<&DefinitionId>) -> Option<TriggerSpec> {
     let value = fields.required("trigger")?;
     let trigger = Fields::open(value, fields.path.key("trigger"), fields.problems)?;
     match trigger.text("type")? {
@@ -294,7 +294,7 @@ fn decode_trigger(fields: &Fields<'_>) -> Option<TriggerSpec> {
             Some(TriggerSpec::Event { event_type })
         }
         "cron" => {
-            let (schedule, catchup) = cron::decode(&trigger)?;
+            let (schedule, catchup) = cron::decode(&trigger, id.map_or("", DefinitionId::as_str))?;
             Some(TriggerSpec::Cron { schedule, catchup })
         }
         other => {
