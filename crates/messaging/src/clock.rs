@@ -93,11 +93,13 @@ impl ServerClock {
         reading.server.checked_add(passed).unwrap_or(reading.server)
     }
 
-    /// Takes another reading. One that took long is passed over while an earlier one is good.
-    pub async fn refresh(&self) -> Result<Option<Observed>, ReadError> {
+    /// Takes another reading. One that took long is passed over while an earlier one is good,
+    /// which it is not where this machine is known to have been `astray`.
+    pub async fn refresh(&self, astray: bool) -> Result<Option<Observed>, ReadError> {
         let (reading, took) = read(&self.nats, self.stream).await?;
         let before = self.reading();
-        if took > ROUND_TRIP_MAX && before.at.elapsed() < READING_AGE_MAX / 2 {
+        let good = !astray && before.at.elapsed() < READING_AGE_MAX / 2;
+        if took > ROUND_TRIP_MAX && good {
             return Ok(None);
         }
         let passed = reading.at.saturating_duration_since(before.at);

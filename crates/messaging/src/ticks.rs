@@ -24,6 +24,15 @@ pub struct CursorAt {
     pub record: Option<TickRecord>,
 }
 
+impl CursorAt {
+    /// Whether there is a message, but no record that we know: that of a newer version, perhaps.
+    /// It is not the same as none: what it says of slots that were ticked must not be forgotten.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        self.sequence > 0 && self.record.is_none()
+    }
+}
+
 /// Why a cursor could not be moved.
 #[derive(Debug, thiserror::Error)]
 pub enum CursorError {
@@ -33,6 +42,16 @@ pub enum CursorError {
     /// It could not be written.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// The last message is none that we know.
+    #[error(
+        "the last message of {definition} in TICKS, {sequence}, is no tick record of this version: its slots stand still until a newer version reads it"
+    )]
+    Unreadable {
+        /// The definition.
+        definition: DefinitionId,
+        /// Its sequence.
+        sequence: u64,
+    },
     /// Others kept moving it.
     #[error("the cursor of {definition} kept moving: gave up after {attempts} attempts")]
     Contended {
@@ -101,6 +120,12 @@ pub async fn move_cursor_from(
     needed: impl Fn(Option<&TickRecord>) -> Option<Cursor>,
 ) -> Result<CursorAt, CursorError> {
     for _ in 0..ATTEMPTS_MAX {
+        if at.is_unreadable() {
+            return Err(CursorError::Unreadable {
+                definition: definition.clone(),
+                sequence: at.sequence,
+            });
+        }
         let Some(record) = needed(at.record.as_ref()) else {
             return Ok(at);
         };

@@ -12,9 +12,10 @@ use kaizen_lifecycle::{CancellationToken, Mesh};
 use kaizen_messaging::{
     Nats,
     backlog::{self, BACKLOG_MAX},
+    chain,
 };
 use prometheus_client::metrics::gauge::Gauge;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// Between two questions while ticks wait for the answer.
 const ASK_SOON: Duration = Duration::from_millis(100);
@@ -34,11 +35,13 @@ struct State {
     since: AtomicU64,
     /// Whether somebody waits for room.
     wanted: AtomicBool,
+    /// Whether the last question had no answer.
+    failed: AtomicBool,
 }
 
 impl Backlog {
-    /// Asks until the mesh shuts down.
-    pub(crate) fn start(mesh: &Mesh) -> Self {
+    /// Asks once, and from then on until the mesh shuts down.
+    pub(crate) async fn start(mesh: &Mesh) -> Self {
         let backlog = Self(Arc::default());
         let waiting: Gauge = Gauge::default();
         mesh.health.metrics().register(
@@ -46,6 +49,8 @@ impl Backlog {
             "Ticks that the router has not settled",
             waiting.clone(),
         );
+        // The first answer may fail, as where the router's consumer is being made.
+        backlog.ask_once(&mesh.nats, &waiting).await;
         let asking = backlog.clone();
         tokio::spawn(asking.ask(mesh.nats.clone(), waiting, mesh.shutdown.clone()));
         backlog
@@ -53,22 +58,36 @@ impl Backlog {
 
     async fn ask(self, nats: Nats, waiting: Gauge, shutdown: CancellationToken) {
         loop {
-            let asked = Instant::now();
-            let before = self.0.since.load(Ordering::Relaxed);
-            match backlog::read(&nats).await {
-                Ok(answer) => {
-                    waiting.set(i64::try_from(answer.waiting).unwrap_or(i64::MAX));
-                    // What was stored while we asked may be in the answer or not: it counts.
-                    self.0.since.fetch_sub(before, Ordering::Relaxed);
-                    *self.lock() = Some((answer, asked));
-                }
-                Err(error) => debug!(%error, "the router's backlog is not known"),
-            }
             let wanted = self.0.wanted.swap(false, Ordering::Relaxed);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(if wanted { ASK_SOON } else { ASK_EVERY }) => {}
             }
+            self.ask_once(&nats, &waiting).await;
+        }
+    }
+
+    async fn ask_once(&self, nats: &Nats, waiting: &Gauge) {
+        let asked = Instant::now();
+        let before = self.0.since.load(Ordering::Relaxed);
+        match backlog::read(nats).await {
+            Ok(answer) => {
+                waiting.set(i64::try_from(answer.waiting).unwrap_or(i64::MAX));
+                // What was stored while we asked may be in the answer or not: it counts.
+                self.0.since.fetch_sub(before, Ordering::Relaxed);
+                let first = self.lock().replace((answer, asked)).is_none();
+                if first {
+                    debug!(waiting = answer.waiting, "the router's backlog is known");
+                }
+                self.0.failed.store(false, Ordering::Relaxed);
+            }
+            Err(error) if self.0.failed.swap(true, Ordering::Relaxed) => {
+                debug!(error = chain(&error), "still no answer");
+            }
+            Err(error) => warn!(
+                error = chain(&error),
+                "the router's backlog is not known; nothing is made up for until it is"
+            ),
         }
     }
 
@@ -77,21 +96,23 @@ impl Backlog {
         self.0.since.fetch_add(count.into(), Ordering::Relaxed);
     }
 
-    /// Whether a tick that is made up for may be stored now.
-    pub(crate) fn has_room(&self) -> bool {
+    /// How many ticks that are made up for may be stored now.
+    pub(crate) fn room(&self) -> u64 {
         let known = self.lock().filter(|(_, at)| at.elapsed() < ANSWER_AGE_MAX);
         let since = self.0.since.load(Ordering::Relaxed);
-        let room =
-            known.is_some_and(|(answer, _)| answer.waiting.saturating_add(since) < BACKLOG_MAX);
-        if !room {
-            self.0.wanted.store(true, Ordering::Relaxed);
-        }
-        room
+        known.map_or(0, |(answer, _)| {
+            BACKLOG_MAX.saturating_sub(answer.waiting.saturating_add(since))
+        })
     }
 
-    /// Up to this sequence of TICKS the router has settled everything; 0 where that is not known.
-    pub(crate) fn floor(&self) -> u64 {
-        self.lock().map_or(0, |(answer, _)| answer.floor)
+    /// Somebody waits for room: ask soon.
+    pub(crate) fn want(&self) {
+        self.0.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Up to this sequence of TICKS the router has settled everything, where that is known.
+    pub(crate) fn floor(&self) -> Option<u64> {
+        self.lock().map(|(answer, _)| answer.floor)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<(backlog::Backlog, Instant)>> {

@@ -41,8 +41,11 @@ pub(crate) enum Step {
 pub(crate) enum Outcome {
     /// The tick is stored, and the definition stands there.
     Ticked(Slot, CursorAt),
-    /// The definition stands there, whoever moved it.
-    Stands(CursorAt),
+    /// Its cursor record stands: the definition stands there.
+    Moved(CursorAt),
+    /// Refused, or the answer does not tell: the leader says that the definition stands there,
+    /// where this sequence was expected.
+    Stands { cursor: CursorAt, expected: u64 },
     /// The revision has arrived.
     Reached,
     /// So many messages up to a sequence.
@@ -83,7 +86,7 @@ async fn move_cursor(
     let needed = |last: Option<&_>| cursor_for(&context.registry.view(), revision, last);
     let id = revision.value.id();
     let stands = ticks::move_cursor_from(&context.nats, id, cursor, needed).await?;
-    Ok(Outcome::Stands(stands))
+    Ok(Outcome::Moved(stands))
 }
 
 async fn tick(
@@ -107,7 +110,11 @@ async fn tick(
         // tell: what stands says what comes next.
         Committed::Doubtful => {
             debug!(definition = %id, slot = %slot.tick.slot, "refused; reading the cursor");
-            Ok(Outcome::Stands(ticks::cursor(&context.nats, id).await?))
+            let cursor = ticks::cursor(&context.nats, id).await?;
+            Ok(Outcome::Stands {
+                cursor,
+                expected: sequence,
+            })
         }
     }
 }

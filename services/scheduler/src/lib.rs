@@ -31,7 +31,7 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     let cursors = cursors::Cursors::load(&mesh.nats, mesh.shutdown.clone()).await?;
     let clock = timekeeper::start(&mesh).await?;
     let peers = peers::Peers::start(&mesh).await?;
-    let backlog = backlog::Backlog::start(&mesh);
+    let backlog = backlog::Backlog::start(&mesh).await;
     let figures = figures::Figures::new(mesh.health.metrics());
     let context = flight::Context {
         nats: mesh.nats.clone(),
@@ -41,6 +41,5 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     let run = run::Run::new(context, cursors, peers, backlog, figures);
     part.ready();
     info!(definitions = run.scheduled(), "scheduling");
-    run.until(&mesh.shutdown).await;
-    Ok(())
+    run.until(&mesh.shutdown).await
 }

@@ -1,16 +1,19 @@
 //! The loop: look at who is due, have a step done for each, take in what became of it.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use anyhow::ensure;
+use async_nats::connection::State;
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
 use kaizen_lifecycle::{CancellationToken, Registry};
 use kaizen_messaging::{backlog::UNROUTED_MAX, connection::jittered};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     backlog::Backlog,
@@ -27,7 +30,13 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 const FLIGHTS_MAX: usize = 4_000;
 /// Wait before a step that failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Wait before a tick that is made up for asks for room again.
+/// Wait before a tick that changed nothing is tried again.
+const REFUSED_DELAY: Duration = Duration::from_millis(100);
+/// Between two looks whether the connection is back.
+const RECONNECT_LOOK: Duration = Duration::from_millis(100);
+/// Definitions that are looked at before the rest of the loop has its turn.
+const LOOKS_MAX: usize = 1_000;
+/// Between two looks whether there is room for what is made up for.
 const ROOM_DELAY: Duration = Duration::from_millis(100);
 /// Wait before a definition that the router is too far behind with is looked at again.
 const ROUTER_DELAY: Duration = Duration::from_secs(1);
@@ -47,6 +56,9 @@ pub(crate) struct Run {
     figures: Figures,
     timetable: Timetable,
     flights: Flights,
+    /// Definitions with missed slots that there is no room to make up for yet, first come first
+    /// served.
+    waiting: VecDeque<Key>,
     failures: Failures,
 }
 
@@ -95,6 +107,7 @@ impl Run {
             figures,
             timetable: Timetable::default(),
             flights: Flights::new(),
+            waiting: VecDeque::new(),
             failures: Failures::default(),
         };
         run.take_moves();
@@ -108,25 +121,29 @@ impl Run {
     }
 
     /// Ticks until `shutdown`, then awaits what is under way.
-    pub(crate) async fn until(mut self, shutdown: &CancellationToken) {
+    ///
+    /// # Errors
+    /// What is known here is not what is stored: whoever starts anew reads it again.
+    pub(crate) async fn until(mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
         while !shutdown.is_cancelled() {
             self.launch();
             let wait = self.wait();
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some(landed) = self.flights.next() => self.land_all(landed),
+                Some(landed) = self.flights.next() => self.land_all(landed)?,
                 following = self.cursors.changed() => {
-                    if !following { break }
+                    ensure!(following || shutdown.is_cancelled(), "following TICKS has ended");
                     self.take_moves();
                 }
                 following = self.registry.changed() => {
-                    if !following { break }
+                    ensure!(following || shutdown.is_cancelled(), "following REGISTRY has ended");
                     self.take_changes();
                 }
                 () = tokio::time::sleep(wait) => {}
             }
         }
         while self.flights.next().await.is_some() {}
+        Ok(())
     }
 
     fn take_moves(&mut self) {
@@ -134,7 +151,8 @@ impl Run {
         let messages: u32 = moves.values().map(|moved| moved.messages).sum();
         self.backlog.add(messages);
         let now = self.context.clock.estimate();
-        self.timetable.moved(moves, now);
+        let floor = self.backlog.floor().unwrap_or(0);
+        self.timetable.moved(moves, floor, now);
     }
 
     fn take_changes(&mut self) {
@@ -143,14 +161,16 @@ impl Run {
         self.figures.definitions.set(scheduled);
     }
 
-    /// Starts a step for each definition that is due. Where the server's clock is not known
-    /// nothing is due: whoever keeps it is asking.
+    /// Starts a step for each definition that is due, so many that the rest of the loop has its
+    /// turn. Where the server's clock is not known nothing is due: whoever keeps it is asking.
     fn launch(&mut self) {
-        let Some(now) = self.context.clock.now() else {
-            return;
-        };
+        let Some(now) = self.now() else { return };
+        self.call_in();
         let share = self.peers.share();
-        while self.flights.len() < FLIGHTS_MAX {
+        for _ in 0..LOOKS_MAX {
+            if self.flights.len() >= FLIGHTS_MAX {
+                return;
+            }
             let Some(key) = self.timetable.take_due(now) else {
                 return;
             };
@@ -158,15 +178,44 @@ impl Run {
         }
     }
 
+    /// What time it is, where it is known and there is somebody to tick to. What is published
+    /// without a connection would wait in the client, and be stored whenever that comes back,
+    /// against any catch-up policy.
+    fn now(&self) -> Option<Timestamp> {
+        let connected = self.context.nats.client.connection_state() == State::Connected;
+        self.context.clock.now().filter(|_| connected)
+    }
+
+    /// Calls in those that wait for room, as many as there is room for.
+    fn call_in(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let room = usize::try_from(self.backlog.room()).unwrap_or(usize::MAX);
+        for key in self.waiting.drain(..room.min(self.waiting.len())) {
+            self.timetable.entry(key).waiting = false;
+            self.timetable.look_at(key, Timestamp::MIN);
+        }
+        if !self.waiting.is_empty() {
+            self.backlog.want();
+        }
+    }
+
     fn look_at(&mut self, key: Key, now: Timestamp, share: &Share) {
+        let room = self.backlog.room() > 0;
         let entry = self.timetable.entry(key);
         if entry.flying {
             return; // Its outcome says what comes next.
         }
         let sequence = entry.cursor.sequence;
-        let step = match entry.look(now, share) {
+        let step = match entry.look(now, share, room) {
             Look::Idle => return,
             Look::Wait(until) => return self.timetable.look_at(key, until),
+            Look::NoRoom(until) => return self.wait_for_room(key, until),
+            Look::Unreadable => {
+                error!(definition = %entry.id, sequence, "its last message in TICKS is no tick record of this version; its slots stand still");
+                return;
+            }
             Look::Behind(revision) => Step::Reach(revision),
             Look::Cursor => match entry.revision() {
                 Some(revision) => Step::Cursor(revision.clone(), entry.cursor.clone()),
@@ -180,23 +229,37 @@ impl Run {
         self.fly(key, step);
     }
 
-    /// A tick that is made up for waits while the router has enough to do. Any tick waits while
-    /// storing it could make the stream drop one that the router has not seen.
-    fn admit(&mut self, key: Key, slot: Slot, sequence: u64, now: Timestamp) -> Option<Step> {
-        if slot.made_up && !self.backlog.has_room() {
-            let later = now.checked_add(ROOM_DELAY).unwrap_or(now);
-            self.timetable.look_at(key, later);
-            return None;
+    /// Until there is room, or until a slot is due that is not missed.
+    fn wait_for_room(&mut self, key: Key, until: Option<Timestamp>) {
+        let entry = self.timetable.entry(key);
+        if !entry.waiting {
+            entry.waiting = true;
+            self.waiting.push_back(key);
         }
+        if let Some(until) = until {
+            self.timetable.look_at(key, until);
+        }
+    }
+
+    /// Any tick waits while storing it could make the stream drop one that the router has not
+    /// seen: that is counted where what we saw ourselves does not tell.
+    fn admit(&mut self, key: Key, slot: Slot, sequence: u64, now: Timestamp) -> Option<Step> {
         let floor = self.backlog.floor();
         let loaded_to = self.cursors.loaded_to;
         let entry = self.timetable.entry(key);
         let before_us = if entry.counted {
             0
         } else {
-            loaded_to.saturating_sub(floor)
+            loaded_to.saturating_sub(floor.unwrap_or(0))
         };
-        if entry.unrouted.above(floor).saturating_add(before_us) >= UNROUTED_MAX {
+        let unrouted = entry.unrouted.above(floor.unwrap_or(0));
+        if unrouted.saturating_add(before_us) >= UNROUTED_MAX {
+            let Some(floor) = floor else {
+                // Nobody knows where the router stands: the next answer may tell.
+                let later = now.checked_add(ROUTER_DELAY).unwrap_or(now);
+                self.timetable.look_at(key, later);
+                return None;
+            };
             let last = sequence;
             return Some(Step::Count { floor, last });
         }
@@ -214,59 +277,82 @@ impl Run {
     }
 
     /// Takes in an outcome, and every other that is there already.
-    fn land_all(&mut self, landed: (Key, Outcome)) {
+    fn land_all(&mut self, landed: (Key, Outcome)) -> anyhow::Result<()> {
         let mut next = Some(landed);
         while let Some((key, outcome)) = next {
-            self.land(key, outcome);
+            let again = self.land(key, outcome)?;
+            self.timetable.look_at(key, again);
             next = self.flights.next().now_or_never().flatten();
         }
         self.failures.tell();
+        Ok(())
     }
 
-    fn land(&mut self, key: Key, outcome: Outcome) {
+    /// Takes in an outcome; answers when to look at the definition again.
+    fn land(&mut self, key: Key, outcome: Outcome) -> anyhow::Result<Timestamp> {
         let now = self.context.clock.estimate();
+        let later = |delay| now.checked_add(jittered(delay)).unwrap_or(now);
         let entry = self.timetable.entry(key);
         entry.flying = false;
-        let mut again = Timestamp::MIN;
         match outcome {
             Outcome::Ticked(slot, cursor) => {
                 self.figures.ticked(&entry.id, &slot, now);
                 entry.stands(cursor, now);
             }
-            Outcome::Stands(cursor) => {
+            Outcome::Moved(cursor) => entry.stands(cursor, now),
+            Outcome::Stands { cursor, expected } => {
+                ensure!(
+                    cursor.sequence >= expected,
+                    "TICKS has lost its end: {} stood at {expected} and stands at {}",
+                    entry.id,
+                    cursor.sequence
+                );
+                if cursor.sequence == expected {
+                    // Something is in flight, or nothing was heard: not at once again.
+                    return Ok(later(REFUSED_DELAY));
+                }
                 self.figures.refused.inc();
                 entry.stands(cursor, now);
             }
-            Outcome::Reached => self.take_changes(),
+            Outcome::Reached => {
+                self.take_changes();
+                if self.timetable.entry(key).is_behind() {
+                    return Ok(later(RETRY_DELAY));
+                }
+            }
             Outcome::Counted { last, count } => {
                 entry.unrouted.counted(last, count);
                 entry.counted = true;
                 if count >= UNROUTED_MAX {
                     warn!(definition = %entry.id, unrouted = count, "ticks wait: the router is too far behind with this definition");
-                    again = now.checked_add(ROUTER_DELAY).unwrap_or(now);
+                    return Ok(later(ROUTER_DELAY));
                 }
             }
             Outcome::Failed(error) => {
                 self.figures.failed.inc();
                 debug!(definition = %entry.id, error = format!("{error:#}"), "cannot tick");
                 self.failures.note(&error);
-                again = now.checked_add(jittered(RETRY_DELAY)).unwrap_or(now);
+                return Ok(later(RETRY_DELAY));
             }
         }
-        self.timetable.look_at(key, again);
+        Ok(Timestamp::MIN)
     }
 
     fn wait(&self) -> Duration {
-        let Some(now) = self.context.clock.now() else {
-            return SLEEP_MAX;
+        let Some(now) = self.now() else {
+            return RECONNECT_LOOK;
         };
         if self.flights.len() >= FLIGHTS_MAX {
             return SLEEP_MAX;
         }
-        self.timetable.next_at().map_or(SLEEP_MAX, |next| {
-            Duration::try_from(next.duration_since(now))
-                .unwrap_or(Duration::ZERO)
-                .min(SLEEP_MAX)
-        })
+        let wait = self.timetable.next_at().map_or(SLEEP_MAX, |next| {
+            Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO)
+        });
+        let most = if self.waiting.is_empty() {
+            SLEEP_MAX
+        } else {
+            ROOM_DELAY
+        };
+        wait.min(most)
     }
 }

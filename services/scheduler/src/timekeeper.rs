@@ -6,10 +6,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use kaizen_lifecycle::Mesh;
-use kaizen_messaging::clock::{Observed, SKEW_TOLERANCE, ServerClock};
+use kaizen_messaging::{
+    chain,
+    clock::{Observed, SKEW_TOLERANCE, ServerClock},
+};
 use kaizen_proto::stream;
 use prometheus_client::metrics::gauge::Gauge;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// Between two readings of the server's clock.
 const REFRESH_EVERY: Duration = Duration::from_secs(10);
@@ -31,6 +34,7 @@ pub(crate) async fn start(mesh: &Mesh) -> anyhow::Result<ServerClock> {
         clock: clock.clone(),
         ahead,
         told: SignedDuration::ZERO,
+        failed: false,
     };
     let shutdown = mesh.shutdown.clone();
     tokio::spawn(async move { shutdown.run_until_cancelled(keeper.keep()).await });
@@ -42,6 +46,8 @@ struct Keeper {
     ahead: Gauge,
     /// Skew that was told last.
     told: SignedDuration,
+    /// Whether the last reading failed.
+    failed: bool,
 }
 
 impl Keeper {
@@ -59,21 +65,32 @@ impl Keeper {
                 );
             }
             if astray || tokio::time::Instant::now() >= next {
-                self.refresh().await;
-                next = tokio::time::Instant::now() + REFRESH_EVERY;
+                let read = self.refresh(astray).await;
+                let wait = if read { REFRESH_EVERY } else { LOOK_EVERY };
+                next = tokio::time::Instant::now() + wait;
             }
         }
     }
 
-    async fn refresh(&mut self) {
-        match self.clock.refresh().await {
-            Ok(Some(observed)) => self.tell(observed),
-            Ok(None) => {}
-            Err(error) => warn!(
-                error = format!("{:#}", anyhow::Error::from(error)),
-                "cannot read the server's clock; the last reading serves for a minute"
-            ),
+    /// Whether it could be read.
+    async fn refresh(&mut self, astray: bool) -> bool {
+        match self.clock.refresh(astray).await {
+            Ok(observed) => {
+                self.failed = false;
+                if let Some(observed) = observed {
+                    self.tell(observed);
+                }
+            }
+            Err(error) if self.failed => debug!(error = chain(&error), "still no answer"),
+            Err(error) => {
+                self.failed = true;
+                warn!(
+                    error = chain(&error),
+                    "cannot read the server's clock; the last reading serves for a minute"
+                );
+            }
         }
+        !self.failed
     }
 
     fn tell(&mut self, observed: Observed) {

@@ -9,7 +9,7 @@ use kaizen_proto::{
     record::{Tick, TickRecord},
 };
 use kaizen_registry::{Definition, Revision, View};
-use kaizen_schedule::{Agenda, LIVE_GRACE, Schedule, desired_at, due, next_desired};
+use kaizen_schedule::{Agenda, CatchUpPolicy, LIVE_GRACE, Schedule, desired_at, due, next_desired};
 
 use crate::{cursors::Moved, peers, peers::Share, unrouted::Unrouted};
 
@@ -35,6 +35,8 @@ pub(crate) struct Entry {
     upcoming: Option<(Timestamp, Timestamp)>,
     /// A step is under way: its outcome says what comes next.
     pub(crate) flying: bool,
+    /// It waits for room in the router's backlog.
+    pub(crate) waiting: bool,
     pub(crate) unrouted: Unrouted,
     /// Whether `unrouted` counts what was stored before we came, too.
     pub(crate) counted: bool,
@@ -54,6 +56,11 @@ pub(crate) enum Look {
     Behind(u64),
     /// This slot.
     Tick(Slot),
+    /// Slots were missed, and there is no room to make up for them; the next that is not missed
+    /// comes then.
+    NoRoom(Option<Timestamp>),
+    /// The last message is no record that we know: see [`CursorAt::is_unreadable`].
+    Unreadable,
 }
 
 /// A slot to be ticked.
@@ -77,6 +84,7 @@ impl Entry {
             since: Timestamp::MIN,
             upcoming: None,
             flying: false,
+            waiting: false,
             unrouted: Unrouted::default(),
             counted: false,
         }
@@ -85,6 +93,13 @@ impl Entry {
     /// The revision that its next tick names.
     pub(crate) fn revision(&self) -> Option<&Arc<Revision<Definition>>> {
         self.revision.as_ref()
+    }
+
+    /// Whether its cursor names a later revision than we know.
+    pub(crate) fn is_behind(&self) -> bool {
+        let known = self.revision.as_ref().map(|revision| revision.number);
+        let named = self.cursor.record.as_ref().map(TickRecord::revision);
+        known.is_some() && named > known
     }
 
     fn schedule(&self) -> Option<&Schedule> {
@@ -114,10 +129,13 @@ impl Entry {
     }
 
     /// What is to be done now.
-    pub(crate) fn look(&self, now: Timestamp, share: &Share) -> Look {
+    pub(crate) fn look(&self, now: Timestamp, share: &Share, room: bool) -> Look {
         let Some(revision) = &self.revision else {
             return Look::Idle;
         };
+        if self.cursor.is_unreadable() {
+            return Look::Unreadable;
+        }
         let Some(record) = &self.cursor.record else {
             return Look::Cursor;
         };
@@ -129,9 +147,45 @@ impl Entry {
         if record.paused().is_some() {
             return Look::Idle;
         }
-        match self.slot(revision, record, now) {
-            Look::Tick(slot) => self.when_it_is_our_turn(slot, now, share),
-            look => look,
+        let Some((_, desired)) = self.upcoming else {
+            return Look::Idle;
+        };
+        match self.turn(desired, share) {
+            turn if turn > now => Look::Wait(turn),
+            // Before what it costs to find out which slots were missed.
+            _ if !room && self.is_making_up(desired, now) => {
+                Look::NoRoom(self.schedule().and_then(|s| next_desired(s, now, now)))
+            }
+            _ => self.slot(revision, record, now),
+        }
+    }
+
+    /// Whether the next tick makes up for a missed slot: not where a slot is due just now, and
+    /// the policy leaves out what was missed before it.
+    fn is_making_up(&self, desired: Timestamp, now: Timestamp) -> bool {
+        if !is_missed(desired, now) {
+            return false;
+        }
+        let definition = self.revision.as_ref().map(|revision| &revision.value);
+        let all = definition
+            .and_then(Definition::catchup)
+            .is_some_and(|catchup| catchup.policy == CatchUpPolicy::All);
+        let newest = self
+            .schedule()
+            .and_then(|s| Some(desired_at(s, s.prev_before(now)?)));
+        all || newest.is_none_or(|newest| is_missed(newest, now))
+    }
+
+    /// When it is our turn to tick a slot that is due at `desired`: whoever goes first has a
+    /// moment, from then on or from when the slot before it was stored.
+    fn turn(&self, desired: Timestamp, share: &Share) -> Timestamp {
+        match i32::try_from(share.rank(self.number)) {
+            Ok(0) => desired,
+            rank => {
+                let wait = HANDOVER.saturating_mul(rank.unwrap_or(i32::MAX));
+                let from = desired.max(self.since);
+                from.checked_add(wait).unwrap_or(from)
+            }
         }
     }
 
@@ -142,9 +196,6 @@ impl Entry {
         else {
             return Look::Idle;
         };
-        if desired > now {
-            return Look::Wait(desired);
-        }
         let tick = |slot, skipped| Tick {
             slot,
             revision: revision.number,
@@ -152,7 +203,7 @@ impl Entry {
             skipped,
         };
         // By far the most: the slot behind the cursor is due just now. Every policy ticks it.
-        if now.duration_since(desired) <= LIVE_GRACE {
+        if !is_missed(desired, now) {
             return Look::Tick(Slot {
                 tick: tick(first, Vec::new()),
                 desired,
@@ -169,20 +220,10 @@ impl Entry {
             None => next_desired(schedule, after, now).map_or(Look::Idle, Look::Wait),
         }
     }
+}
 
-    /// Who goes first has a moment, from when the slot is due or the one before it was stored.
-    fn when_it_is_our_turn(&self, slot: Slot, now: Timestamp, share: &Share) -> Look {
-        let rank = i32::try_from(share.rank(self.number)).unwrap_or(i32::MAX);
-        let from = slot.desired.max(self.since);
-        let turn = from
-            .checked_add(HANDOVER.saturating_mul(rank))
-            .unwrap_or(from);
-        if rank > 0 && turn > now {
-            Look::Wait(turn)
-        } else {
-            Look::Tick(slot)
-        }
-    }
+fn is_missed(desired: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(desired) > LIVE_GRACE
 }
 
 /// All definitions that are scheduled, or were, by when they are due.
@@ -228,9 +269,16 @@ impl Timetable {
     }
 
     /// Takes over where definitions stand.
-    pub(crate) fn moved(&mut self, moves: HashMap<DefinitionId, Moved>, now: Timestamp) {
+    /// `floor` is what [`Unrouted`] need not count any more.
+    pub(crate) fn moved(
+        &mut self,
+        moves: HashMap<DefinitionId, Moved>,
+        floor: u64,
+        now: Timestamp,
+    ) {
         for (id, moved) in moves {
             let (key, entry) = self.entry_of(&id);
+            entry.unrouted.above(floor);
             entry.unrouted.add(moved.cursor.sequence, moved.messages);
             let before = entry.cursor.sequence;
             entry.stands(moved.cursor, now);
