@@ -1,7 +1,7 @@
 # Names for what the scripts do. Everything works without make, too: see scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench smoke check clean
+.PHONY: help setup demo test calendar faults bench smoke check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ demo: ## a whole mesh on this machine: from a failing metric to the task that it
 
 test: ## build everything and run every test, against a real nats-server
 	@scripts/test
+
+calendar: ## a million random schedules against another implementation, and what a slot costs
+	@scripts/calendar
 
 faults: ## harm a mesh of real processes for two minutes, and account for every slot; ARGS="--seconds 600"
 	@scripts/faults $(ARGS)

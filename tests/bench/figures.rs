@@ -84,10 +84,12 @@ impl Usage {
     }
 }
 
-/// The next instant at which the clock shows this second of a minute, `lead` ahead at least.
-pub(crate) fn next_at(second: i64, lead: Duration) -> anyhow::Result<Timestamp> {
+/// The next instant at which the clock shows one of these seconds of a minute, `lead` ahead at
+/// least.
+pub(crate) fn next_at(seconds: &[i64], lead: Duration) -> anyhow::Result<Timestamp> {
     let earliest = Timestamp::now() + SignedDuration::try_from(lead)?;
     let next = earliest.as_second().saturating_add(1);
-    let wait = (second - next).rem_euclid(60);
+    let wait = seconds.iter().map(|second| (second - next).rem_euclid(60));
+    let wait = wait.min().context("no second of the minute")?;
     Ok(Timestamp::from_second(next.saturating_add(wait))?)
 }

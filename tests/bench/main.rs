@@ -38,7 +38,7 @@ struct Args {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
     replicas: u16,
     /// Seconds without a slot over which the idle CPU is taken
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=45))]
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=24))]
     idle_seconds: u64,
     /// Report on stdout: table or json
     #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]

@@ -22,8 +22,8 @@ use crate::{
     server::Server,
 };
 
-/// Second of each minute at which all are due.
-const SECOND: i64 = 30;
+/// Seconds of each minute at which all are due: the last one leaves them half a minute in peace.
+const SECONDS: [i64; 3] = [10, 25, 40];
 /// Before the slot when counting of what a slot costs begins.
 const LEAD: Duration = Duration::from_secs(2);
 /// How long a slot may take to be stored.
@@ -73,7 +73,7 @@ pub(crate) async fn measure(args: &Args, count: usize, folder: &Path) -> anyhow:
     let mut scheduler_cpu_s = 0.0;
     let mut server_cpu_s = 0.0;
     for _ in 0..args.runs {
-        let slot = next_at(SECOND, LEAD)?;
+        let slot = next_at(&SECONDS, LEAD)?;
         until(slot - LEAD).await?;
         let server_pid = server.process.pid()?;
         let before = (Usage::of_all(&pids)?, Usage::of(server_pid)?);
@@ -129,6 +129,8 @@ async fn one_slot(server: &Server, count: usize, slot: Timestamp) -> anyhow::Res
 
 /// Share of a core while nothing is due, in percent.
 async fn idle(args: &Args, pids: &[u32]) -> anyhow::Result<f64> {
+    let last = next_at(&SECONDS[SECONDS.len() - 1..], LEAD)?;
+    until(last).await?;
     sleep(QUIET_AFTER).await;
     let time = Duration::from_secs(args.idle_seconds);
     let from = Usage::of_all(pids)?;
@@ -187,9 +189,10 @@ async fn define(server: &Server, count: usize, folder: &Path) -> anyhow::Result<
     let admin = serving["admin"]
         .as_str()
         .context("the gateway names its admin address")?;
+    let seconds = SECONDS.map(|second| second.to_string()).join(",");
     let content = format!(
         "kind: ActivityDefinition\nid: {}\n\
-         trigger: {{type: cron, cron: \"{SECOND} * * * * *\", catchup: {{policy: all, window: 1h}}}}\n\
+         trigger: {{type: cron, cron: \"{seconds} * * * * *\", catchup: {{policy: all, window: 1h}}}}\n\
          rules: [{{id: always, tasks: [{{queue: coach, title: Do it}}]}}]\n",
         id(0)
     );
@@ -206,7 +209,7 @@ async fn define(server: &Server, count: usize, folder: &Path) -> anyhow::Result<
         .jetstream
         .get_stream_no_info(stream::REGISTRY)
         .await?;
-    let subject = subject::registry(RegistryKind::Definition, &id(0));
+    let subject = subject::registry(RegistryKind::Definition, id(0));
     let applied = registry.get_last_raw_message_by_subject(&subject).await?;
     let template: Value = serde_json::from_slice(&applied.payload)?;
     let others: Vec<usize> = (1..count).collect();
@@ -225,7 +228,7 @@ fn revision(template: &Value, n: usize) -> Message {
     let mut document = template.clone();
     document["id"] = id(n).into();
     Message {
-        subject: subject::registry(RegistryKind::Definition, &id(n)),
+        subject: subject::registry(RegistryKind::Definition, id(n)),
         guard: Guard::Last(0),
         headers: HeaderMap::new(),
         payload: document.to_string().into(),

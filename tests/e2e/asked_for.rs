@@ -173,6 +173,8 @@ async fn a_malformed_trigger_becomes_a_dead_letter() {
     }
     let scheduled = tick("2025-01-01T00:00:00Z", revision);
     ask(&mesh, "broken", &scheduled).await;
+    let nameless = manual("2026-01-01T00:00:00Z", revision, "");
+    ask(&mesh, "broken", &nameless).await;
     mesh.publish("kaizen.trigger.No-Definition", b"{}").await;
     ask(
         &mesh,
@@ -183,7 +185,7 @@ async fn a_malformed_trigger_becomes_a_dead_letter() {
 
     assert_eq!(titles(&mesh, "broken").await.len(), 1);
     let dead = mesh.stored.dead().await;
-    assert_eq!(dead.len(), 5);
+    assert_eq!(dead.len(), 6);
     for letter in &dead {
         assert_eq!(
             (letter.stage.as_str(), letter.reason.as_str()),
@@ -191,7 +193,7 @@ async fn a_malformed_trigger_becomes_a_dead_letter() {
         );
     }
     assert!(dead[1].error.contains("request_id"), "{}", dead[1].error);
-    assert!(dead[4].error.contains("definition"), "{}", dead[4].error);
+    assert!(dead[5].error.contains("definition"), "{}", dead[5].error);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -211,12 +211,7 @@ async fn apply(
     let mut client = client.clone();
     let applied = timeout(APPLY_DEADLINE, client.apply(request)).await;
     let applied = applied.with_context(|| format!("no answer within {APPLY_DEADLINE:?}"))?;
-    let said = |status: Status| {
-        // The details name the document, in a protobuf of which text is the readable part.
-        let details = String::from_utf8_lossy(status.details());
-        let details = details.replace(|c: char| c.is_control(), " ");
-        anyhow!("{}: {}: {details}", status.code(), status.message())
-    };
+    let said = |status: Status| anyhow!("{}: {}", status.code(), status.message());
     applied.map_err(said)?;
     Ok(())
 }

@@ -112,6 +112,13 @@ impl MeshUp {
         .await;
     }
 
+    /// Waits until the mesh ends by itself; whether it ended well, and what it logged.
+    pub async fn ended(mut self) -> (bool, String) {
+        let ended = timeout(DEADLINE, self.process.wait()).await;
+        let ended = ended.expect("mesh up ends").unwrap();
+        (ended.success(), said(&self.log))
+    }
+
     /// Stops the mesh as Ctrl-C does, and asserts that it ends well.
     pub async fn stop(mut self) {
         signal(self.pid, Signal::SIGINT);

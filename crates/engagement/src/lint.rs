@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use jiff::{
     SignedDuration, Timestamp,
     civil::DateTime,
-    tz::{TimeZone, TimeZoneTransition},
+    tz::{TimeZone, TimeZoneDatabase, TimeZoneTransition},
 };
 use kaizen_proto::id::{AgentName, DefinitionId};
 use kaizen_schedule::{DstSpec, Schedule as Timing, ScheduleSpec};
@@ -356,7 +356,8 @@ fn first_fragile(definition: &CronDefinition, clocks: Clocks, now: Timestamp) ->
     if is_settled(&spec.dst, clocks) || follows_elapsed_time(&spec.cron) {
         return None;
     }
-    let zone = TimeZone::get(&spec.timezone).ok()?;
+    // The zones that are compiled in, as the schedule has them, not those of the machine.
+    let zone = TimeZoneDatabase::bundled().get(&spec.timezone).ok()?;
     let on_the_wall = on_the_wall(definition)?;
     let end = forward(now, YEAR);
     let changes = zone

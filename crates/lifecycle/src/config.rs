@@ -18,7 +18,8 @@ pub const FILE: &str = "kaizen-mesh.toml";
 
 const PREFIX: &str = "KAIZEN_";
 /// Variables that speak to the command line, not to this file.
-const NOT_CONFIG: [&str; 9] = [
+const NOT_CONFIG: [&str; 10] = [
+    "calendar_cases",
     "config",
     "context",
     "faketime",

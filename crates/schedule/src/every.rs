@@ -10,7 +10,7 @@ use crate::{
 };
 
 const NAME: &str = "@every";
-const PHASE: &str = "phase";
+const PHASE: &str = " phase ";
 /// Sets the hash of a phase apart. Never to be changed.
 const PHASE_KEY: &str = "phase";
 
@@ -41,41 +41,26 @@ impl Every {
 
     /// Reads a line with single blanks.
     fn read(line: &str, seed: &str) -> Result<Self, CronError> {
-        let rest = line.get(NAME.len()..).unwrap_or_default().trim_start();
-        let (period, phase) = match rest.split_once(PHASE) {
-            Some((period, phase)) => (period.trim_end(), Some(phase.trim_start())),
-            None => (rest, None),
+        let rest = line.get(NAME.len()..).unwrap_or_default();
+        // A blank before and behind, so that it is a word wherever it stands.
+        let spaced = format!("{rest} ");
+        let (period_text, phase_text) = match spaced.split_once(PHASE) {
+            Some((period, phase)) => (period.trim(), Some(phase.trim())),
+            None => (spaced.trim(), None),
         };
-        let wrong = |part: &str, problem: String| {
-            let from = line.rfind(part).unwrap_or(line.len());
-            CronError::Every {
-                problem,
-                excerpt: Excerpt::new(line, from, part.len()),
-            }
+        let wrong = |text: &str, from: usize, problem| CronError::Every {
+            problem,
+            excerpt: Excerpt::new(line, from.min(line.len()), text.len()),
         };
-        let seconds = whole_seconds(period).map_err(|problem| wrong(period, problem))?;
-        if !(1..=instant::LAST).contains(&seconds) {
-            return Err(wrong(
-                period,
-                format!("a period of {period} is out of range"),
-            ));
-        }
-        let phase = match phase {
+        let period = read_period(period_text)
+            .map_err(|problem| wrong(period_text, NAME.len() + 1, problem))?;
+        let phase = match phase_text {
             None => 0,
-            Some("H" | "~") => hashed_phase(seed, seconds),
-            Some(phase) => {
-                let phase_seconds = whole_seconds(phase).map_err(|p| wrong(phase, p))?;
-                if !(0..seconds).contains(&phase_seconds) {
-                    let problem = format!("the phase {phase} is not less than the period {period}");
-                    return Err(wrong(phase, problem));
-                }
-                phase_seconds
-            }
+            Some("H" | "~") => hashed_phase(seed, period),
+            Some(text) => read_phase(text, period)
+                .map_err(|problem| wrong(text, line.len() - text.len(), problem))?,
         };
-        Ok(Self {
-            period: seconds,
-            phase,
-        })
+        Ok(Self { period, phase })
     }
 
     /// First of its seconds at `from` or after.
@@ -87,6 +72,22 @@ impl Every {
     pub(crate) fn at_or_before(self, to: i64) -> i64 {
         to - (to - self.phase).rem_euclid(self.period)
     }
+}
+
+fn read_period(text: &str) -> Result<i64, String> {
+    let seconds = whole_seconds(text)?;
+    if !(1..=instant::LAST).contains(&seconds) {
+        return Err(format!("a period of {text} is out of range"));
+    }
+    Ok(seconds)
+}
+
+fn read_phase(text: &str, period: i64) -> Result<i64, String> {
+    let seconds = whole_seconds(text)?;
+    if !(0..period).contains(&seconds) {
+        return Err(format!("the phase {text} is not less than the period"));
+    }
+    Ok(seconds)
 }
 
 fn hashed_phase(seed: &str, period: i64) -> i64 {
@@ -154,26 +155,35 @@ mod tests {
     #[test]
     fn what_is_no_interval_is_refused_with_its_place() {
         for (text, problem, caret) in [
-            ("@every", "a duration is missing", "^"),
+            ("@every", "a duration is missing", "      ^"),
             ("@every soon", "\"soon\" is no duration", "       ^^^^"),
             ("@every 1.5s", "not in whole seconds", "       ^^^^"),
             ("@every 500ms", "not in whole seconds", "       ^^^^^"),
             ("@every 0s", "out of range", "       ^^"),
             ("@every -5s", "out of range", "       ^^^"),
             ("@every 1 month", "is no duration", "       ^^^^^^^"),
+            ("@every x phase x", "is no duration", "       ^"),
             (
                 "@every 90s phase 90s",
                 "is not less than",
                 "                 ^^^",
             ),
-            ("@every 90s phase", "a duration is missing", ""),
+            (
+                "@every 90s phase",
+                "a duration is missing",
+                "                ^",
+            ),
+            ("@every phase 90s", "a duration is missing", "       ^"),
+            (
+                "@every 90s phase15s",
+                "is no duration",
+                "       ^^^^^^^^^^^^",
+            ),
         ] {
             let message = refused(text);
             assert!(message.contains(problem), "{message}");
-            assert!(
-                message.ends_with(&format!("    {caret}")) || caret.len() < 2,
-                "{message}"
-            );
+            let place = message.lines().last().unwrap();
+            assert_eq!(place, format!("    {caret}"), "{message}");
         }
     }
 

@@ -197,8 +197,13 @@ impl Values {
         if self.is_all(field) {
             return "*".to_owned();
         }
-        let texts: Vec<String> = self.iter().map(|v| (v + shift).to_string()).collect();
-        texts.join(",")
+        let values: Vec<u8> = self.iter().map(|value| value + shift).collect();
+        // Ranges are read faster than what they stand for.
+        let runs = values.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
+            [first, .., last] => format!("{first}-{last}"),
+            one => one.iter().map(ToString::to_string).collect(),
+        });
+        runs.collect::<Vec<_>>().join(",")
     }
 }
 
@@ -393,7 +398,7 @@ mod tests {
         assert_eq!(list(Field::Minute, "0-59"), "*");
         assert_eq!(list(Field::Minute, "*/15"), "0,15,30,45");
         assert_eq!(list(Field::Minute, "5-20/7,1"), "1,5,12,19");
-        assert_eq!(list(Field::Month, "JAN,mar-may"), "1,3,4,5");
+        assert_eq!(list(Field::Month, "JAN,mar-may"), "1,3-5");
         assert_eq!(list(Field::DayOfMonth, "*/10"), "1,11,21,31");
     }
 
@@ -402,8 +407,8 @@ mod tests {
         assert_eq!(list(Field::DayOfWeek, "0"), "0");
         assert_eq!(list(Field::DayOfWeek, "7"), "0");
         assert_eq!(list(Field::DayOfWeek, "sun"), "0");
-        assert_eq!(list(Field::DayOfWeek, "5-7"), "0,5,6");
-        assert_eq!(list(Field::DayOfWeek, "fri-sun"), "0,5,6");
+        assert_eq!(list(Field::DayOfWeek, "5-7"), "0,5-6");
+        assert_eq!(list(Field::DayOfWeek, "fri-sun"), "0,5-6");
         assert_eq!(list(Field::DayOfWeek, "sun-sun"), "*");
         assert_eq!(list(Field::DayOfWeek, "0-0"), "0");
         assert_eq!(list(Field::DayOfWeek, "*/2"), "0,2,4,6");

@@ -241,7 +241,8 @@ impl Schedule {
     }
 
     /// When a slot is to be ticked: the slot itself, or later by its jitter, in whole
-    /// milliseconds and never more than [`Schedule::jitter_max`]. Always the same for a slot.
+    /// milliseconds and never more than [`Schedule::jitter_max`]. Always the same for a slot. Of
+    /// two slots that lie closer together than that, the later may come first.
     #[must_use]
     pub fn desired(&self, slot: Timestamp) -> Timestamp {
         let millis = self.jitter_max().as_millis();

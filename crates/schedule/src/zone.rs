@@ -10,6 +10,9 @@ use jiff::{
 /// One for all schedules: it keeps the zones that it has read.
 static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
+/// What the database calls a machine whose zone nobody has set.
+const UNSET: &str = "Factory";
+
 /// A time zone of the tz database that is compiled in, so that all machines agree whatever
 /// their operating system knows.
 #[derive(Debug, Clone)]
@@ -41,7 +44,7 @@ impl Zone {
     /// What is wrong with the name, and what may have been meant.
     pub(crate) fn named(name: &str) -> Result<Self, String> {
         match ZONES.get(name) {
-            Ok(tz) if tz.iana_name() == Some(name) => Ok(Self::new(tz)),
+            Ok(tz) if tz.iana_name() == Some(name) && name != UNSET => Ok(Self::new(tz)),
             _ => Err(unknown(name, &ZONES)),
         }
     }
@@ -108,7 +111,8 @@ fn unknown(name: &str, db: &TimeZoneDatabase) -> String {
             "time zone {shown:?} is an offset, which knows nothing of daylight saving: name a place such as Europe/Berlin, or UTC"
         );
     }
-    let names: Vec<String> = db.available().map(|name| name.to_string()).collect();
+    let names = db.available().map(|name| name.to_string());
+    let names: Vec<String> = names.filter(|name| name != UNSET).collect();
     match nearest(name, &names) {
         Some(nearest) => format!("time zone {shown:?} is not known; did you mean {nearest:?}?"),
         None => format!(
@@ -169,6 +173,20 @@ mod tests {
         }
         assert!(refused("Mars/Olympus").contains("use a name of the IANA database"));
         assert!(refused("").contains("is not known"));
+    }
+
+    #[test]
+    fn placeholder_is_no_zone() {
+        for name in [
+            "Etc/Unknown",
+            "Factory",
+            "Local",
+            "localtime",
+            "posixrules",
+            "EST5EDT4",
+        ] {
+            assert!(Zone::named(name).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -324,11 +324,11 @@ fn every_refusal_names_its_key() {
         ("cron", "@every: ", |s| s.cron = "@every now".to_owned()),
         ("cron", "has 0 fields", |s| s.cron = String::new()),
         ("timezone", "did you mean \"Europe/Berlin\"?", |s| {
-            s.timezone = "Europe/Berlyn".to_owned()
+            s.timezone = "Europe/Berlyn".to_owned();
         }),
         ("timezone", "is not known", |s| s.timezone = String::new()),
         ("timezone", "is an offset", |s| {
-            s.timezone = "+01:00".to_owned()
+            s.timezone = "+01:00".to_owned();
         }),
         ("dst", "leave dst out", |s| {
             s.cron = "@every 90s".to_owned();
@@ -341,22 +341,22 @@ fn every_refusal_names_its_key() {
             s.exclude.crons = vec!["* * * * sun".to_owned(), "* * 32 * *".to_owned()];
         }),
         ("exclude.crons[0]", "there is none here", |s| {
-            s.exclude.crons = vec!["H * * * *".to_owned()]
+            s.exclude.crons = vec!["H * * * *".to_owned()];
         }),
         ("exclude.crons[0]", "@every is not supported", |s| {
-            s.exclude.crons = vec!["@every 5m".to_owned()]
+            s.exclude.crons = vec!["@every 5m".to_owned()];
         }),
         ("exclude.crons", "more than 16", |s| {
-            s.exclude.crons = vec!["* 1 * * *".to_owned(); 17]
+            s.exclude.crons = vec!["* 1 * * *".to_owned(); 17];
         }),
         ("exclude.dates", "more than 1000", |s| {
-            s.exclude.dates = vec![date(2026, 1, 1); 1001]
+            s.exclude.dates = vec![date(2026, 1, 1); 1001];
         }),
         ("jitter", "is negative", |s| {
-            s.jitter = Some(SignedDuration::from_secs(-1))
+            s.jitter = Some(SignedDuration::from_secs(-1));
         }),
         ("jitter", "24h", |s| {
-            s.jitter = Some(JITTER_MAX + SignedDuration::from_secs(1))
+            s.jitter = Some(JITTER_MAX + SignedDuration::from_secs(1));
         }),
     ] {
         let (found, message) = with(change);
@@ -445,6 +445,15 @@ proptest! {
             .collect();
         backward.reverse();
         prop_assert_eq!(backward, expected);
+    }
+
+    #[test]
+    fn any_text_is_an_interval_or_refused(text in "\\PC{0,20}", phase in "\\PC{0,10}") {
+        for cron in [format!("@every {text}"), format!("@every {text} phase {phase}"), format!("@every 1h phase{phase}")] {
+            if let Ok(schedule) = Schedule::new(&spec(&cron), "a") {
+                prop_assert!(schedule.next_after(Timestamp::MIN).is_some());
+            }
+        }
     }
 
     #[test]

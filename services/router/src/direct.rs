@@ -303,6 +303,9 @@ impl Slot {
                 request_id,
                 ..
             } => {
+                if request_id.is_empty() {
+                    return Err("request_id is empty: nobody could ask twice for the same".into());
+                }
                 let trigger_id = TriggerId::of_request(&definition, &request_id);
                 (TickKind::Manual, trigger_id, slot, revision)
             }

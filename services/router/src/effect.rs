@@ -431,7 +431,12 @@ impl OriginalHeaders {
                 }
             }
             Self::Block(block) => {
-                headers.insert(header::ORIG_BLOCK, BASE64_STANDARD.encode(block));
+                let kept = block.get(..BLOCK_BYTES_MAX).unwrap_or(block);
+                headers.insert(header::ORIG_BLOCK, BASE64_STANDARD.encode(kept));
+                if kept.len() < block.len() {
+                    let cut = format!("{} of {} bytes are kept", kept.len(), block.len());
+                    headers.insert(header::ORIG_LEFT_OUT, cut);
+                }
             }
             Self::LeftOut => {
                 headers.insert(header::ORIG_LEFT_OUT, "too large to be kept in a letter");
@@ -440,6 +445,9 @@ impl OriginalHeaders {
     }
 }
 
+/// Most of an undecodable header block that a letter keeps. The server stores at most 64 KiB of
+/// headers, and base64 makes four bytes of three.
+const BLOCK_BYTES_MAX: usize = 32 * 1024;
 /// Longest error text in a header, in bytes.
 const ERROR_BYTES_MAX: usize = 4096;
 

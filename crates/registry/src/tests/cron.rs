@@ -145,6 +145,23 @@ fn bounds_that_hold_nothing_are_refused() {
 }
 
 #[test]
+fn what_is_wrong_with_all_keys_together_is_told_at_the_one_to_blame() {
+    let place = |keys: &str| {
+        let found = refused(keys).remove(0);
+        found.split(": ").nth(1).unwrap().to_owned()
+    };
+    let dst = "cron: '@every 90s'\n  dst: {gap: skip}";
+    assert_eq!(place(dst), "trigger.dst");
+    let bounds = "start: 2026-12-02T00:00:00Z\n  end: 2026-12-02T01:00:00Z";
+    let bounds = format!("cron: '0 9 * * *'\n  {bounds}");
+    assert_eq!(place(&bounds), "trigger.end");
+    let all = "cron: '0 9 * * *'\n  exclude: {crons: ['0 0 1 1 *', '* * * * *']}";
+    assert_eq!(place(all), "trigger.exclude");
+    let interval = "cron: '0 9 * * *'\n  exclude: {crons: ['0 0 1 1 *', '@every 1h']}";
+    assert_eq!(place(interval), "trigger.exclude.crons[1]");
+}
+
+#[test]
 fn exclusions_are_bounded() {
     let crons = vec!["'0 0 * * *'"; 17].join(", ");
     let found = refused(&format!(
