@@ -154,17 +154,18 @@ pub async fn page(
         num_replicas: 1,
         ..pull::Config::default()
     };
-    let consumer = handle
+    let mut consumer = handle
         .create_consumer(config)
         .await
         .map_err(failed(stream, filter))?;
     let pending = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
     let wanted = pending.min(limit);
     let mut messages = Vec::with_capacity(wanted);
-    if wanted > 0 {
+    while messages.len() < wanted {
+        let before = messages.len();
         let mut batch = consumer
             .batch()
-            .max_messages(wanted)
+            .max_messages(wanted - before)
             .expires(PAGE_WAIT)
             .messages()
             .await
@@ -175,6 +176,17 @@ pub async fn page(
                 what: filter.to_owned(),
                 source,
             })?);
+        }
+        // What the stream has dropped meanwhile will not come. Anything else would be missing:
+        // who reads half of the records takes the rest for not written.
+        let info = consumer.info().await.map_err(failed(stream, filter))?;
+        match info.num_pending {
+            0 => break,
+            _ if messages.len() > before => {}
+            left => {
+                let source = format!("{left} messages did not come within {PAGE_WAIT:?}").into();
+                return Err(ReadError::new(stream, filter, source));
+            }
         }
     }
     let name = consumer.cached_info().name.clone();
