@@ -104,7 +104,11 @@ async fn hour_of_the_example_with_a_crash_in_it_verifies_clean() {
     }
     // Sixty of the witness and one of each other; what fell into the downtime came late.
     let (on_time, late) = (total(&report, "on_time"), total(&report, "late"));
-    assert_eq!(on_time + late, 60 + u64::try_from(HOURLY.len()).unwrap(), "{report:#}");
+    assert_eq!(
+        on_time + late,
+        60 + u64::try_from(HOURLY.len()).unwrap(),
+        "{report:#}"
+    );
     assert!(late >= 10, "the mesh was not down: {report:#}");
     mesh.stop().await;
 }

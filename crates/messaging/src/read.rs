@@ -115,6 +115,13 @@ pub async fn last_sequence(nats: &Nats, stream: &'static str) -> Result<u64, Rea
     Ok(info.state.last_sequence)
 }
 
+/// A name for a consumer that nobody binds to again. It must have one: the client would ask for a
+/// nameless one on a subject on which whatever stands in the body can be reconfigured, so no
+/// service but the one that makes the streams may publish there.
+pub(crate) fn ephemeral_name(purpose: &str) -> String {
+    format!("{purpose}-{}", uuid::Uuid::new_v4().simple())
+}
+
 /// Where a page begins.
 #[derive(Debug, Clone, Copy)]
 pub enum PageStart {
@@ -146,6 +153,7 @@ pub async fn page(
         .await
         .map_err(failed(stream, filter))?;
     let config = pull::Config {
+        name: Some(ephemeral_name("page")),
         deliver_policy: deliver_policy(start, last_per_subject),
         ack_policy: async_nats::jetstream::consumer::AckPolicy::None,
         filter_subject: filter.to_owned(),
