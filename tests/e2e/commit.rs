@@ -210,3 +210,41 @@ async fn pages_cover_a_stream_without_gap_or_overlap() {
     let (page, more) = none.await.unwrap();
     assert!(page.is_empty() && !more);
 }
+
+#[tokio::test]
+async fn page_that_does_not_arrive_whole_is_an_error() {
+    let (mesh, nats) = streams_alone().await;
+    nats.commit.store(tasks(1, 900)).await.unwrap();
+    // Its client drops what it has no room for, and tells nobody who waits.
+    let url = mesh.context.nats.as_str();
+    let options = async_nats::ConnectOptions::new().subscription_capacity(4);
+    let forgetful = Nats::new(options.connect(url).await.unwrap());
+    let start = PageStart::First;
+    let page = read::page(
+        &forgetful,
+        stream::LEDGER,
+        subject::TASKS_ALL,
+        start,
+        false,
+        900,
+    );
+    let error = anyhow::Error::new(page.await.unwrap_err());
+    assert!(
+        format!("{error:#}").contains("of 900 messages arrived"),
+        "{error:#}"
+    );
+}
+
+#[tokio::test]
+async fn all_is_all_that_the_leader_holds_or_an_error() {
+    let (_mesh, nats) = streams_alone().await;
+    let all = |limit| read::all(&nats, stream::LEDGER, subject::TASKS_ALL, limit);
+    assert!(all(10).await.unwrap().is_empty());
+    nats.commit.store(tasks(1, 7)).await.unwrap();
+    assert_eq!(all(7).await.unwrap().len(), 7);
+    let error = anyhow::Error::new(all(6).await.unwrap_err());
+    assert!(
+        format!("{error:#}").contains("more than 6 messages"),
+        "{error:#}"
+    );
+}
