@@ -10,9 +10,11 @@ use kaizen_messaging::{
     follow::follow,
     read::{self, PageStart},
     streams,
+    ticks::{self, CursorAt},
 };
 use kaizen_proto::{
     id::{ActivationId, DefinitionId, TriggerId},
+    record::{Cursor, Paused, TickRecord},
     stream, subject,
 };
 use kaizen_tests::Mesh;
@@ -209,4 +211,95 @@ async fn pages_cover_a_stream_without_gap_or_overlap() {
     );
     let (page, more) = none.await.unwrap();
     assert!(page.is_empty() && !more);
+}
+
+#[tokio::test]
+async fn page_that_does_not_arrive_whole_is_an_error() {
+    let (mesh, nats) = streams_alone().await;
+    nats.commit.store(tasks(1, 900)).await.unwrap();
+    // Its client drops what it has no room for, and tells nobody who waits.
+    let url = mesh.context.nats.as_str();
+    let options = async_nats::ConnectOptions::new().subscription_capacity(4);
+    let forgetful = Nats::new(options.connect(url).await.unwrap());
+    let start = PageStart::First;
+    let page = read::page(
+        &forgetful,
+        stream::LEDGER,
+        subject::TASKS_ALL,
+        start,
+        false,
+        900,
+    );
+    let error = anyhow::Error::new(page.await.unwrap_err());
+    assert!(
+        format!("{error:#}").contains("of 900 messages arrived"),
+        "{error:#}"
+    );
+}
+
+#[tokio::test]
+async fn all_is_all_that_the_leader_holds_or_an_error() {
+    let (_mesh, nats) = streams_alone().await;
+    let all = |limit| read::all(&nats, stream::LEDGER, subject::TASKS_ALL, limit);
+    assert!(all(10).await.unwrap().is_empty());
+    nats.commit.store(tasks(1, 7)).await.unwrap();
+    assert_eq!(all(7).await.unwrap().len(), 7);
+    let error = anyhow::Error::new(all(6).await.unwrap_err());
+    assert!(
+        format!("{error:#}").contains("more than 6 messages"),
+        "{error:#}"
+    );
+}
+
+/// A cursor as `why` leaves it.
+fn cursor(why: &str, paused: bool) -> Cursor {
+    Cursor {
+        revision: 1,
+        after: "2026-11-22T10:00:00Z".parse().unwrap(),
+        why: why.to_owned(),
+        by: "alice".to_owned(),
+        paused: paused.then(|| Paused {
+            since: "2026-11-22T10:00:01Z".parse().unwrap(),
+            by: "alice".to_owned(),
+            note: String::new(),
+        }),
+        ..Cursor::default()
+    }
+}
+
+#[tokio::test]
+async fn cursor_record_whose_answer_was_lost_counts_as_stored_and_is_not_stored_again() {
+    let (_mesh, nats) = streams_alone().await;
+    let definition: DefinitionId = "d".parse().unwrap();
+    let created = TickRecord::Cursor(cursor("created", false));
+    for why in ["paused", "reset"] {
+        let at = ticks::cursor(&nats, &definition).await.unwrap().sequence;
+        let stored = ticks::append(&nats.commit, &definition, at, &created).await;
+        let Committed::Stored(before) = stored.unwrap() else {
+            panic!("nobody else writes");
+        };
+        // The first try is stored, and its answer does not come.
+        let record = cursor(why, why == "paused");
+        let first = TickRecord::Cursor(record.clone());
+        let stored = ticks::append(&nats.commit, &definition, before, &first).await;
+        let Committed::Stored(sequence) = stored.unwrap() else {
+            panic!("nobody else writes");
+        };
+        let at = CursorAt {
+            sequence: before,
+            record: Some(created.clone()),
+        };
+        let refused = Mutex::new(false);
+        let needed = |last: Option<&TickRecord>| {
+            // A second pause is refused, a second reset is not.
+            let paused = last.and_then(TickRecord::paused).is_some();
+            *refused.lock().unwrap() = paused;
+            (!paused).then(|| record.clone())
+        };
+        let moved = ticks::move_cursor_from(&nats, &definition, at, needed).await;
+        assert_eq!(moved.unwrap().sequence, sequence, "{why}");
+        assert!(!*refused.lock().unwrap(), "{why}");
+        let stands = ticks::cursor(&nats, &definition).await.unwrap();
+        assert_eq!(stands.sequence, sequence, "{why}");
+    }
 }

@@ -3,7 +3,10 @@
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info, pull};
 use kaizen_proto::stream;
 
-use crate::{Nats, read::ReadError};
+use crate::{
+    Nats,
+    read::{ReadError, ephemeral_name},
+};
 
 /// Ticks that are made up for, backfilled or asked for stay within this backlog.
 pub const BACKLOG_MAX: u64 = 1_000;
@@ -57,6 +60,7 @@ pub async fn unrouted(nats: &Nats, subject: &str, floor: u64) -> Result<u64, Rea
         .await
         .map_err(|error| failed(error.into()))?;
     let config = pull::Config {
+        name: Some(ephemeral_name("count")),
         deliver_policy: DeliverPolicy::ByStartSequence {
             start_sequence: floor + 1,
         },

@@ -244,6 +244,7 @@ async fn in_order(
         (DeliverPolicy::ByStartSequence { start_sequence }, vec![])
     };
     let config = pull::Config {
+        name: Some(read::ephemeral_name("follow")),
         deliver_policy,
         filter_subjects,
         ack_policy: AckPolicy::None,

@@ -9,7 +9,7 @@ use async_nats::jetstream::{
 };
 use futures::StreamExt as _;
 
-use crate::Nats;
+use crate::{Nats, connection::jittered};
 
 /// A read that failed; trying again may help.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +115,13 @@ pub async fn last_sequence(nats: &Nats, stream: &'static str) -> Result<u64, Rea
     Ok(info.state.last_sequence)
 }
 
+/// A name for a consumer that nobody binds to again. It must have one: the client would ask for a
+/// nameless one on a subject on which whatever stands in the body can be reconfigured, so no
+/// service but the one that makes the streams may publish there.
+pub(crate) fn ephemeral_name(purpose: &str) -> String {
+    format!("{purpose}-{}", uuid::Uuid::new_v4().simple())
+}
+
 /// Where a page begins.
 #[derive(Debug, Clone, Copy)]
 pub enum PageStart {
@@ -131,7 +138,59 @@ const PAGE_WAIT: Duration = Duration::from_secs(5);
 /// How long the server keeps the consumer of a page, should we die meanwhile.
 const PAGE_CONSUMER_AGE: Duration = Duration::from_secs(30);
 
-/// Up to `limit` messages that match `filter`, oldest first, and whether more follow.
+/// How often [`all`] is tried where the page does not reach what the leader holds.
+const ALL_ATTEMPTS_MAX: u32 = 3;
+/// Between two tries: a replica that is behind gets the time to catch up.
+const ALL_RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// Every message that matches `filter`, oldest first, for those who decide by them: what the
+/// leader holds at the call is among them. Up to `limit`: more is an error, not a part of them.
+///
+/// # Errors
+/// There are more than `limit`, or a page comes from a replica that stays behind the leader, or
+/// cannot be read whole.
+pub async fn all(
+    nats: &Nats,
+    stream: &'static str,
+    filter: &str,
+    limit: usize,
+) -> Result<Vec<async_nats::jetstream::Message>, ReadError> {
+    let Some(last) = last(nats, stream, filter).await? else {
+        return Ok(Vec::new());
+    };
+    let mut reached = 0;
+    for attempt in 1..=ALL_ATTEMPTS_MAX {
+        let (messages, more) = page(nats, stream, filter, PageStart::First, false, limit).await?;
+        reached = match messages.last() {
+            Some(message) => {
+                let info = message.info().map_err(failed(stream, filter))?;
+                info.stream_sequence
+            }
+            None => 0,
+        };
+        if reached >= last.sequence {
+            return Ok(messages);
+        }
+        if more {
+            let error = format!("more than {limit} messages match");
+            return Err(failed(stream, filter)(error));
+        }
+        if attempt < ALL_ATTEMPTS_MAX {
+            tokio::time::sleep(jittered(ALL_RETRY_DELAY)).await;
+        }
+    }
+    let error = format!(
+        "a replica that is behind answers: it ends at sequence {reached}, the leader at {}; try again",
+        last.sequence
+    );
+    Err(failed(stream, filter)(error))
+}
+
+/// Up to `limit` messages that match `filter`, oldest first, and whether more follow. The replica
+/// that answers may be behind the leader: who decides by what is there takes [`all`].
+///
+/// # Errors
+/// It cannot be read, or fewer arrive than the replica said were there.
 pub async fn page(
     nats: &Nats,
     stream: &'static str,
@@ -146,6 +205,7 @@ pub async fn page(
         .await
         .map_err(failed(stream, filter))?;
     let config = pull::Config {
+        name: Some(ephemeral_name("page")),
         deliver_policy: deliver_policy(start, last_per_subject),
         ack_policy: async_nats::jetstream::consumer::AckPolicy::None,
         filter_subject: filter.to_owned(),
@@ -192,6 +252,12 @@ pub async fn page(
     let name = consumer.cached_info().name.clone();
     // The server removes it by itself soon enough.
     _ = handle.delete_consumer(&name).await;
+    if messages.len() < wanted {
+        // The batch ends without an error where its time is over, or the client dropped some.
+        let arrived = messages.len();
+        let error = format!("{arrived} of {wanted} messages arrived in time; try again");
+        return Err(failed(stream, filter)(error));
+    }
     Ok((messages, pending > limit))
 }
 

@@ -100,8 +100,9 @@ const ATTEMPTS_MAX: u32 = 20;
 
 /// Appends the cursor record that `needed` makes of the definition's last message, unless it
 /// makes none: then somebody was faster. Made anew whenever the last message has changed, as a
-/// record that was made of an older one would have slots ticked twice, or lost. Answers where
-/// the definition stands then.
+/// record that was made of an older one would have slots ticked twice, or lost. Where an answer
+/// was doubtful and the very record stands, it is stored. Answers where the definition stands
+/// then.
 pub async fn move_cursor(
     nats: &Nats,
     definition: &DefinitionId,
@@ -135,7 +136,14 @@ pub async fn move_cursor_from(
                 let record = Some(record);
                 return Ok(CursorAt { sequence, record });
             }
-            Committed::Doubtful => at = cursor(nats, definition).await?,
+            Committed::Doubtful => {
+                let before = at.sequence;
+                at = cursor(nats, definition).await?;
+                // The answer was lost, not the record: made anew, it would be refused, or twice.
+                if at.sequence > before && at.record.as_ref() == Some(&record) {
+                    return Ok(at);
+                }
+            }
         }
     }
     Err(CursorError::Contended {

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::record::{Cursor, Paused, Skipped, Tick, TickRecord};
 
 use crate::{
-    catchup::{LIVE_GRACE, desired_at, first_desired_from, forward, just_before},
+    catchup::{CatchUp, back, desired_at, just_before, open_from},
     schedule::Schedule,
 };
 
@@ -58,6 +58,8 @@ pub struct InForce {
     pub enabled: bool,
     /// When its slots are; `None` where its trigger is no cron expression.
     pub schedule: Option<Schedule>,
+    /// Which overdue slots can still be ticked.
+    pub catchup: CatchUp,
 }
 
 /// What became of a slot.
@@ -72,9 +74,11 @@ pub enum Class {
     },
     /// Left out, and a record says why.
     Skipped(Skip),
-    /// Neither ticked nor left out, and no longer to be expected.
+    /// Neither ticked nor left out, and never to be ticked any more: when it was asked, or when a
+    /// record moved past it or paused the definition, its grace and its catch-up were over.
     Missed,
-    /// Not ticked yet, and it is early days.
+    /// Not ticked yet, but a scheduler may still do so: it has just been due, or the catch-up
+    /// policy admits it.
     Pending,
     /// Ticked although it, or a later slot, had been ticked before.
     Doubled,
@@ -259,6 +263,7 @@ pub struct Audit<L> {
 struct Known {
     enabled: bool,
     schedule: Option<Arc<Schedule>>,
+    catchup: CatchUp,
 }
 
 impl Known {
@@ -272,16 +277,17 @@ impl Known {
 struct Standing {
     after: Timestamp,
     schedule: Option<Arc<Schedule>>,
+    catchup: CatchUp,
     paused: Option<Paused>,
 }
 
-/// Slots in (`after`, `until`] that were left out.
+/// Slots in (`after`, `until`] that were passed over: missed, or skipped.
 #[derive(Debug)]
 struct Span {
     schedule: Arc<Schedule>,
     after: Timestamp,
     until: Timestamp,
-    skip: Skip,
+    class: Class,
 }
 
 impl<L: FnMut(u64) -> Option<InForce>> Audit<L> {
@@ -316,7 +322,7 @@ impl<L: FnMut(u64) -> Option<InForce>> Audit<L> {
         let revision = self.look_up(stored.record.revision());
         match &stored.record {
             TickRecord::Tick(tick) => self.take_tick(tick, stored, revision.as_ref()),
-            TickRecord::Cursor(cursor) => self.take_cursor(cursor),
+            TickRecord::Cursor(cursor) => self.take_cursor(cursor, stored.stored_at),
         }
         self.stands = Some(Standing {
             // What went backwards opens nothing anew: slots up to the one ticked last are judged.
@@ -324,6 +330,7 @@ impl<L: FnMut(u64) -> Option<InForce>> Audit<L> {
                 ticked.max(stored.record.after())
             }),
             schedule: revision.as_ref().and_then(Known::slots).cloned(),
+            catchup: revision.map_or_else(CatchUp::default, |revision| revision.catchup),
             paused: stored.record.paused().cloned(),
         });
     }
@@ -361,6 +368,7 @@ impl<L: FnMut(u64) -> Option<InForce>> Audit<L> {
         let revision = (self.lookup)(number).map(|found| Known {
             enabled: found.enabled,
             schedule: found.schedule.map(Arc::new),
+            catchup: found.catchup,
         });
         let unknown = &mut self.report.unknown_revisions;
         if revision.is_none() && unknown.len() < UNKNOWN_MAX {
@@ -419,8 +427,9 @@ impl<L: FnMut(u64) -> Option<InForce>> Audit<L> {
             return;
         };
         let until = just_before(tick.slot);
-        if stands.paused.is_some() {
-            self.pass(stands, until, PAUSED, "", "");
+        if let Some(paused) = &stands.paused {
+            let open = self.open_from(schedule, stands, paused.since);
+            self.pass(stands, until, open, Class::Missed, skipped_by(paused));
             self.settle_passed(tick.slot);
             return;
         }
@@ -435,42 +444,54 @@ impl<L: FnMut(u64) -> Option<InForce>> Audit<L> {
         }
     }
 
-    fn take_cursor(&mut self, cursor: &Cursor) {
+    fn take_cursor(&mut self, cursor: &Cursor, stored_at: Timestamp) {
         // Back: what was passed after it is due again.
         truncate(&mut self.passed, cursor.after);
-        if let Some(stands) = self.stands.take() {
-            self.pass(&stands, cursor.after, &cursor.why, &cursor.by, &cursor.note);
-        }
-    }
-
-    /// Notes that the slots up to `until` were passed over: those in a pause for its sake.
-    fn pass(&mut self, stands: &Standing, until: Timestamp, why: &str, by: &str, note: &str) {
+        let Some(stands) = self.stands.take() else {
+            return;
+        };
         let Some(schedule) = &stands.schedule else {
             return;
         };
-        let mut span = |after, until, skip| {
+        let said = Class::Skipped(Skip::new(&cursor.why, &cursor.by, &cursor.note));
+        let (ended, skipped) = match &stands.paused {
+            Some(paused) => (paused.since, skipped_by(paused)),
+            None => (stored_at, said.clone()),
+        };
+        // A record explains what it kept from being ticked. What was over by then was missed,
+        // unless somebody has asked for just that: to leave it out.
+        let over = match cursor.why == RESET {
+            true => said,
+            false => Class::Missed,
+        };
+        let open = self.open_from(schedule, &stands, ended);
+        self.pass(&stands, cursor.after, open, over, skipped);
+    }
+
+    /// Notes that the slots up to `until` were passed over: those before `open` as `over`, the
+    /// others as `skipped`.
+    fn pass(
+        &mut self,
+        stands: &Standing,
+        until: Timestamp,
+        open: Timestamp,
+        over: Class,
+        skipped: Class,
+    ) {
+        let Some(schedule) = &stands.schedule else {
+            return;
+        };
+        let edge = just_before(open).clamp(stands.after, until.max(stands.after));
+        for (after, until, class) in [(stands.after, edge, over), (edge, until, skipped)] {
             if after < until {
                 let schedule = Arc::clone(schedule);
                 self.passed.push(Span {
                     schedule,
                     after,
                     until,
-                    skip,
+                    class,
                 });
             }
-        };
-        let pause = stands.paused.as_ref();
-        let paused_after = pause.map_or(until, |paused| {
-            paused_after(schedule, paused, self.question.late_after)
-                .clamp(stands.after, until.max(stands.after))
-        });
-        span(stands.after, paused_after, Skip::new(why, by, note));
-        if let Some(paused) = pause {
-            span(
-                paused_after,
-                until,
-                Skip::new(PAUSED, &paused.by, &paused.note),
-            );
         }
     }
 
@@ -479,7 +500,7 @@ impl<L: FnMut(u64) -> Option<InForce>> Audit<L> {
         truncate(&mut self.passed, just_before(slot));
         for span in std::mem::take(&mut self.passed) {
             for slot in self.slots(&span.schedule, span.after, span.until) {
-                if !self.judge(slot, Class::Skipped(span.skip.clone()), None) {
+                if !self.judge(slot, span.class.clone(), None) {
                     return;
                 }
             }
@@ -491,17 +512,15 @@ impl<L: FnMut(u64) -> Option<InForce>> Audit<L> {
         let Some(schedule) = &stands.schedule else {
             return;
         };
-        let late_after = self.question.late_after;
-        let paused = stands.paused.as_ref();
-        let in_pause = paused.map(|paused| {
-            let after = paused_after(schedule, paused, late_after);
-            (after, Skip::new(PAUSED, &paused.by, &paused.note))
-        });
+        let (ended, open) = match &stands.paused {
+            Some(paused) => (paused.since, skipped_by(paused)),
+            None => (self.question.now, Class::Pending),
+        };
+        let open_from = self.open_from(schedule, stands, ended);
         for slot in self.slots(schedule, stands.after, self.question.now) {
-            let class = match &in_pause {
-                Some((after, skip)) if slot > *after => Class::Skipped(skip.clone()),
-                _ if self.is_over(schedule, slot) => Class::Missed,
-                _ => Class::Pending,
+            let class = match slot < open_from {
+                true => Class::Missed,
+                false => open.clone(),
             };
             if !self.judge(slot, class, None) {
                 return;
@@ -509,10 +528,14 @@ impl<L: FnMut(u64) -> Option<InForce>> Audit<L> {
         }
     }
 
-    /// Whether a slot that is not ticked is no longer to be expected.
-    fn is_over(&self, schedule: &Schedule, slot: Timestamp) -> bool {
-        let patience = LIVE_GRACE + self.question.late_after;
-        forward(desired_at(schedule, slot), patience) < self.question.now
+    /// The first slot that could still have been ticked at `at`. A scheduler that was at it may
+    /// be slower than the policy says by as much as makes a tick late.
+    fn open_from(&self, schedule: &Schedule, stands: &Standing, at: Timestamp) -> Timestamp {
+        open_from(
+            schedule,
+            back(at, self.question.late_after),
+            &stands.catchup,
+        )
     }
 
     /// The slots in (`after`, `until`] that are judged.
@@ -574,6 +597,8 @@ impl<L: FnMut(u64) -> Option<InForce>> Audit<L> {
 const CREATED: &str = "created";
 /// Why slots in a pause are left out.
 const PAUSED: &str = "paused";
+/// The `why` of a record by which somebody moves the slots.
+const RESET: &str = "reset";
 
 impl Skip {
     fn new(reason: &str, by: &str, note: &str) -> Self {
@@ -596,12 +621,9 @@ fn broken_rule(tick: &Tick, stands: Option<&Standing>, revision: &Known) -> Opti
     (tick.slot <= stands.after).then_some(Unexpected::BehindCursor)
 }
 
-/// The slots after this instant belong to the pause. One that could still have been ticked when
-/// it began does: the pause kept it from being ticked.
-fn paused_after(schedule: &Schedule, paused: &Paused, late_after: SignedDuration) -> Timestamp {
-    let patience = LIVE_GRACE + late_after;
-    let open_from = forward(paused.since, -patience);
-    first_desired_from(schedule, open_from).map_or(Timestamp::MAX, just_before)
+/// A slot that could still have been ticked when the pause began belongs to it.
+fn skipped_by(paused: &Paused) -> Class {
+    Class::Skipped(Skip::new(PAUSED, &paused.by, &paused.note))
 }
 
 fn truncate(spans: &mut Vec<Span>, until: Timestamp) {

@@ -176,12 +176,27 @@ impl Edges {
 }
 
 /// The first slot that is to be ticked at `at` or later; all after it are as well.
-pub(crate) fn first_desired_from(schedule: &Schedule, at: Timestamp) -> Option<Timestamp> {
+fn first_desired_from(schedule: &Schedule, at: Timestamp) -> Option<Timestamp> {
     // What lies further back than the longest jitter is to be ticked before `at`.
     let earliest = just_before(back(at, schedule.jitter_max()));
     schedule
         .slots_after(earliest)
         .find(|slot| schedule.desired(*slot) >= at)
+}
+
+/// The first slot that a scheduler could still tick at `at` or later, none after it having been
+/// ticked; all after it it could as well. Those before it are over.
+pub(crate) fn open_from(schedule: &Schedule, at: Timestamp, catchup: &CatchUp) -> Timestamp {
+    let edges = Edges::new(schedule, at, catchup);
+    match catchup.policy {
+        CatchUpPolicy::All => edges.window.min(edges.live),
+        // Where there are live slots, the newest that is due is one of them.
+        CatchUpPolicy::Last => schedule
+            .prev_before(edges.undue)
+            .filter(|newest| *newest >= edges.window)
+            .map_or(edges.live, |newest| newest.min(edges.live)),
+        CatchUpPolicy::None => edges.live,
+    }
 }
 
 /// From this instant on all slots are admitted; `None` where no slot is.
@@ -251,11 +266,11 @@ fn range(
     })
 }
 
-fn back(at: Timestamp, by: SignedDuration) -> Timestamp {
+pub(crate) fn back(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_sub(by).unwrap_or(Timestamp::MIN)
 }
 
-pub(crate) fn forward(at: Timestamp, by: SignedDuration) -> Timestamp {
+fn forward(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 

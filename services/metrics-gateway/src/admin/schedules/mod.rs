@@ -197,19 +197,12 @@ impl Admin {
         Ok(vec![self.one_scheduled(id).await?])
     }
 
-    /// What stands on one subject of TICKS, oldest first; what cannot be read is left out.
+    /// All that stands on one subject of TICKS by the leader's word, oldest first; what is no
+    /// record is left out.
     async fn stored<T: DeserializeOwned>(&self, subject: &str) -> Result<Vec<Stored<T>>, Status> {
-        let start = read::PageStart::First;
-        let (messages, _) = read::page(
-            &self.nats,
-            stream::TICKS,
-            subject,
-            start,
-            false,
-            RECORDS_MAX,
-        )
-        .await
-        .map_err(refusal::unavailable)?;
+        let messages = read::all(&self.nats, stream::TICKS, subject, RECORDS_MAX)
+            .await
+            .map_err(refusal::unavailable)?;
         let stored = messages.iter().filter_map(|message| {
             let info = message.info().ok()?;
             Some(Stored {

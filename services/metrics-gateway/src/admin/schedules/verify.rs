@@ -140,6 +140,7 @@ impl Admin {
                     InForce {
                         enabled: definition.enabled(),
                         schedule: definition.schedule().cloned(),
+                        catchup: definition.catchup().copied().unwrap_or_default(),
                     },
                 );
             }
