@@ -32,12 +32,10 @@ pub fn start_at(service: &'static str, levels: &str) -> anyhow::Result<Telemetry
         Err(_) => EnvFilter::try_new(levels)?,
     };
     global::set_text_map_propagator(TraceContextPropagator::new());
-    let provider = provider(service)?;
+    let (provider, exported) = provider(service)?;
     let spans = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("kaizen-mesh"))
-        .with_filter(EnvFilter::try_new(
-            "info,async_nats=off,h2=off,hyper=off,tonic=off",
-        )?);
+        .with_filter(EnvFilter::try_new(span_levels(exported))?);
     let stderr = std::io::stderr;
     let logs = tracing_subscriber::fmt::layer().with_writer(stderr);
     let logs = if stderr().is_terminal() {
@@ -56,7 +54,18 @@ pub fn start_at(service: &'static str, levels: &str) -> anyhow::Result<Telemetry
     Ok(Telemetry { provider })
 }
 
-fn provider(service: &'static str) -> anyhow::Result<SdkTracerProvider> {
+/// A span for each tick is made where somebody sees it: there may be a hundred thousand of them
+/// in a second.
+fn span_levels(exported: bool) -> &'static str {
+    if exported {
+        "info,kaizen_scheduler=debug,async_nats=off,h2=off,hyper=off,tonic=off"
+    } else {
+        "info,async_nats=off,h2=off,hyper=off,tonic=off"
+    }
+}
+
+/// The provider, and whether it exports.
+fn provider(service: &'static str) -> anyhow::Result<(SdkTracerProvider, bool)> {
     let resource = Resource::builder()
         .with_attribute(KeyValue::new("service.name", service))
         .with_attribute(KeyValue::new("service.namespace", "kaizen-mesh"))
@@ -66,13 +75,13 @@ fn provider(service: &'static str) -> anyhow::Result<SdkTracerProvider> {
     let set = |name| std::env::var(name).is_ok_and(|value| !value.is_empty());
     if !set(ENDPOINT) && !set(TRACES_ENDPOINT) {
         // Spans still get ids, so that the trace context travels on.
-        return Ok(builder.build());
+        return Ok((builder.build(), false));
     }
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
         .build()
         .with_context(|| format!("OTLP exporter, see {ENDPOINT}"))?;
-    Ok(builder.with_batch_exporter(exporter).build())
+    Ok((builder.with_batch_exporter(exporter).build(), true))
 }
 
 impl Telemetry {

@@ -79,7 +79,7 @@ pub async fn append(
     record: &TickRecord,
 ) -> Result<Committed, CommitError> {
     let mut headers = HeaderMap::new();
-    trace::inject(&Span::current(), &mut headers);
+    trace::inject_or_begin(&Span::current(), &mut headers);
     headers.insert(header::DEFINITION, definition.as_str());
     headers.insert(header::REVISION, record.revision().to_string());
     if let TickRecord::Tick(tick) = record {

@@ -10,7 +10,7 @@ use kaizen_messaging::{
 };
 use kaizen_proto::{id::DefinitionId, record::TickRecord, subject};
 use kaizen_registry::{Definition, Revision, cursor_for};
-use tracing::{Instrument as _, debug, info_span};
+use tracing::{Instrument as _, debug, debug_span};
 
 use crate::timetable::{Key, Slot};
 
@@ -96,7 +96,8 @@ async fn tick(
     sequence: u64,
 ) -> anyhow::Result<Outcome> {
     let record = TickRecord::Tick(slot.tick.clone());
-    let span = info_span!("tick", otel.kind = "producer", definition = %id, slot = %slot.tick.slot);
+    let span =
+        debug_span!("tick", otel.kind = "producer", definition = %id, slot = %slot.tick.slot);
     let committed = ticks::append(&context.nats.commit, id, sequence, &record)
         .instrument(span)
         .await?;

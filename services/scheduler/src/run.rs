@@ -30,6 +30,8 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 const FLIGHTS_MAX: usize = 4_000;
 /// Wait before a step that failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Answers in a row that are older than what we know: then it is not stored any more.
+const BEHIND_US_MAX: u32 = 15;
 /// Wait before a tick that changed nothing is tried again.
 const REFUSED_DELAY: Duration = Duration::from_millis(100);
 /// Between two looks whether the connection is back.
@@ -296,23 +298,35 @@ impl Run {
         entry.flying = false;
         match outcome {
             Outcome::Ticked(slot, cursor) => {
+                entry.behind_us = 0;
                 self.figures.ticked(&entry.id, &slot, now);
                 entry.stands(cursor, now);
             }
-            Outcome::Moved(cursor) => entry.stands(cursor, now),
-            Outcome::Stands { cursor, expected } => {
-                ensure!(
-                    cursor.sequence >= expected,
-                    "TICKS has lost its end: {} stood at {expected} and stands at {}",
-                    entry.id,
-                    cursor.sequence
-                );
-                if cursor.sequence == expected {
-                    // Something is in flight, or nothing was heard: not at once again.
+            Outcome::Moved(cursor) => {
+                if cursor.sequence <= entry.cursor.sequence {
                     return Ok(later(REFUSED_DELAY));
                 }
-                self.figures.refused.inc();
                 entry.stands(cursor, now);
+            }
+            Outcome::Stands { cursor, expected } => {
+                if cursor.sequence > expected {
+                    entry.behind_us = 0;
+                    entry.stands(cursor, now);
+                    self.figures.refused.inc();
+                } else if cursor.sequence == expected {
+                    // Something is in flight, or nothing was heard: not at once again.
+                    return Ok(later(REFUSED_DELAY));
+                } else {
+                    entry.behind_us += 1;
+                    ensure!(
+                        entry.behind_us < BEHIND_US_MAX,
+                        "TICKS has lost its end: {} stood at {expected} and stands at {}",
+                        entry.id,
+                        cursor.sequence
+                    );
+                    // A leader that was asleep may not know yet that it is none any more.
+                    return Ok(later(RETRY_DELAY));
+                }
             }
             Outcome::Reached => {
                 self.take_changes();

@@ -37,6 +37,8 @@ pub(crate) struct Entry {
     pub(crate) flying: bool,
     /// It waits for room in the router's backlog.
     pub(crate) waiting: bool,
+    /// Answers in a row by which it stands where it stood before what we know.
+    pub(crate) behind_us: u32,
     pub(crate) unrouted: Unrouted,
     /// Whether `unrouted` counts what was stored before we came, too.
     pub(crate) counted: bool,
@@ -85,6 +87,7 @@ impl Entry {
             upcoming: None,
             flying: false,
             waiting: false,
+            behind_us: 0,
             unrouted: Unrouted::default(),
             counted: false,
         }
@@ -108,12 +111,10 @@ impl Entry {
 
     /// Takes over where it stands, unless that is older than what we know.
     pub(crate) fn stands(&mut self, cursor: CursorAt, now: Timestamp) {
-        if cursor.sequence < self.cursor.sequence {
+        if cursor.sequence <= self.cursor.sequence {
             return;
         }
-        if cursor.sequence > self.cursor.sequence {
-            self.since = now;
-        }
+        self.since = now;
         self.cursor = cursor;
         self.find_upcoming();
     }
