@@ -28,6 +28,7 @@ mod letters;
 mod readiness;
 mod redelivery;
 mod restarts;
+mod router_backlog;
 mod scheduler_faults;
 mod shipped_config;
 mod tick_verbs;

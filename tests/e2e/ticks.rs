@@ -9,12 +9,12 @@ use kaizen_tests::{Cli, Mesh, MeshUp, Stored, Which, until};
 
 use crate::documents::ticking;
 
-const EVERY_SECOND: &str = "* * * * * *";
-const ALL: &str = "{policy: all, window: 1h}";
+pub(crate) const EVERY_SECOND: &str = "* * * * * *";
+pub(crate) const ALL: &str = "{policy: all, window: 1h}";
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 /// Waits until `count` slots of a definition have been ticked, and answers all its records.
-async fn ticked(stored: &Stored, definition: &str, count: usize) -> Vec<TickRecord> {
+pub(crate) async fn ticked(stored: &Stored, definition: &str, count: usize) -> Vec<TickRecord> {
     until(
         &format!("{definition} has ticked {count} slots"),
         async || {
@@ -30,7 +30,7 @@ async fn ticked(stored: &Stored, definition: &str, count: usize) -> Vec<TickReco
     .await
 }
 
-fn ticks(records: &[TickRecord]) -> Vec<&Tick> {
+pub(crate) fn ticks(records: &[TickRecord]) -> Vec<&Tick> {
     let mut ticks = Vec::new();
     for record in records {
         if let TickRecord::Tick(tick) = record {
@@ -40,7 +40,7 @@ fn ticks(records: &[TickRecord]) -> Vec<&Tick> {
     ticks
 }
 
-fn slots(records: &[TickRecord]) -> Vec<Timestamp> {
+pub(crate) fn slots(records: &[TickRecord]) -> Vec<Timestamp> {
     ticks(records).iter().map(|tick| tick.slot).collect()
 }
 
@@ -53,7 +53,7 @@ fn cursor(record: &TickRecord) -> &Cursor {
 
 /// No slot twice, none left out, each naming the one before.
 #[track_caller]
-fn assert_every_second(ticks: &[&Tick]) {
+pub(crate) fn assert_every_second(ticks: &[&Tick]) {
     for pair in ticks.windows(2) {
         assert_eq!(
             pair[1].slot.duration_since(pair[0].slot),
@@ -250,7 +250,7 @@ fn hourly(now: Timestamp) -> (String, Vec<Timestamp>) {
 }
 
 /// Leaves a definition as a scheduler did that died hours ago: its last tick is that old.
-async fn last_ticked(mesh: &Mesh, definition: &str, revision: u64, slot: Timestamp) {
+pub(crate) async fn last_ticked(mesh: &Mesh, definition: &str, revision: u64, slot: Timestamp) {
     let tick = Tick {
         slot,
         revision,
