@@ -50,7 +50,7 @@ async fn ticked_until_now(mesh: &Mesh, definition: &DefinitionId, revision: u64,
     let now = Timestamp::now().as_second();
     let at = |ago: u64| Timestamp::from_second(now - i64::try_from(ago).unwrap()).unwrap();
     for chunk in (0..many).rev().collect::<Vec<_>>().chunks(500) {
-        let stored = chunk.iter().map(|ago| async {
+        let stored = chunk.iter().map(|ago| {
             let tick = Tick {
                 slot: at(*ago),
                 revision,
@@ -58,10 +58,10 @@ async fn ticked_until_now(mesh: &Mesh, definition: &DefinitionId, revision: u64,
                 skipped: Vec::new(),
             };
             let record = serde_json::to_vec(&TickRecord::Tick(tick)).unwrap();
-            let sent = mesh
+            let publish = mesh
                 .jetstream
                 .publish(subject::tick(definition), record.into());
-            sent.await.unwrap().await.unwrap();
+            async { publish.await.unwrap().await.unwrap() }
         });
         join_all(stored).await;
     }
