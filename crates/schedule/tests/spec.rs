@@ -355,7 +355,7 @@ fn every_refusal_names_its_key() {
         ("jitter", "is negative", |s| {
             s.jitter = Some(SignedDuration::from_secs(-1));
         }),
-        ("jitter", "24h", |s| {
+        ("jitter", "exceeds 1h", |s| {
             s.jitter = Some(JITTER_MAX + SignedDuration::from_secs(1));
         }),
     ] {
