@@ -45,6 +45,27 @@ struct Reading {
     at: Instant,
 }
 
+impl Reading {
+    fn ahead(&self) -> SignedDuration {
+        self.machine.duration_since(self.server)
+    }
+
+    /// How far the server's clock has moved since an earlier reading, beside what passed here.
+    fn jump_since(&self, before: &Self) -> SignedDuration {
+        let passed = self.at.saturating_duration_since(before.at);
+        self.server.duration_since(after(before.server, passed))
+    }
+
+    /// How far the machine's clock has moved, beside what passed since.
+    fn machine_jump(&self, machine: Timestamp, passed: Duration) -> SignedDuration {
+        machine.duration_since(after(self.machine, passed))
+    }
+}
+
+fn after(at: Timestamp, passed: Duration) -> Timestamp {
+    at.checked_add(passed).unwrap_or(Timestamp::MAX)
+}
+
 /// What a new reading has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observed {
@@ -80,17 +101,14 @@ impl ServerClock {
     pub fn now(&self) -> Option<Timestamp> {
         let reading = self.reading();
         let passed = reading.at.elapsed();
-        (passed <= READING_AGE_MAX)
-            .then(|| reading.server.checked_add(passed).ok())
-            .flatten()
+        (passed <= READING_AGE_MAX).then(|| after(reading.server, passed))
     }
 
     /// What time it is, however old the last reading: for measuring.
     #[must_use]
     pub fn estimate(&self) -> Timestamp {
         let reading = self.reading();
-        let passed = reading.at.elapsed();
-        reading.server.checked_add(passed).unwrap_or(reading.server)
+        after(reading.server, reading.at.elapsed())
     }
 
     /// Takes another reading. One that took long is passed over while an earlier one is good,
@@ -102,20 +120,17 @@ impl ServerClock {
         if took > ROUND_TRIP_MAX && good {
             return Ok(None);
         }
-        let passed = reading.at.saturating_duration_since(before.at);
-        let expected = before.server.checked_add(passed).unwrap_or(before.server);
         *self.reading.write().unwrap_or_else(PoisonError::into_inner) = reading;
         Ok(Some(Observed {
-            ahead: reading.machine.duration_since(reading.server),
-            jump: reading.server.duration_since(expected),
+            ahead: reading.ahead(),
+            jump: reading.jump_since(&before),
         }))
     }
 
     /// How far this machine's clock was ahead of the server's at the last reading.
     #[must_use]
     pub fn ahead(&self) -> SignedDuration {
-        let reading = self.reading();
-        reading.machine.duration_since(reading.server)
+        self.reading().ahead()
     }
 
     /// How far this machine's clock has moved beside the time that has passed since the last
@@ -124,9 +139,7 @@ impl ServerClock {
     #[must_use]
     pub fn machine_jump(&self, machine: Timestamp) -> SignedDuration {
         let reading = self.reading();
-        let passed = reading.at.elapsed();
-        let expected = reading.machine.checked_add(passed);
-        machine.duration_since(expected.unwrap_or(reading.machine))
+        reading.machine_jump(machine, reading.at.elapsed())
     }
 
     fn reading(&self) -> Reading {
@@ -143,4 +156,50 @@ async fn read(nats: &Nats, stream: &'static str) -> Result<(Reading, Duration), 
         at: Instant::now(),
     };
     Ok((reading, asked.elapsed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn seconds(many: i64) -> SignedDuration {
+        SignedDuration::from_secs(many)
+    }
+
+    #[test]
+    fn clock_that_was_set_and_machine_that_slept_show_as_a_jump() {
+        let reading = Reading {
+            server: at(1_000),
+            machine: at(1_000),
+            at: Instant::now(),
+        };
+        assert_eq!(reading.machine_jump(at(1_001), SECOND), seconds(0));
+        // The monotonic clock stands still while a machine sleeps.
+        assert_eq!(reading.machine_jump(at(4_601), SECOND), seconds(3_600));
+        assert_eq!(reading.machine_jump(at(401), SECOND), seconds(-600));
+    }
+
+    #[test]
+    fn another_leaders_clock_shows_as_a_jump_and_a_wrong_machine_as_ahead() {
+        let before = Reading {
+            server: at(1_000),
+            machine: at(1_000),
+            at: Instant::now(),
+        };
+        let reading = |server, machine| Reading {
+            server: at(server),
+            machine: at(machine),
+            at: before.at + SECOND,
+        };
+        assert_eq!(reading(1_001, 1_001).jump_since(&before), seconds(0));
+        assert_eq!(reading(1_003, 1_001).jump_since(&before), seconds(2));
+        assert_eq!(reading(998, 1_001).jump_since(&before), seconds(-3));
+        assert_eq!(reading(1_001, 1_061).ahead(), seconds(60));
+    }
 }
