@@ -112,7 +112,8 @@ impl Run {
             waiting: VecDeque::new(),
             failures: Failures::default(),
         };
-        run.take_moves();
+        // What stood before is in the router's own answer.
+        run.take_cursors();
         run.take_changes();
         run
     }
@@ -149,12 +150,18 @@ impl Run {
     }
 
     fn take_moves(&mut self) {
-        let moves = self.cursors.take();
-        let messages: u32 = moves.values().map(|moved| moved.messages).sum();
+        let messages = self.take_cursors();
         self.backlog.add(messages);
+    }
+
+    /// How many messages moved them.
+    fn take_cursors(&mut self) -> u32 {
+        let moves = self.cursors.take();
+        let messages = moves.values().map(|moved| moved.messages).sum();
         let now = self.context.clock.estimate();
         let floor = self.backlog.floor().unwrap_or(0);
         self.timetable.moved(moves, floor, now);
+        messages
     }
 
     fn take_changes(&mut self) {
