@@ -34,13 +34,8 @@ impl<K: Ord + Clone> Agenda<K> {
         Some(next)
     }
 
-    /// Takes out all keys that are due at `now` or before, earliest first, then by key. The
-    /// caller inserts each again with its next instant.
-    pub fn pop_due(&mut self, now: Timestamp) -> Vec<K> {
-        std::iter::from_fn(|| self.pop_one(now)).collect()
-    }
-
-    /// Takes out the earliest key, where it is due at `now` or before.
+    /// Takes out the earliest key, where it is due at `now` or before; of those at one instant
+    /// the least. The caller inserts it again with its next instant.
     pub fn pop_one(&mut self, now: Timestamp) -> Option<K> {
         self.next_at().filter(|next| *next <= now)?;
         let (_, key) = self.by_time.pop_first()?;
@@ -86,6 +81,10 @@ impl<K> Default for Agenda<K> {
 mod tests {
     use super::*;
 
+    fn pop_due(agenda: &mut Agenda<&'static str>, now: Timestamp) -> Vec<&'static str> {
+        std::iter::from_fn(|| agenda.pop_one(now)).collect()
+    }
+
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
@@ -97,8 +96,8 @@ mod tests {
             assert_eq!(agenda.insert(key, at(second)), None);
         }
         assert_eq!(agenda.next_at(), Some(at(1)));
-        assert_eq!(agenda.pop_due(at(3)), ["a", "b", "c"]);
-        assert_eq!(agenda.pop_due(at(3)), Vec::<&str>::new());
+        assert_eq!(pop_due(&mut agenda, at(3)), ["a", "b", "c"]);
+        assert_eq!(pop_due(&mut agenda, at(3)), Vec::<&str>::new());
         assert_eq!((agenda.len(), agenda.next_at()), (1, Some(at(9))));
     }
 
@@ -108,8 +107,8 @@ mod tests {
         agenda.insert("a", at(1));
         assert_eq!(agenda.insert("a", at(5)), Some(at(1)));
         assert_eq!(agenda.get(&"a"), Some(at(5)));
-        assert!(agenda.pop_due(at(4)).is_empty());
-        assert_eq!(agenda.pop_due(at(5)), ["a"]);
+        assert!(pop_due(&mut agenda, at(4)).is_empty());
+        assert_eq!(pop_due(&mut agenda, at(5)), ["a"]);
         assert!(agenda.is_empty());
     }
 
@@ -119,7 +118,7 @@ mod tests {
         agenda.insert("a", at(1));
         assert_eq!(agenda.remove(&"a"), Some(at(1)));
         assert_eq!(agenda.remove(&"a"), None);
-        assert!(agenda.pop_due(Timestamp::MAX).is_empty());
+        assert!(pop_due(&mut agenda, Timestamp::MAX).is_empty());
         assert_eq!(agenda.next_at(), None);
     }
 }
