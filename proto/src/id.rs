@@ -34,6 +34,17 @@ pub enum NameError {
         /// The text as given, cut after 80 characters.
         text: String,
     },
+    /// Neither an event type nor a pattern of them.
+    #[error(
+        "{text:?} is no event type and no pattern of event types: each part is a name of a-z, 0-9, '_' and '-', or `*` for any one part; `>` at the end stands for one part or more, 255 characters in all{}",
+        hint.map(|hint| format!("; {hint}")).unwrap_or_default()
+    )]
+    EventTypePattern {
+        /// The text as given, cut after 80 characters.
+        text: String,
+        /// What seems to be meant.
+        hint: Option<&'static str>,
+    },
 }
 
 fn shown(text: &str) -> String {
@@ -141,6 +152,94 @@ text_id!(
         Err(NameError::EventType { text: shown(text) })
     }
 );
+
+text_id!(
+    /// An event type, or a pattern of them with the wildcards of NATS subjects: `*` is any one
+    /// part, `>` at the end is one part or more. `kaizen.metrics.*`, `kaizen.>`.
+    EventTypePattern,
+    |text| if text.len() <= EVENT_TYPE_BYTES_MAX && is_pattern(text) {
+        Ok(())
+    } else {
+        Err(NameError::EventTypePattern { text: shown(text), hint: pattern_hint(text) })
+    }
+);
+
+/// One part of an [`EventTypePattern`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatternPart<'a> {
+    /// This very part.
+    Name(&'a str),
+    /// `*`: any one part.
+    Any,
+    /// `>`: one part or more, up to the end.
+    Rest,
+}
+
+impl EventTypePattern {
+    /// Its parts, in order; [`PatternPart::Rest`] comes last alone.
+    pub fn parts(&self) -> impl Iterator<Item = PatternPart<'_>> {
+        self.0.split('.').map(|part| match part {
+            "*" => PatternPart::Any,
+            ">" => PatternPart::Rest,
+            name => PatternPart::Name(name),
+        })
+    }
+
+    /// The one event type that it matches, where it has no wildcard.
+    #[must_use]
+    pub fn exact(&self) -> Option<EventType> {
+        self.0.parse().ok()
+    }
+
+    /// Whether an event of `event_type` is one of those that are meant.
+    #[must_use]
+    pub fn matches(&self, event_type: &EventType) -> bool {
+        let mut parts = event_type.as_str().split('.');
+        for wanted in self.parts() {
+            let part = parts.next();
+            match wanted {
+                PatternPart::Rest => return part.is_some(),
+                PatternPart::Any if part.is_some() => {}
+                PatternPart::Name(name) if part == Some(name) => {}
+                _ => return false,
+            }
+        }
+        parts.next().is_none()
+    }
+}
+
+impl From<EventType> for EventTypePattern {
+    fn from(event_type: EventType) -> Self {
+        Self(event_type.0)
+    }
+}
+
+fn is_pattern(text: &str) -> bool {
+    let names = match text.strip_suffix('>') {
+        Some("") => return true,
+        Some(before) => match before.strip_suffix('.') {
+            Some(names) => names,
+            None => return false,
+        },
+        None => text,
+    };
+    names.split('.').all(|part| part == "*" || is_name(part))
+}
+
+fn pattern_hint(text: &str) -> Option<&'static str> {
+    if text.contains("**") {
+        Some("write `>` for any number of parts")
+    } else if text
+        .split('.')
+        .any(|part| part.len() > 1 && part.contains(['*', '>']))
+    {
+        Some("a wildcard stands for a whole part")
+    } else if text.contains(">.") {
+        Some("`>` stands at the end alone, `*` anywhere")
+    } else {
+        None
+    }
+}
 
 /// Identity of what set a definition off, safe as a subject token.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -314,6 +413,66 @@ mod tests {
         for bad in ["", ".", "a.", ".a", "a..b", "a.*", "a.>", "kaizen.Metrics"] {
             assert!(bad.parse::<EventType>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn patterns_match_as_nats_matches_subjects() {
+        let matches = |pattern: &str, event_type: &str| {
+            let pattern: EventTypePattern = pattern.parse().unwrap();
+            pattern.matches(&event_type.parse().unwrap())
+        };
+        for (pattern, matched, not) in [
+            ("a.b", vec!["a.b"], vec!["a", "a.b.c", "a.c"]),
+            ("a.*", vec!["a.b", "a.b-c"], vec!["a", "a.b.c", "b.a"]),
+            ("*.b", vec!["a.b"], vec!["b", "a.b.b", "a.c"]),
+            ("a.*.c", vec!["a.b.c"], vec!["a.c", "a.b", "a.b.b.c"]),
+            ("a.>", vec!["a.b", "a.b.c"], vec!["a", "ab.c"]),
+            ("*.>", vec!["a.b", "a.b.c"], vec!["a"]),
+            ("*", vec!["a"], vec!["a.b"]),
+            (">", vec!["a", "a.b.c"], vec![]),
+        ] {
+            for event_type in matched {
+                assert!(matches(pattern, event_type), "{pattern} {event_type}");
+            }
+            for event_type in not {
+                assert!(!matches(pattern, event_type), "{pattern} {event_type}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_refused_with_a_hint() {
+        let refused = |text: &str| text.parse::<EventTypePattern>().unwrap_err().to_string();
+        for (text, hint) in [
+            ("kaizen.met*", "a wildcard stands for a whole part"),
+            ("kaizen.*d.x", "a wildcard stands for a whole part"),
+            ("kaizen>", "a wildcard stands for a whole part"),
+            ("kaizen.**", "write `>` for any number of parts"),
+            ("kaizen.>.x", "`>` stands at the end alone"),
+            (">.x", "`>` stands at the end alone"),
+        ] {
+            let found = refused(text);
+            assert!(found.contains(hint), "{text}: {found}");
+        }
+        for text in [
+            "",
+            ".",
+            "a.",
+            ".>",
+            "a..*",
+            "A.*",
+            "a.* ",
+            "a.#",
+            &"a.".repeat(200),
+        ] {
+            assert!(
+                refused(text).contains("no pattern of event types"),
+                "{text}"
+            );
+        }
+        let exact: EventTypePattern = "a.b".parse().unwrap();
+        assert_eq!(exact.exact(), Some("a.b".parse().unwrap()));
+        assert_eq!("a.*".parse::<EventTypePattern>().unwrap().exact(), None);
     }
 
     #[test]

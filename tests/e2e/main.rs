@@ -25,6 +25,7 @@ mod discovery;
 mod error_texts;
 mod gateway;
 mod letters;
+mod matching;
 mod readiness;
 mod redelivery;
 mod restarts;

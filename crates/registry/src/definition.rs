@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use kaizen_document::{Fields, Path, Problems, joined, on_big_stack, suggest};
 use kaizen_engagement::{CronDefinition, DiscoverParams};
-use kaizen_proto::id::{DefinitionId, EventType, QueueName};
+use kaizen_proto::id::{DefinitionId, EventTypePattern, QueueName};
 use kaizen_schedule::{CatchUp, Schedule, ScheduleSpec};
 use serde::Serialize;
 
@@ -52,10 +52,10 @@ impl DefinitionSpec {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum TriggerSpec {
-    /// Every event of a type.
+    /// Every event of a type, or of the types that a pattern matches.
     Event {
-        /// The type.
-        event_type: EventType,
+        /// The type or the pattern.
+        event_type: EventTypePattern,
     },
     /// Every slot of a cron expression.
     Cron {
@@ -68,6 +68,14 @@ pub enum TriggerSpec {
 }
 
 impl TriggerSpec {
+    /// The event types that set it off.
+    pub fn event_types(&self) -> impl Iterator<Item = &EventTypePattern> {
+        match self {
+            Self::Event { event_type } => Some(event_type).into_iter(),
+            Self::Cron { .. } => None.into_iter(),
+        }
+    }
+
     /// Short form for people: `event kaizen.metrics.recorded`, `cron 15 * * * *` or, in a zone
     /// other than UTC, `cron 0 9 * * * Europe/Berlin`.
     #[must_use]

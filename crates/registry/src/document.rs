@@ -7,14 +7,14 @@ use kaizen_document::{
 };
 use kaizen_engagement::DiscoverParams;
 use kaizen_proto::{
-    id::{EngagementSlug, EventType},
+    id::{EngagementSlug, EventType, EventTypePattern, PatternPart},
     subject::RegistryKind,
 };
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    definition::{self, DefinitionSpec, TriggerSpec},
+    definition::{self, DefinitionSpec},
     event_type::{self, EventTypeSpec},
     view::View,
 };
@@ -144,7 +144,7 @@ pub fn warnings(view: &View, documents: &[Document]) -> Vec<String> {
         let Document::Definition(spec) = document else {
             continue;
         };
-        warnings.extend(unknown_event_type(spec, &types));
+        warnings.extend(unknown_event_types(spec, &types));
         warnings.extend(unknown_engagements(spec, &engagements));
     }
     warnings
@@ -172,19 +172,52 @@ fn engagements(view: &View, documents: &[Document]) -> BTreeSet<EngagementSlug> 
         .collect()
 }
 
-fn unknown_event_type(spec: &DefinitionSpec, types: &BTreeSet<EventType>) -> Option<String> {
-    let TriggerSpec::Event { event_type } = &spec.trigger else {
-        return None;
-    };
-    if types.contains(event_type) {
-        return None;
+fn unknown_event_types(spec: &DefinitionSpec, types: &BTreeSet<EventType>) -> Vec<String> {
+    let unmatched = spec
+        .trigger
+        .event_types()
+        .filter(|pattern| !types.iter().any(|event_type| pattern.matches(event_type)));
+    unmatched
+        .map(|pattern| {
+            let shaped: Vec<_> = types.iter().filter_map(|t| shaped(pattern, t)).collect();
+            let nearest = nearest(pattern.as_str(), shaped.iter().map(String::as_str));
+            let wrong = match pattern.exact() {
+                Some(event_type) => format!("event type {event_type} is not registered"),
+                None => format!("{pattern} matches no registered event type"),
+            };
+            format!(
+                "definition {}: {wrong}, so nothing sets it off{}",
+                spec.id,
+                suggestion(nearest)
+            )
+        })
+        .collect()
+}
+
+/// `event_type` with the wildcards of `pattern`, a last `*` widened to `>` where the type goes on;
+/// `None` where its parts are fewer or more. An exact pattern gives the type itself.
+fn shaped(pattern: &EventTypePattern, event_type: &EventType) -> Option<String> {
+    if pattern.exact().is_some() {
+        return Some(event_type.to_string());
     }
-    let nearest = nearest(event_type.as_str(), types.iter().map(EventType::as_str));
-    Some(format!(
-        "definition {}: event type {event_type} is not registered, so nothing sets it off{}",
-        spec.id,
-        suggestion(nearest)
-    ))
+    let mut parts = event_type.as_str().split('.').peekable();
+    let mut shaped = Vec::new();
+    for wanted in pattern.parts() {
+        let part = parts.next()?;
+        shaped.push(match wanted {
+            PatternPart::Name(_) => part,
+            PatternPart::Any => "*",
+            PatternPart::Rest => {
+                parts.by_ref().for_each(drop);
+                ">"
+            }
+        });
+    }
+    if parts.peek().is_some() {
+        let last = shaped.last_mut().filter(|last| **last == "*")?;
+        *last = ">";
+    }
+    Some(shaped.join("."))
 }
 
 fn unknown_engagements(spec: &DefinitionSpec, known: &BTreeSet<EngagementSlug>) -> Vec<String> {

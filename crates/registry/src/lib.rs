@@ -18,6 +18,7 @@ pub mod decision;
 pub mod definition;
 pub mod document;
 pub mod event_type;
+mod index;
 mod json;
 mod machine;
 mod parsing;

@@ -1,22 +1,20 @@
 //! The registry as it stands, with the history that decisions need.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use kaizen_document::{nearest, on_big_stack};
 use kaizen_proto::{
-    id::{DefinitionId, EngagementSlug, EventType},
+    id::{DefinitionId, EngagementSlug, EventType, EventTypePattern},
     subject::{self, RegistryKind},
 };
 use serde_json::Value;
 
 use crate::{
-    definition::{Definition, TriggerSpec},
+    definition::Definition,
     document::{Document, EngagementSpec},
     event_type::RegisteredType,
+    index::TriggerIndex,
 };
 
 /// How long a superseded revision is kept by default: a day more than EVENTS' archive of seven
@@ -134,8 +132,8 @@ pub struct View {
     engagements: BTreeMap<EngagementSlug, History<EngagementSpec>>,
     /// Definitions by the number of their latest change.
     changed: BTreeMap<u64, DefinitionId>,
-    /// Definitions that ever named an event type.
-    by_event_type: BTreeMap<EventType, BTreeSet<DefinitionId>>,
+    /// Enabled definitions by the event types that set them off.
+    by_event_type: TriggerIndex,
     /// Latest revisions that cannot be read, by subject.
     broken: BTreeMap<String, Broken>,
 }
@@ -176,7 +174,7 @@ impl View {
             event_types: BTreeMap::new(),
             engagements: BTreeMap::new(),
             changed: BTreeMap::new(),
-            by_event_type: BTreeMap::new(),
+            by_event_type: TriggerIndex::default(),
             broken: BTreeMap::new(),
         }
     }
@@ -213,13 +211,21 @@ impl View {
         for change in std::mem::take(&mut self.batch) {
             self.record(change);
         }
+        if let Some(since) = self.since() {
+            self.by_event_type.forget(since);
+        }
+    }
+
+    /// Up to when superseded revisions are forgotten.
+    fn since(&self) -> Option<Timestamp> {
+        self.at.checked_sub(self.history).ok()
     }
 
     fn record(&mut self, change: Change) {
         let number = change.number;
         let at = Effective {
             at: self.at,
-            since: self.at.checked_sub(self.history).ok(),
+            since: self.since(),
         };
         let subject = match change.target {
             Target::Definition(id, value) => {
@@ -257,14 +263,17 @@ impl View {
         self.changed.insert(number, id.clone());
     }
 
+    /// Called before `value` becomes the latest revision of `id`.
     fn index(&mut self, id: &DefinitionId, value: Option<&Definition>) {
-        let Some(TriggerSpec::Event { event_type }) = value.map(Definition::trigger) else {
-            return;
-        };
-        self.by_event_type
-            .entry(event_type.clone())
-            .or_default()
-            .insert(id.clone());
+        let latest = self.definitions.get(id).and_then(History::latest);
+        let before = heard(latest.map(|revision| &revision.value));
+        let now = heard(value);
+        for pattern in before.iter().filter(|pattern| !now.contains(pattern)) {
+            self.by_event_type.end(pattern, id, self.at);
+        }
+        for pattern in now.iter().filter(|pattern| !before.contains(pattern)) {
+            self.by_event_type.begin(pattern, id);
+        }
     }
 
     /// Highest sequence that is visible: that of the last whole batch.
@@ -330,14 +339,15 @@ impl View {
     }
 
     /// The enabled definitions that events of `event_type` stored at `at` set off, by id. Looks
-    /// only at definitions that ever named the type.
+    /// only at definitions that name the type, or did so at a later time than `at`.
     pub fn triggered_by(
         &self,
         event_type: &EventType,
         at: Timestamp,
     ) -> impl Iterator<Item = Arc<Revision<Definition>>> {
-        let named = self.by_event_type.get(event_type).into_iter().flatten();
+        let named = self.by_event_type.candidates(event_type, at);
         named
+            .into_iter()
             .filter_map(move |id| self.definitions.get(id)?.in_effect(at))
             .filter(move |revision| is_triggered(&revision.value, event_type))
             .cloned()
@@ -392,8 +402,16 @@ impl View {
 }
 
 fn is_triggered(definition: &Definition, by: &EventType) -> bool {
-    definition.enabled()
-        && matches!(definition.trigger(), TriggerSpec::Event { event_type } if event_type == by)
+    let mut patterns = definition.trigger().event_types();
+    definition.enabled() && patterns.any(|pattern| pattern.matches(by))
+}
+
+/// The event types that set a definition off; none where it is disabled or not there.
+fn heard(definition: Option<&Definition>) -> Vec<EventTypePattern> {
+    let enabled = definition.filter(|definition| definition.enabled());
+    enabled.map_or_else(Vec::new, |definition| {
+        definition.trigger().event_types().cloned().collect()
+    })
 }
 
 /// Reads a message. One whose subject names a document always changes it: a broken revision

@@ -454,6 +454,52 @@ fn warnings_name_unknown_types_and_engagements() {
 }
 
 #[test]
+fn warnings_name_patterns_that_match_nothing() {
+    let types = "kind: EventType\nname: kaizen.metrics.recorded\n---\nkind: EventType\nname: shop.order.paid\n";
+    let told = |pattern: &str| {
+        let pattern = format!("\"{pattern}\"");
+        let yaml = format!(
+            "{types}---{}",
+            REVIEW.replace("kaizen.metrics.recorded", &pattern)
+        );
+        let documents = parse_documents("d.yaml", &yaml).unwrap_or_else(|d| panic!("{d:?}"));
+        warnings(&View::default(), &documents).concat()
+    };
+    for matching in [
+        "kaizen.metrics.*",
+        "*.order.paid",
+        "kaizen.>",
+        ">",
+        "shop.order.paid",
+    ] {
+        assert_eq!(told(matching), "", "{matching}");
+    }
+    let why = "matches no registered event type, so nothing sets it off";
+    for (pattern, hint) in [
+        ("kaizen.metrcs.*", "; did you mean `kaizen.metrics.*`?"),
+        ("kaizen.*", "; did you mean `kaizen.>`?"),
+        ("shop.ordr.>", "; did you mean `shop.order.>`?"),
+        ("billing.*.x", ""),
+    ] {
+        let expected = format!("definition low-success-rate-review: {pattern} {why}{hint}");
+        assert_eq!(told(pattern), expected);
+    }
+}
+
+#[test]
+fn an_event_type_that_is_no_pattern_is_refused_with_its_place() {
+    for (pattern, hint) in [
+        ("kaizen.metrics.rec*", "a wildcard stands for a whole part"),
+        ("kaizen.>.recorded", "`>` stands at the end alone"),
+    ] {
+        let yaml = REVIEW.replace("kaizen.metrics.recorded", pattern);
+        let found = parse_documents("d.yaml", &yaml).unwrap_err();
+        assert_eq!((found[0].line, found.len()), (5, 1), "{found:?}");
+        assert!(found[0].message.contains(hint), "{found:?}");
+    }
+}
+
+#[test]
 fn event_trigger_is_read() {
     assert!(matches!(
         definition(REVIEW).trigger(),

@@ -5,6 +5,7 @@ mod alignment;
 mod cron;
 mod decisions;
 mod documents;
+mod reference;
 mod robustness;
 mod view;
 

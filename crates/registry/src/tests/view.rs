@@ -2,9 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
-    id::{DefinitionId, EventType},
+    id::{DefinitionId, EventType, EventTypePattern},
     subject,
 };
+use proptest::prelude::*;
 
 use super::{REVIEW, at};
 use crate::{Document, StoredRevision, View, ViewError, parse_documents};
@@ -143,6 +144,135 @@ fn the_index_follows_a_change_of_event_type() {
     assert!(triggered(&view, "x", 20).is_empty());
     assert_eq!(triggered(&view, "y", 20), ["a@2"]);
     assert!(triggered(&view, "y", 15).is_empty());
+}
+
+#[test]
+fn a_pattern_sets_off_what_it_matches_from_its_revision_on() {
+    let mut view = View::default();
+    let quoted = |pattern: &str| format!("\"{pattern}\"");
+    take(
+        &mut view,
+        1,
+        10,
+        &definition("a", "kaizen.metrics.*", true),
+        false,
+    )
+    .unwrap();
+    take(
+        &mut view,
+        2,
+        20,
+        &definition("a", &quoted("*.metrics.>"), true),
+        false,
+    )
+    .unwrap();
+    take(
+        &mut view,
+        3,
+        30,
+        &definition("a", "kaizen.metrics.recorded", true),
+        false,
+    )
+    .unwrap();
+    take(
+        &mut view,
+        4,
+        40,
+        &definition("a", &quoted(">"), false),
+        false,
+    )
+    .unwrap();
+    take(
+        &mut view,
+        5,
+        50,
+        &definition("a", &quoted(">"), true),
+        false,
+    )
+    .unwrap();
+    for (event_type, expected) in [
+        ("kaizen.metrics.recorded", ["a@1", "a@2", "a@3", "", "a@5"]),
+        ("kaizen.metrics.lost", ["a@1", "a@2", "", "", "a@5"]),
+        ("other.metrics.a.b", ["", "a@2", "", "", "a@5"]),
+        ("x", ["", "", "", "", "a@5"]),
+    ] {
+        for (n, expected) in (1..).zip(expected) {
+            let at = n * 10 + 5;
+            assert_eq!(
+                triggered(&view, event_type, at).concat(),
+                expected,
+                "{event_type} {at}"
+            );
+        }
+        assert!(triggered(&view, event_type, 9).is_empty(), "{event_type}");
+    }
+}
+
+#[test]
+fn the_index_forgets_what_no_event_of_the_archive_can_ask_for() {
+    let day = 24 * 3600;
+    let mut view = View::default();
+    take(&mut view, 1, 0, &definition("a", "kaizen.*", true), false).unwrap();
+    take(&mut view, 2, day, &tombstone("a"), false).unwrap();
+    assert_eq!(triggered(&view, "kaizen.x", 5), ["a@1"]);
+    // Nothing of `a` itself changes any more: another change is enough.
+    take(&mut view, 3, 9 * day, &definition("b", "x", true), false).unwrap();
+    assert_eq!(triggered(&view, "kaizen.x", 5), ["a@1"]);
+    take(
+        &mut view,
+        4,
+        9 * day + 1,
+        &definition("b", "y", true),
+        false,
+    )
+    .unwrap();
+    assert!(triggered(&view, "kaizen.x", 5).is_empty());
+}
+
+/// What `a`, `b`, … name after a change: a pattern and whether it is enabled, or nothing.
+type Named = Option<(&'static str, bool)>;
+
+const PATTERNS: &[&str] = &["x", "x.y", "x.*", "*.y", "x.>", ">", "*", "x.*.z", "*.*.>"];
+
+fn changes() -> impl Strategy<Value = Vec<(&'static str, Named, i64)>> {
+    let named = prop::option::weighted(0.8, (prop::sample::select(PATTERNS), any::<bool>()));
+    let one = (prop::sample::select(&["a", "b", "c"][..]), named, 0_i64..3);
+    prop::collection::vec(one, 1..25)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_index_says_what_a_look_at_every_definition_says(changes in changes()) {
+        let mut view = View::default();
+        let mut at = 0;
+        let mut histories = std::collections::BTreeMap::<&str, Vec<(i64, u64, Named)>>::new();
+        for (n, (name, named, later)) in (1..).zip(&changes) {
+            at += later;
+            let message = match named {
+                Some((pattern, enabled)) => definition(name, &format!("\"{pattern}\""), *enabled),
+                None => tombstone(name),
+            };
+            take(&mut view, n, at, &message, false).unwrap();
+            histories.entry(*name).or_default().push((at, n, *named));
+        }
+        for event_type in ["x", "y", "x.y", "x.z", "x.y.z", "y.y.y"] {
+            let parsed: EventType = event_type.parse().unwrap();
+            let fits = |p: &str| p.parse::<EventTypePattern>().unwrap().matches(&parsed);
+            for at in -1..=at {
+                let expected: Vec<_> = histories
+                    .iter()
+                    .filter_map(|(name, history)| {
+                        let (_, n, named) = history.iter().rfind(|(since, ..)| *since <= at)?;
+                        let (pattern, enabled) = (*named)?;
+                        (enabled && fits(pattern)).then(|| format!("{name}@{n}"))
+                    })
+                    .collect();
+                prop_assert_eq!(triggered(&view, event_type, at), expected, "{} {}", event_type, at);
+            }
+        }
+    }
 }
 
 #[test]
