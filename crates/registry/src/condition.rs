@@ -22,7 +22,7 @@ const VALUE_BYTES_MAX: usize = 1024;
 const ERROR_CHARS_MAX: usize = 400;
 
 /// Functions that conditions may call, beside operators and macros.
-const FUNCTIONS: &[&str] = &[
+pub(crate) const FUNCTIONS: &[&str] = &[
     "bool",
     "bytes",
     "contains",
@@ -50,7 +50,7 @@ const FUNCTIONS: &[&str] = &[
     "uint",
 ];
 /// Macros, for hints only: written rightly they are gone after parsing.
-const MACROS: &[&str] = &["all", "exists", "exists_one", "filter", "has", "map"];
+pub(crate) const MACROS: &[&str] = &["all", "exists", "exists_one", "filter", "has", "map"];
 /// Names of types, which a condition may compare `type(x)` with.
 const TYPES: &[&str] = &[
     "bool",
@@ -94,18 +94,24 @@ pub(crate) struct Verdict {
 impl Condition {
     /// Compiles `source` for a rule that has `names`.
     pub(crate) fn compile(source: &str, names: &Names<'_>) -> Result<Self, Fault> {
+        let mut condition = Self::parse(source)?;
+        for read in &condition.reads {
+            names.check(&read.variable, &read.parts)?;
+        }
+        // In the order of the text for errors; once each.
+        let mut seen = BTreeSet::new();
+        condition.reads.retain(|read| seen.insert(read.clone()));
+        Ok(condition)
+    }
+
+    /// Parses `source` and checks what it calls, whatever its variables.
+    pub(crate) fn parse(source: &str) -> Result<Self, Fault> {
         let tree = parsing::parse(source)?;
         let mut found = Found::default();
         found.walk(&tree);
         check_functions(&found.functions)?;
         let mut reads = found.reads;
         reads.retain(|read| !is_type(read));
-        for read in &reads {
-            names.check(&read.variable, &read.parts)?;
-        }
-        // In the order of the text for errors; once each.
-        let mut seen = BTreeSet::new();
-        reads.retain(|read| seen.insert(read.clone()));
         Ok(Self {
             source: source.to_owned(),
             tree,
@@ -116,6 +122,12 @@ impl Condition {
     /// The variables that it reads.
     pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
         self.reads.iter().map(|read| read.variable.as_str())
+    }
+
+    /// What is evaluated.
+    #[cfg(test)]
+    pub(crate) fn tree(&self) -> &IdedExpr {
+        &self.tree
     }
 
     /// The text.

@@ -38,7 +38,8 @@ pub(crate) struct Machine {
 impl Machine {
     /// Converts the variables that `reads` names. Fails on a list that is too long.
     pub(crate) fn new(variables: &Variables<'_>, reads: &BTreeSet<&str>) -> Result<Self, String> {
-        let mut root = Context::with_env(parsing::environment());
+        let mut machine = Self::empty()?;
+        let root = &mut machine.root;
         for (name, value) in variables
             .all()
             .filter(|(name, _)| *name != "now" && reads.contains(name))
@@ -46,6 +47,12 @@ impl Machine {
             root.add_variable_from_value(name, to_cel(value).map_err(|e| format!("{name}{e}"))?);
         }
         root.add_variable_from_value("now", timestamp(variables.facts.now_at));
+        Ok(machine)
+    }
+
+    /// Without variables.
+    fn empty() -> Result<Self, String> {
+        let mut root = Context::with_env(parsing::environment());
         let steps = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&steps);
         root.add_function(parsing::STEP, move |go_on: bool| step(&counter, go_on))
@@ -60,20 +67,41 @@ impl Machine {
             let item = to_cel(item).map_err(|e| Failure::Told(format!("{name}{e}")))?;
             scope.add_variable_from_value(name, item);
         }
-        self.steps.store(0, Ordering::Relaxed);
-        // An evaluator that panics harms this rule alone.
-        let result = catch_unwind(AssertUnwindSafe(|| CelValue::resolve(tree, &scope)));
-        match result {
-            Ok(Ok(CelValue::Bool(holds))) => Ok(holds),
-            Ok(Ok(other)) => Err(Failure::Told(format!(
+        match self.value(tree, &scope)? {
+            CelValue::Bool(holds) => Ok(holds),
+            other => Err(Failure::Told(format!(
                 "the condition gives a value of type {}, not a bool",
                 other.type_of()
             ))),
-            Ok(Err(error)) => Err(Failure::Cel(Box::new(error))),
+        }
+    }
+
+    /// What `tree` gives in `scope`, which was made from the root.
+    fn value(&self, tree: &IdedExpr, scope: &Context<'_, '_>) -> Result<CelValue, Failure> {
+        self.steps.store(0, Ordering::Relaxed);
+        // An evaluator that panics harms this rule alone.
+        match catch_unwind(AssertUnwindSafe(|| CelValue::resolve(tree, scope))) {
+            Ok(value) => value.map_err(|error| Failure::Cel(Box::new(error))),
             Err(_) => Err(Failure::Told(
                 "the condition breaks the evaluator".to_owned(),
             )),
         }
+    }
+}
+
+#[cfg(test)]
+impl Machine {
+    /// What `tree` gives, be it a bool or not, with `variables` of any type: production has what
+    /// JSON gives and takes a bool alone.
+    pub(crate) fn evaluate(
+        tree: &IdedExpr,
+        variables: impl IntoIterator<Item = (String, CelValue)>,
+    ) -> Result<CelValue, Failure> {
+        let mut machine = Self::empty().map_err(Failure::Told)?;
+        for (name, value) in variables {
+            machine.root.add_variable_from_value(name, value);
+        }
+        machine.value(tree, &machine.root.new_inner_scope())
     }
 }
 

@@ -110,6 +110,7 @@ fn after_text<'a>(source: &'a str, rest: &'a str, quote: char) -> &'a str {
 fn parse_here(source: &str) -> Result<IdedExpr, Fault> {
     ENV.parser()
         .enable_optional_syntax(false)
+        .enable_ident_escape_syntax(true)
         .max_recursion_depth(PARSER_DEPTH_MAX)
         .parse(source)
         .map_err(|errors| {

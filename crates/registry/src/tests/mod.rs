@@ -2,11 +2,13 @@
 
 mod admission;
 mod alignment;
+mod conformance;
 mod cron;
 mod decisions;
 mod documents;
 mod reference;
 mod robustness;
+mod textproto;
 mod view;
 
 use jiff::Timestamp;
