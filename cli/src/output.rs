@@ -110,10 +110,19 @@ pub fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
+    table_of(header, rows.into_iter().map(Vec::from))
+}
+
+/// As [`table`], of as many columns as it turns out.
+#[must_use]
+pub fn table_of<'a>(
+    header: impl IntoIterator<Item = &'a str>,
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header);
     for row in rows {
-        table.add_row(row.map(|cell| one_line(&cell)));
+        table.add_row(row.iter().map(|cell| one_line(cell)));
     }
     if table.is_empty() {
         return String::new();

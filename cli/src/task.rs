@@ -1,13 +1,15 @@
 //! `task list|get`.
 
+use std::{collections::BTreeMap, str::FromStr as _};
+
 use clap::Subcommand;
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
     admin::{self, GetTaskRequest, ListTasksRequest},
     from_pb_timestamp,
-    id::{DefinitionId, QueueName, TaskId},
+    id::{DefinitionId, LabelName, NameError, QueueName, TaskId},
     pb_timestamp,
-    record::{TaskOrder, TriggerRecord},
+    record::{Priority, TaskOrder, TriggerRecord},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -16,7 +18,7 @@ use crate::{
     Exit,
     admin::{Admin, client},
     args,
-    output::{fields, instant, one_line, table},
+    output::{fields, instant, one_line, table_of},
     session::Session,
     trace,
 };
@@ -35,8 +37,9 @@ pub(crate) struct Args {
 enum Verb {
     /// List tasks, oldest first
     #[command(after_help = "\
-Example:
-  kaizen-agentic task list --queue coach --since 24h")]
+Examples:
+  kaizen-agentic task list --queue coach --since 24h
+  kaizen-agentic task list --label project=shop --priority 7")]
     List(ListArgs),
     /// Show one task: its order, the rule that ordered it, and what the rule saw
     #[command(after_help = "\
@@ -59,9 +62,23 @@ struct ListArgs {
     /// Only tasks ordered within this time, for example 24h or 7d
     #[arg(long, value_name = "TIME", value_parser = args::duration)]
     since: Option<SignedDuration>,
+    /// Only tasks that have this label with this value; repeatable, all of them must hold
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    label: Vec<(LabelName, String)>,
+    /// Only tasks of this priority or a higher one: 0 to 9, 9 the most urgent
+    #[arg(long, value_name = "N", value_parser = Priority::from_str)]
+    priority: Option<Priority>,
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
+}
+
+fn label(text: &str) -> Result<(LabelName, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is no label: write NAME=VALUE"))?;
+    let name = name.parse().map_err(|error: NameError| error.to_string())?;
+    Ok((name, value.to_owned()))
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
@@ -78,12 +95,9 @@ fn list(session: &Session, args: &ListArgs, now: Timestamp) -> anyhow::Result<Ex
     if tasks.is_empty() {
         session.output.say("no tasks");
     }
-    session.output.data(&tasks, |tasks| {
-        table(
-            ["ID", "QUEUE", "STATE", "ORDERED", "DEFINITION", "TITLE"],
-            tasks.iter().map(TaskView::row),
-        )
-    })?;
+    session
+        .output
+        .data(&tasks, |tasks| table_for_people(tasks))?;
     Ok(Exit::Ok)
 }
 
@@ -101,6 +115,12 @@ async fn fetch(admin: &Admin, args: &ListArgs, now: Timestamp) -> anyhow::Result
             .map(ToString::to_string)
             .unwrap_or_default(),
         since: args::ago(now, args.since).map(pb_timestamp),
+        labels: args
+            .label
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.clone()))
+            .collect(),
+        min_priority: args.priority.map_or(0, u32::from),
         ..ListTasksRequest::default()
     };
     let page = async |page_size, page_token| {
@@ -140,6 +160,12 @@ struct TaskView {
     #[serde(skip_serializing_if = "Option::is_none")]
     ordered_at: Option<Timestamp>,
     sequence: u64,
+    labels: BTreeMap<String, String>,
+    priority: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_s: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
     order: Value,
@@ -149,6 +175,10 @@ impl From<admin::Task> for TaskView {
     fn from(task: admin::Task) -> Self {
         Self {
             ordered_at: task.ordered_at.as_ref().and_then(from_pb_timestamp),
+            labels: task.labels.into_iter().collect(),
+            priority: task.priority,
+            due: task.due.as_ref().and_then(from_pb_timestamp),
+            timeout_s: Some(task.timeout_seconds).filter(|seconds| *seconds > 0),
             trace_id: trace::trace_id(&task.traceparent).map(str::to_owned),
             order: serde_json::from_str(&task.order).unwrap_or_else(|_| json!(task.order)),
             id: task.id,
@@ -161,16 +191,49 @@ impl From<admin::Task> for TaskView {
     }
 }
 
+/// Its header, whether it is shown, and what a task has in it.
+type Column = (&'static str, bool, fn(&TaskView) -> String);
+
+/// A table of tasks. Priority, due and labels have a column where some task has one.
+fn table_for_people(tasks: &[TaskView]) -> String {
+    let usual = u32::from(Priority::default());
+    let columns: [Column; 9] = [
+        ("ID", true, |task| task.id.clone()),
+        ("QUEUE", true, |task| task.queue.clone()),
+        ("STATE", true, |task| task.state.clone()),
+        (
+            "PRIORITY",
+            tasks.iter().any(|task| task.priority != usual),
+            |task| task.priority.to_string(),
+        ),
+        ("DUE", tasks.iter().any(|task| task.due.is_some()), |task| {
+            instant(task.due)
+        }),
+        ("ORDERED", true, |task| instant(task.ordered_at)),
+        ("DEFINITION", true, |task| task.definition.clone()),
+        ("TITLE", true, |task| task.title.clone()),
+        (
+            "LABELS",
+            tasks.iter().any(|task| !task.labels.is_empty()),
+            TaskView::labels,
+        ),
+    ];
+    let shown = columns.iter().filter(|(_, shown, _)| *shown);
+    let rows = tasks.iter().map(|task| {
+        let cells = shown.clone().map(|(_, _, cell)| cell(task));
+        cells.collect::<Vec<_>>()
+    });
+    table_of(shown.clone().map(|(name, ..)| *name), rows)
+}
+
 impl TaskView {
-    fn row(&self) -> [String; 6] {
-        [
-            self.id.clone(),
-            self.queue.clone(),
-            self.state.clone(),
-            instant(self.ordered_at),
-            self.definition.clone(),
-            self.title.clone(),
-        ]
+    /// `env=prod,project=shop`
+    fn labels(&self) -> String {
+        let labels = self.labels.iter();
+        let labels: Vec<_> = labels
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        labels.join(",")
     }
 
     fn for_people(&self) -> String {
@@ -179,6 +242,16 @@ impl TaskView {
             ("Title", self.title.clone()),
             ("Queue", self.queue.clone()),
             ("State", self.state.clone()),
+            ("Priority", self.priority.to_string()),
+            (
+                "Due",
+                self.due.map(|due| instant(Some(due))).unwrap_or_default(),
+            ),
+            (
+                "Timeout",
+                self.timeout_s.map(of_seconds).unwrap_or_default(),
+            ),
+            ("Labels", self.labels()),
             ("Ordered", instant(self.ordered_at)),
             ("Sequence", format!("{} in LEDGER", self.sequence)),
             ("Trace", self.trace_id.clone().unwrap_or_default()),
@@ -190,6 +263,10 @@ impl TaskView {
         }
         text
     }
+}
+
+fn of_seconds(seconds: u32) -> String {
+    format!("{:#}", SignedDuration::from_secs(seconds.into()))
 }
 
 fn why(order: &TaskOrder) -> String {
@@ -273,6 +350,14 @@ mod tests {
             title: "Review coach".into(),
             state: "open".into(),
             sequence: 9,
+            priority: 7,
+            due: Some(pb_timestamp("2026-11-22T14:00:00Z".parse().unwrap())),
+            timeout_seconds: 5400,
+            labels: [
+                ("project".into(), "shop".into()),
+                ("env".into(), "prod".into()),
+            ]
+            .into(),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
             order: json!({
                 "queue": "coach", "title": "Review coach", "definition": "review",
@@ -291,6 +376,10 @@ mod tests {
         Title      Review coach
         Queue      coach
         State      open
+        Priority   7
+        Due        2026-11-22T14:00:00Z
+        Timeout    1h 30m
+        Labels     env=prod,project=shop
         Ordered    -
         Sequence   9 in LEDGER
         Trace      0af7651916cd43dd8448eb211c80319c

@@ -143,6 +143,11 @@ name_id!(
     EngagementSlug,
     "engagement"
 );
+name_id!(
+    /// Name of a label of a task, for example `project`.
+    LabelName,
+    "label"
+);
 text_id!(
     /// Dotted event type, for example `kaizen.metrics.recorded`.
     EventType,

@@ -1,10 +1,12 @@
 //! What the streams hold, as JSON records.
 
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::id::{ActivationId, DefinitionId, EventType, QueueName, TriggerId};
+use crate::id::{ActivationId, DefinitionId, EventType, LabelName, QueueName, TriggerId};
 
 /// A message on `kaizen.tick.<definition>`. The last one is the definition's cursor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,6 +241,18 @@ pub struct TaskOrder {
     /// The rest; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub body: String,
+    /// For people and programs that look for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<LabelName, String>,
+    /// How urgent it is.
+    #[serde(default, skip_serializing_if = "Priority::is_default")]
+    pub priority: Priority,
+    /// When it should be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
+    /// How many seconds one attempt may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u32>,
     /// Definition that ordered it.
     pub definition: DefinitionId,
     /// Revision that decided.
@@ -258,6 +272,76 @@ pub struct TaskOrder {
     pub trigger_hash: String,
     /// How many tasks and events lie between this and the first trigger.
     pub hops: u32,
+}
+
+/// How urgent a task is: 0 to 9, 9 the most urgent, 5 where nobody says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct Priority(u8);
+
+/// A number that is no priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no priority: use 0 to {max}, {max} is the most urgent", max = Priority::MAX)]
+pub struct PriorityError(u64);
+
+impl Priority {
+    /// The most urgent.
+    pub const MAX: u8 = 9;
+
+    /// Whether it is that of a task of which nobody said anything.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(5)
+    }
+}
+
+impl TryFrom<u64> for Priority {
+    type Error = PriorityError;
+
+    fn try_from(number: u64) -> Result<Self, PriorityError> {
+        u8::try_from(number)
+            .ok()
+            .filter(|number| *number <= Self::MAX)
+            .map(Self)
+            .ok_or(PriorityError(number))
+    }
+}
+
+impl From<Priority> for u64 {
+    fn from(priority: Priority) -> Self {
+        priority.0.into()
+    }
+}
+
+impl From<Priority> for u32 {
+    fn from(priority: Priority) -> Self {
+        priority.0.into()
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Priority {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number: u64 = text
+            .parse()
+            .map_err(|_| format!("{text:?} is no priority: use 0 to {}", Self::MAX))?;
+        number
+            .try_into()
+            .map_err(|error: PriorityError| error.to_string())
+    }
 }
 
 /// Largest snapshot that an order carries, as JSON: 16 KiB.

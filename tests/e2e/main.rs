@@ -32,6 +32,7 @@ mod restarts;
 mod router_backlog;
 mod scheduler_faults;
 mod shipped_config;
+mod task_fields;
 mod tick_verbs;
 mod ticks;
 mod traces;

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use kaizen_document::shown;
 use kaizen_proto::{
-    id::{ActivationId, QueueName},
+    id::ActivationId,
     record::{Outcome, RuleOutcome, SNAPSHOT_BYTES_MAX, TaskOrder, Why},
 };
 use serde_json::{Map, Value};
@@ -14,19 +14,16 @@ use crate::{
     definition::Definition,
     json,
     machine::{LIST_ITEMS_MAX, Machine},
-    rule::{ForEach, Rule, TaskTemplates},
+    rule::{ForEach, Rule},
     scope::{Facts, Variables},
-    template::Inputs,
+    task::Draft,
+    template::{Inputs, Template},
     trigger::Trigger,
     view::Revision,
 };
 
 /// Most tasks of one activation: what one transaction holds, with room for what goes with it.
 pub const TASKS_MAX: usize = 900;
-/// Longest title in bytes.
-pub const TITLE_BYTES_MAX: usize = 512;
-/// Longest body in bytes.
-pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What a definition concludes from a trigger.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,6 +136,10 @@ impl Order<'_> {
             queue: draft.queue,
             title: draft.title,
             body: draft.body,
+            labels: draft.labels,
+            priority: draft.priority,
+            due: draft.due,
+            timeout_s: draft.timeout_s,
             definition: self.revision.value.id().clone(),
             revision: self.revision.number,
             activation: self.activation,
@@ -156,13 +157,6 @@ impl Order<'_> {
             hops: self.trigger.hops.saturating_add(1),
         }
     }
-}
-
-/// A task before it is numbered.
-struct Draft {
-    queue: QueueName,
-    title: String,
-    body: String,
 }
 
 /// A rule, or one item of it, evaluated.
@@ -279,49 +273,13 @@ impl Bench<'_> {
     fn drafts(&self, rule: &Rule, variables: &Variables<'_>) -> Result<Vec<Draft>, String> {
         let inputs = self.inputs.get_or_init(|| Inputs::new(&self.variables));
         let input = inputs.of(variables);
-        let render = |template| {
+        let render = |template: &Template| {
             self.definition
                 .templates()
                 .render(template, &input, variables)
         };
-        rule.tasks
-            .iter()
-            .map(|task| {
-                let title = render(&task.title)?;
-                let body = task
-                    .body
-                    .as_ref()
-                    .map_or_else(|| Ok(String::new()), render)?;
-                draft(task, &title, body)
-            })
-            .collect()
+        let now = variables.facts.now_at;
+        let tasks = rule.tasks.iter();
+        tasks.map(|task| task.draft(now, render)).collect()
     }
-}
-
-fn draft(task: &TaskTemplates, title: &str, body: String) -> Result<Draft, String> {
-    let title = title.trim();
-    let wrong = |what: String| Err(format!("{}: {what}", task.title.name()));
-    if title.is_empty() {
-        return wrong("the title comes out empty".to_owned());
-    }
-    if title.len() > TITLE_BYTES_MAX {
-        return wrong(format!(
-            "a title of {} bytes exceeds {TITLE_BYTES_MAX}",
-            title.len()
-        ));
-    }
-    if title.contains(char::is_control) {
-        return wrong("the title takes one line without control characters".to_owned());
-    }
-    if body.len() > BODY_BYTES_MAX {
-        return Err(format!(
-            "a body of {} bytes exceeds {BODY_BYTES_MAX}",
-            body.len()
-        ));
-    }
-    Ok(Draft {
-        queue: task.queue.clone(),
-        title: title.to_owned(),
-        body,
-    })
 }

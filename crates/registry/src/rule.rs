@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use kaizen_document::{Fault, Fields, Node, Path, Problems};
-use kaizen_proto::id::QueueName;
 use serde::Serialize;
 
 use crate::{
@@ -11,13 +10,12 @@ use crate::{
     json::Part,
     scope::{Names, VARIABLES},
     source::is_identifier,
-    template::{Template, Templates},
+    task::{self, TaskSpec, TaskTemplates},
+    template::Templates,
 };
 
 /// Most rules of a definition.
 pub(crate) const RULES_MAX: usize = 100;
-/// Most tasks that one rule lists.
-const TASKS_PER_RULE_MAX: usize = 100;
 /// Name of the item where `as` is left out.
 const ITEM: &str = "item";
 /// Longest rule id in bytes.
@@ -34,7 +32,6 @@ const RESERVED_RULE_KEYS: &[&str] = &[
     "silence",
     "summary",
 ];
-const RESERVED_TASK_KEYS: &[&str] = &["labels", "priority", "due", "timeout"];
 
 /// One entry of `rules`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,18 +51,6 @@ pub struct RuleSpec {
     pub tasks: Vec<TaskSpec>,
 }
 
-/// One entry of a rule's `tasks`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TaskSpec {
-    /// The queue, literally.
-    pub queue: QueueName,
-    /// Template of the title.
-    pub title: String,
-    /// Template of the body.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub body: Option<String>,
-}
-
 /// A rule with its expressions compiled.
 #[derive(Debug)]
 pub(crate) struct Rule {
@@ -81,14 +66,6 @@ pub(crate) struct ForEach {
     /// Below `context`.
     pub(crate) parts: Vec<Part>,
     pub(crate) item: String,
-}
-
-/// A task with its templates compiled.
-#[derive(Debug)]
-pub(crate) struct TaskTemplates {
-    pub(crate) queue: QueueName,
-    pub(crate) title: Template,
-    pub(crate) body: Option<Template>,
 }
 
 /// Decodes `rules` and compiles every rule that can be decoded, so that all mistakes are told.
@@ -134,7 +111,7 @@ fn decode(node: &Node, path: Path, problems: &Problems) -> Option<RuleSpec> {
     let when = fields.text_opt("when");
     let for_each = fields.text_opt("for_each");
     let item = item_name(&fields);
-    let tasks = tasks(&fields);
+    let tasks = task::decode_all(&fields);
     let for_each = for_each?;
     Some(RuleSpec {
         id: id?,
@@ -182,33 +159,6 @@ fn item_name(fields: &Fields<'_>) -> Option<Option<String>> {
     Some(Some(name.to_owned()))
 }
 
-fn tasks(fields: &Fields<'_>) -> Option<Vec<TaskSpec>> {
-    fields.required("tasks")?;
-    let entries = fields.list("tasks", TASKS_PER_RULE_MAX)?;
-    if entries.is_empty() {
-        fields.report("tasks", "is empty: a rule takes at least one task", None);
-        return None;
-    }
-    let decoded: Vec<_> = entries
-        .into_iter()
-        .map(|(path, node)| task(node, path, fields.problems))
-        .collect();
-    decoded.into_iter().collect()
-}
-
-fn task(node: &Node, path: Path, problems: &Problems) -> Option<TaskSpec> {
-    let fields = Fields::open(node, path, problems)?;
-    fields.allow(&["queue", "title", "body"], RESERVED_TASK_KEYS);
-    let queue = fields.parsed("queue");
-    let title = fields.text("title");
-    let body = fields.text_opt("body");
-    Some(TaskSpec {
-        queue: queue?,
-        title: title?.to_owned(),
-        body: body?.map(str::to_owned),
-    })
-}
-
 /// Compiles a rule; what is wrong is reported below `path`.
 pub(crate) fn compile(
     spec: &RuleSpec,
@@ -242,7 +192,7 @@ pub(crate) fn compile(
         .enumerate()
         .map(|(n, task)| {
             let path = path.key("tasks").index(n);
-            compile_task(task, &path, &names, templates, &report)
+            task::compile(task, &path, &names, templates, &report)
         })
         .collect();
     Some(Rule {
@@ -271,31 +221,5 @@ fn compile_for_each(text: &str, spec: &RuleSpec, names: &Names<'_>) -> Result<Fo
     Ok(ForEach {
         parts,
         item: spec.item.clone().unwrap_or_else(|| ITEM.to_owned()),
-    })
-}
-
-fn compile_task(
-    task: &TaskSpec,
-    path: &Path,
-    names: &Names<'_>,
-    templates: &mut Templates,
-    report: &impl Fn(Path, Fault),
-) -> Option<TaskTemplates> {
-    let mut add = |key: &str, source: &str| {
-        let path = path.key(key);
-        templates
-            .add(path.to_string(), source, names)
-            .map_err(|fault| report(path, fault))
-            .ok()
-    };
-    let title = add("title", &task.title);
-    let body = match &task.body {
-        None => Some(None),
-        Some(source) => add("body", source).map(Some),
-    };
-    Some(TaskTemplates {
-        queue: task.queue.clone(),
-        title: title?,
-        body: body?,
     })
 }

@@ -146,11 +146,6 @@ fn what_comes_later_is_refused_as_not_supported_yet() {
             "`optional` is not supported yet",
         ),
         (
-            "      - queue: coach\n",
-            "      - queue: coach\n        priority: 3\n",
-            "`priority` is not supported yet",
-        ),
-        (
             "{type: event, event_type: kaizen.metrics.recorded}",
             "{type: all, of: []}",
             "trigger type `all` is not supported yet",

@@ -8,6 +8,7 @@ mod decisions;
 mod documents;
 mod reference;
 mod robustness;
+mod tasks;
 mod textproto;
 mod view;
 

@@ -1,14 +1,16 @@
 //! `kaizen.admin.v1.Tasks`
 
+use std::collections::HashMap;
+
 use async_nats::HeaderMap;
 use jiff::Timestamp;
 use kaizen_messaging::{instant, read};
 use kaizen_proto::{
     admin::{GetTaskRequest, ListTasksRequest, ListTasksResponse, Task, tasks_server::Tasks},
     header,
-    id::TaskId,
+    id::{LabelName, TaskId},
     pb_timestamp,
-    record::TaskRecord,
+    record::{Priority, TaskRecord},
     stream, subject,
 };
 use tonic::{Request, Response, Status};
@@ -56,6 +58,7 @@ impl Tasks for Admin {
         let filter = subject::tasks_filter(definition.as_ref(), queue.as_ref());
         let start = paging::start(&request.page_token, request.since.as_ref())?;
         let limit = page_size(request.page_size);
+        let wanted = Wanted::read(&request)?;
         let (messages, more) = read::page(&self.nats, stream::LEDGER, &filter, start, false, limit)
             .await
             .map_err(refusal::unavailable)?;
@@ -70,10 +73,39 @@ impl Tasks for Admin {
                 at,
             )
         });
+        let tasks = tasks.filter(|task| wanted.takes(task));
         Ok(Response::new(ListTasksResponse {
             tasks: tasks.collect(),
             next_page_token: paging::next(&messages, more),
         }))
+    }
+}
+
+/// What a list asks for beyond what the subject says.
+struct Wanted {
+    labels: HashMap<String, String>,
+    min_priority: u32,
+}
+
+impl Wanted {
+    fn read(request: &ListTasksRequest) -> Result<Self, Status> {
+        for name in request.labels.keys() {
+            let _: LabelName = name
+                .parse()
+                .map_err(|error| refusal::invalid("labels", error))?;
+        }
+        Priority::try_from(u64::from(request.min_priority))
+            .map_err(|error| refusal::invalid("min_priority", error))?;
+        Ok(Self {
+            labels: request.labels.clone(),
+            min_priority: request.min_priority,
+        })
+    }
+
+    fn takes(&self, task: &Task) -> bool {
+        let mut labels = self.labels.iter();
+        task.priority >= self.min_priority
+            && labels.all(|(name, value)| task.labels.get(name) == Some(value))
     }
 }
 
@@ -98,5 +130,13 @@ pub(super) fn task(
             .and_then(|headers| headers.get(header::TRACEPARENT))
             .map_or_else(String::new, ToString::to_string),
         sequence,
+        labels: order
+            .labels
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.clone()))
+            .collect(),
+        priority: order.priority.into(),
+        due: order.due.map(pb_timestamp),
+        timeout_seconds: order.timeout_s.unwrap_or_default(),
     })
 }
