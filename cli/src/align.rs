@@ -104,7 +104,7 @@ fn from_files(
         engagement_slug: lead.engagement.clone(),
         ..DiscoverParams::default()
     };
-    let found = discover(&params, &repos);
+    let found = discover(&params, &repos, None);
     for warning in &found.warnings {
         session.output.warn(one_line(warning));
     }

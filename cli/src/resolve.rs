@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::{ArgGroup, Subcommand};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
     admin::{DryRunResolveRequest, Source, dry_run_resolve_request::What},
     id::DefinitionId,
@@ -77,6 +77,13 @@ fn dry_run(session: &Session, args: DryRunArgs) -> anyhow::Result<Exit> {
     .into_inner();
     for warning in &response.warnings {
         session.output.warn(one_line(warning));
+    }
+    for source in &response.cached {
+        let age = SignedDuration::from_millis(i64::try_from(source.age_ms).unwrap_or(i64::MAX));
+        session.output.say(format!(
+            "{} was not asked for now: it is {age:#} old",
+            source.bind_to
+        ));
     }
     let snapshot: Value =
         serde_json::from_str(&response.snapshot).context("the snapshot is not JSON")?;

@@ -148,6 +148,11 @@ name_id!(
     LabelName,
     "label"
 );
+name_id!(
+    /// Type of a context source that a resolver of other people answers, for example `weather`.
+    SourceType,
+    "source type"
+);
 text_id!(
     /// Dotted event type, for example `kaizen.metrics.recorded`.
     EventType,

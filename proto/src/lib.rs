@@ -41,6 +41,18 @@ pub mod gateway {
     include!(concat!(env!("OUT_DIR"), "/kaizen.gateway.v1.rs"));
 }
 
+/// What resolvers of other people answer, `kaizen.outside.v1`.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    unused_qualifications,
+    reason = "generated"
+)]
+pub mod outside {
+    include!(concat!(env!("OUT_DIR"), "/kaizen.outside.v1.rs"));
+}
+
 /// Request-reply of the resolver, `kaizen.resolver.v1`.
 #[allow(
     missing_docs,

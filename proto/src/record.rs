@@ -402,10 +402,22 @@ pub struct Decided {
     /// What the resolver reported beside the snapshot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// The sources whose values the resolver had asked for before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cached: Vec<CachedSource>,
     /// Outcome of every rule.
     pub rules: Vec<RuleOutcome>,
     /// How many tasks were ordered.
     pub tasks: u32,
+}
+
+/// A source whose value was not asked for, but used again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedSource {
+    /// Where it is bound, for example `context.runs`.
+    pub bind_to: String,
+    /// How old the value was, in milliseconds.
+    pub age_ms: u64,
 }
 
 /// Outcome of one rule, or of one item of a rule with `for_each`.

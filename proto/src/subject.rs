@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use crate::id::{ActivationId, DefinitionId, EventType, QueueName, TaskId, TriggerId};
+use crate::id::{ActivationId, DefinitionId, EventType, QueueName, SourceType, TaskId, TriggerId};
 
 /// Everything in EVENTS.
 pub const EVENTS_ALL: &str = "activity.>";
@@ -29,6 +29,12 @@ pub const SCHEDULERS: &str = "kaizen.scheduler.alive";
 pub const RESOLVE: &str = "kaizen.rpc.resolver.v1.resolve";
 /// The gateway's request-reply.
 pub const PUBLISH: &str = "kaizen.rpc.gateway.v1.publish";
+
+/// `kaizen.resolver.<source type>`, where a resolver of other people answers.
+#[must_use]
+pub fn outside_resolver(source_type: &SourceType) -> String {
+    format!("kaizen.resolver.{source_type}")
+}
 
 const ACTIVITY: &str = "activity.";
 

@@ -32,6 +32,7 @@ mod restarts;
 mod router_backlog;
 mod scheduler_faults;
 mod shipped_config;
+mod sources;
 mod task_fields;
 mod tick_verbs;
 mod ticks;

@@ -20,7 +20,7 @@ const CONFIG: &str = concat!(
 );
 
 /// User, and the variable of the configuration that holds its password.
-const USERS: [(&str, &str); 7] = [
+const USERS: [(&str, &str); 8] = [
     ("operator", "MESH_NATS_OPERATOR_PASSWORD"),
     ("metrics-gateway", "MESH_NATS_GATEWAY_PASSWORD"),
     ("router", "MESH_NATS_ROUTER_PASSWORD"),
@@ -28,6 +28,7 @@ const USERS: [(&str, &str); 7] = [
     ("scheduler", "MESH_NATS_SCHEDULER_PASSWORD"),
     ("cli", "MESH_NATS_CLI_PASSWORD"),
     ("publisher", "MESH_NATS_PUBLISHER_PASSWORD"),
+    ("outside-resolver", "MESH_NATS_OUTSIDE_PASSWORD"),
 ];
 
 fn password(user: &str) -> String {

@@ -88,7 +88,7 @@ fn what_cannot_be_resolved_is_refused_with_the_reason() {
     let said = mesh
         .run(&["resolve", "dry-run", "--source", "weather"])
         .fails(1);
-    insta::assert_snapshot!(said.stderr, @"error: source: unknown source type `weather`");
+    insta::assert_snapshot!(said.stderr, @"error: source: unknown source type `weather`: it is none of ours, and nobody answers on kaizen.resolver.weather");
 }
 
 #[test]

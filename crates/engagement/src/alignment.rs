@@ -37,9 +37,17 @@ pub struct CronDefinition {
 
 impl CronDefinition {
     fn serves(&self, run: &Run) -> bool {
-        self.discovers
-            .iter()
-            .any(|params| params.admits(run.cadence, &run.agent))
+        self.serving(run).next().is_some()
+    }
+
+    fn serving(&self, run: &Run) -> impl Iterator<Item = &DiscoverParams> {
+        let discovers = self.discovers.iter();
+        discovers.filter(|params| params.admits(run.cadence, &run.agent))
+    }
+
+    /// Whether it sets the run off at those of its slots alone that the repo's cron has too.
+    fn waits_for(&self, run: &Run) -> bool {
+        self.serving(run).all(|params| params.due)
     }
 }
 
@@ -157,7 +165,7 @@ pub fn align(definitions: &[CronDefinition], runs: &[Run], now: Timestamp) -> Al
             alignment.findings.extend(served);
             continue;
         };
-        let compared = comparisons.with_all(&serving, &repo, now);
+        let compared = comparisons.with_all(&serving, run, &repo, now);
         alignment.pairs.extend(by_cron(compared, run, &repo, now));
         let contradiction = lint::cadence_of_cron(run, &repo, now);
         alignment.findings.extend(contradiction);
@@ -172,19 +180,22 @@ type Compared<'a> = Vec<(&'a CronDefinition, Vec<Differing>)>;
 
 /// Definitions beside repo crons, each once: repos of a roster mostly share theirs.
 #[derive(Debug, Default)]
-struct Comparisons(BTreeMap<(DefinitionId, String), Vec<Differing>>);
+struct Comparisons(BTreeMap<(DefinitionId, String, bool), Vec<Differing>>);
 
 impl Comparisons {
     fn with_all<'a>(
         &mut self,
         serving: &[&'a CronDefinition],
+        run: &Run,
         repo: &Timing,
         now: Timestamp,
     ) -> Compared<'a> {
         let compare = |definition: &&'a CronDefinition| {
-            let key = (definition.id.clone(), repo.spec().cron.clone());
+            let waits = definition.waits_for(run);
+            let key = (definition.id.clone(), repo.spec().cron.clone(), waits);
             let compared = self.0.entry(key);
-            let differing = compared.or_insert_with(|| differing(&definition.schedule, repo, now));
+            let differing =
+                compared.or_insert_with(|| differing(&definition.schedule, repo, waits, now));
             (*definition, differing.clone())
         };
         serving.iter().map(compare).collect()
@@ -193,8 +204,12 @@ impl Comparisons {
 
 /// When a repo wants an agent set off, where it says so by a cron of its own.
 pub(crate) fn repo_timing(run: &Run) -> Option<Timing> {
+    timing(run.cron.as_deref()?)
+}
+
+fn timing(cron: &str) -> Option<Timing> {
     let spec = ScheduleSpec {
-        cron: run.cron.clone()?,
+        cron: cron.to_owned(),
         timezone: "UTC".to_owned(),
         ..ScheduleSpec::default()
     };
@@ -227,12 +242,19 @@ fn by_cron(compared: Compared<'_>, run: &Run, repo: &Timing, now: Timestamp) -> 
 }
 
 fn by_cadence(serving: &[&CronDefinition], run: &Run, now: Timestamp) -> Vec<Pair> {
-    let keeps = |definition: &CronDefinition| run.cadence.is_kept_by(&definition.schedule, now);
+    let keeps = |definition: &CronDefinition| match definition.waits_for(run) {
+        true => timing(run.cadence.default_cron())
+            .is_some_and(|repo| differing(&definition.schedule, &repo, true, now).is_empty()),
+        false => run.cadence.is_kept_by(&definition.schedule, now),
+    };
+    let exceeds = |definition: &CronDefinition| {
+        !definition.waits_for(run) && run.cadence.is_exceeded_by(&definition.schedule, now)
+    };
     let kept = serving.iter().any(|definition| keeps(definition));
     serving
         .iter()
         .map(|definition| {
-            let verdict = match kept && !run.cadence.is_exceeded_by(&definition.schedule, now) {
+            let verdict = match kept && !exceeds(definition) {
                 true => Verdict::InCadence,
                 false => Verdict::OffCadence,
             };
@@ -256,8 +278,8 @@ fn pair(definition: Option<&CronDefinition>, run: &Run, verdict: Verdict) -> Pai
 }
 
 /// The next slots that one of the two alone has; none where they are the same as far as is
-/// looked.
-fn differing(definition: &Timing, repo: &Timing, now: Timestamp) -> Vec<Differing> {
+/// looked. Where the definition `waits` for the repo's cron, its own slots alone set nothing off.
+fn differing(definition: &Timing, repo: &Timing, waits: bool, now: Timestamp) -> Vec<Differing> {
     let end = now.checked_add(HORIZON).unwrap_or(Timestamp::MAX);
     let slots = |timing: &Timing, after| timing.next_after(after).filter(|slot| *slot <= end);
     let (mut ours, mut theirs) = (slots(definition, now), slots(repo, now));
@@ -267,7 +289,7 @@ fn differing(definition: &Timing, repo: &Timing, now: Timestamp) -> Vec<Differin
             break;
         };
         match (ours == Some(slot), theirs == Some(slot)) {
-            (true, false) => differing.push(Differing {
+            (true, false) if !waits => differing.push(Differing {
                 slot,
                 only: Side::Definition,
             }),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use kaizen_document::{Diagnostic, Examples, Fields, Node, Path, Problems, read_json, suggest};
 use kaizen_proto::id::{AgentName, EngagementSlug};
 use serde::Serialize;
@@ -23,6 +24,8 @@ pub struct DiscoverParams {
     pub engagement_slug: Option<EngagementSlug>,
     /// The roster itself; comes before the engagement's.
     pub roster_path: Option<String>,
+    /// Only runs whose own cron, or that of their cadence, has the slot of the tick.
+    pub due: bool,
 }
 
 /// Most names that `agents` lists.
@@ -33,6 +36,7 @@ const EXAMPLES: &Examples = &[
     ("agents", "[coach]"),
     ("engagement_slug", "<slug>"),
     ("roster_path", "<file>"),
+    ("due", "true"),
 ];
 
 impl DiscoverParams {
@@ -50,11 +54,12 @@ impl DiscoverParams {
     pub fn decode(node: &Node, path: Path, problems: &Problems) -> Option<Self> {
         let fields = Fields::open_like(node, path, EXAMPLES, problems)?;
         let known: Vec<&str> = EXAMPLES.iter().map(|(key, _)| *key).collect();
-        fields.allow(&known, &["due"]);
+        fields.allow(&known, &[]);
         let cadence = cadence(&fields);
         let agents = fields.parsed_list("agents", AGENTS_MAX);
         let engagement_slug = fields.parsed_opt("engagement_slug");
         let roster_path = fields.text_opt("roster_path");
+        let due = fields.bool_or("due", false);
         if roster_path == Some(Some("")) {
             let hint = "give the roster file or leave it out".to_owned();
             fields.report("roster_path", "is empty", Some(hint));
@@ -64,7 +69,23 @@ impl DiscoverParams {
             agents: agents?,
             engagement_slug: engagement_slug?,
             roster_path: roster_path?.map(str::to_owned),
+            due: due?,
         })
+    }
+
+    /// The slot that a run must be due at, where only such runs are asked for.
+    ///
+    /// # Errors
+    /// They are, and the trigger is no tick.
+    pub fn due_at(&self, slot: Option<Timestamp>) -> Result<Option<Timestamp>, String> {
+        match (self.due, slot) {
+            (false, _) => Ok(None),
+            (true, Some(slot)) => Ok(Some(slot)),
+            (true, None) => Err(
+                "params.due asks whose cron matches the slot, but the trigger is an event, which has none"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// Whether an agent of this cadence is among what is asked for.
@@ -120,9 +141,14 @@ pub struct Discovery {
 }
 
 /// The runs that `params` admit, in the order of the roster, then of each schedule. A broken
-/// schedule becomes a warning and hides no other repo's runs.
+/// schedule becomes a warning and hides no other repo's runs. With `due_at`, of which
+/// [`DiscoverParams::due_at`] tells, only those whose cron has that slot.
 #[must_use]
-pub fn discover(params: &DiscoverParams, repos: &[RepoSchedule]) -> Discovery {
+pub fn discover(
+    params: &DiscoverParams,
+    repos: &[RepoSchedule],
+    due_at: Option<Timestamp>,
+) -> Discovery {
     let mut found = Discovery::default();
     let mut agents_seen: Vec<AgentName> = Vec::new();
     for repo in repos {
@@ -132,7 +158,7 @@ pub fn discover(params: &DiscoverParams, repos: &[RepoSchedule]) -> Discovery {
                     .warnings
                     .extend(other_engagement(params, repo, &schedule));
                 agents_seen.extend(schedule.agents.iter().map(|a| a.agent.clone()));
-                found.runs.extend(runs(params, repo, &schedule));
+                found.runs.extend(runs(params, repo, &schedule, due_at));
             }
             Err(warnings) => found.warnings.extend(warnings),
         }
@@ -154,10 +180,16 @@ fn read(repo: &RepoSchedule) -> Result<Schedule, Vec<String>> {
     parse_schedule(&file, text).map_err(|errors| errors.into_iter().map(warning).collect())
 }
 
-fn runs(params: &DiscoverParams, repo: &RepoSchedule, schedule: &Schedule) -> Vec<Run> {
+fn runs(
+    params: &DiscoverParams,
+    repo: &RepoSchedule,
+    schedule: &Schedule,
+    due_at: Option<Timestamp>,
+) -> Vec<Run> {
     let agents = schedule.agents.iter();
     let admitted = agents.filter(|agent| params.admits(agent.cadence, &agent.agent));
     admitted
+        .filter(|agent| due_at.is_none_or(|slot| agent.is_due(slot)))
         .map(|agent| Run {
             repo: repo.name.clone(),
             path: repo.path.clone(),

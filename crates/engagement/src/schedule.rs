@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kaizen_document::{Diagnostic, Examples, Fields, Node, Path, Problems, read_one};
 use kaizen_proto::id::{AgentName, EngagementSlug};
 use kaizen_schedule::{CronExpr, Form};
@@ -35,6 +35,17 @@ impl AgentSchedule {
     pub fn effective_cron(&self) -> &str {
         let own = self.cron.as_ref().map(CronExpr::as_str);
         own.unwrap_or(self.cadence.default_cron())
+    }
+
+    /// Whether `slot` is one of its slots.
+    #[must_use]
+    pub fn is_due(&self, slot: Timestamp) -> bool {
+        let cron = CronExpr::parse(self.effective_cron()).ok();
+        let next = slot
+            .checked_sub(SignedDuration::from_nanos(1))
+            .ok()
+            .and_then(|before| cron?.next_after(before));
+        next == Some(slot)
     }
 
     /// The next `count` slots strictly after `after`, in UTC.

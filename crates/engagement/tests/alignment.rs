@@ -57,6 +57,23 @@ fn coach(cadence: Cadence, cron: Option<&str>) -> Run {
     run("api", "coach", cadence, cron)
 }
 
+/// A definition that waits for the repo's own cron.
+fn due(id: &str, cron: &str) -> CronDefinition {
+    let mut definition = definition(id, "coach", cron);
+    definition.discovers[0].due = true;
+    definition
+}
+
+#[test]
+fn what_waits_for_the_repos_cron_keeps_it_where_it_has_all_its_slots() {
+    let of = |cron: &str, run: Run| verdicts(&align(&[due("d", cron)], &[run], now()))[0].1;
+    let quarter_past = || coach(Cadence::Daily, Some("15 * * * *"));
+    assert_eq!(of("*/5 * * * *", quarter_past()), "equal");
+    assert_eq!(of("*/10 * * * *", quarter_past()), "drift");
+    assert_eq!(of("*/5 * * * *", coach(Cadence::Daily, None)), "in_cadence");
+    assert_eq!(of("30 * * * *", coach(Cadence::Daily, None)), "off_cadence");
+}
+
 fn verdicts(alignment: &Alignment) -> Vec<(String, &'static str)> {
     let id = |pair: &kaizen_engagement::Pair| {
         let id = pair.definition.as_ref().map(ToString::to_string);
@@ -434,7 +451,7 @@ fn presets_of_init_are_in_step_with_definitions_at_their_minutes() {
         path: format!("/repos/{name}"),
         schedule: Ok(preset.clone()),
     };
-    let runs = discover(&DiscoverParams::default(), &[repo("a"), repo("b")]).runs;
+    let runs = discover(&DiscoverParams::default(), &[repo("a"), repo("b")], None).runs;
     let found = align(
         &[
             definition("metrics", "optimization", "0 * * * *"),

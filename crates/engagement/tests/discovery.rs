@@ -51,7 +51,7 @@ fn pilots() -> Vec<RepoSchedule> {
 #[test]
 fn daily_repos_with_hourly_overrides_are_six_runs() {
     let params = params(&json!({"cadence": "daily", "engagement_slug": "coulomb-loop"})).unwrap();
-    let found = discover(&params, &pilots());
+    let found = discover(&params, &pilots(), None);
     assert_eq!(found.warnings, Vec::<String>::new());
     assert_eq!(
         pairs(&found),
@@ -81,7 +81,7 @@ fn daily_repos_with_hourly_overrides_are_six_runs() {
 fn filters_are_the_cadence_and_the_agents() {
     let mixed = HOURLY.replace("daily, cron: \"30 * * * *\"", "weekly");
     let repos = [repo("a", Ok(&mixed)), repo("b", Ok(HOURLY))];
-    let found = |json| pairs(&discover(&params(&json).unwrap(), &repos));
+    let found = |json| pairs(&discover(&params(&json).unwrap(), &repos, None));
     assert_eq!(found(json!({"cadence": "weekly"})), ["a/optimization"]);
     assert_eq!(found(json!({"agents": ["coach"]})), ["a/coach", "b/coach"]);
     assert_eq!(
@@ -95,7 +95,7 @@ fn filters_are_the_cadence_and_the_agents() {
 #[test]
 fn run_without_override_has_no_cron() {
     let text = "version: 1\nengagement: e\nagents: {coach: {cadence: daily}}";
-    let found = discover(&DiscoverParams::default(), &[repo("a", Ok(text))]);
+    let found = discover(&DiscoverParams::default(), &[repo("a", Ok(text))], None);
     assert_eq!(found.runs[0].cron, None);
     let run = serde_json::to_value(&found.runs[0]).unwrap();
     assert!(run.get("cron").is_none());
@@ -106,7 +106,7 @@ fn broken_schedule_is_reported_beside_the_runs_of_others() {
     let mut repos = pilots();
     repos[0].schedule = Ok(HOURLY.replace("daily, cron: \"15", "hourly, cron: \"15"));
     repos[2].schedule = Err("/repos/pilot-data/.kaizen/schedule.yml: not found".to_owned());
-    let found = discover(&DiscoverParams::default(), &repos);
+    let found = discover(&DiscoverParams::default(), &repos, None);
     assert_eq!(pairs(&found), ["pilot-web/coach", "pilot-web/optimization"]);
     assert_eq!(
         found.warnings,
@@ -120,7 +120,7 @@ fn broken_schedule_is_reported_beside_the_runs_of_others() {
 #[test]
 fn agent_that_no_schedule_has_is_reported_with_the_nearest() {
     let params = params(&json!({"agents": ["coach", "optimisation"]})).unwrap();
-    let found = discover(&params, &pilots());
+    let found = discover(&params, &pilots(), None);
     assert_eq!(found.runs.len(), 3);
     assert_eq!(
         found.warnings,
@@ -131,7 +131,7 @@ fn agent_that_no_schedule_has_is_reported_with_the_nearest() {
 #[test]
 fn schedule_of_another_engagement_is_reported_and_runs() {
     let params = params(&json!({"engagement_slug": "other"})).unwrap();
-    let found = discover(&params, &[repo("a", Ok(HOURLY))]);
+    let found = discover(&params, &[repo("a", Ok(HOURLY))], None);
     assert_eq!(found.runs.len(), 2);
     assert_eq!(
         found.warnings,
@@ -140,8 +140,48 @@ fn schedule_of_another_engagement_is_reported_and_runs() {
 }
 
 #[test]
+fn due_are_the_runs_whose_own_cron_or_cadence_has_the_slot() {
+    let due = params(&json!({"due": true})).unwrap();
+    let repos = [
+        repo("hourly", Ok(HOURLY)),
+        repo(
+            "plain",
+            Ok(
+                "version: 1\nengagement: e\nagents: {coach: {cadence: weekly}, other: {cadence: daily}}\n",
+            ),
+        ),
+    ];
+    let at = |slot: &str| {
+        let slot = due.due_at(Some(slot.parse().unwrap())).unwrap();
+        pairs(&discover(&due, &repos, slot))
+    };
+    assert_eq!(at("2026-11-24T10:15:00Z"), ["hourly/coach"]);
+    assert_eq!(at("2026-11-24T10:30:00Z"), ["hourly/optimization"]);
+    assert!(at("2026-11-24T10:15:01Z").is_empty());
+    assert!(at("2026-11-24T10:15:00.5Z").is_empty());
+    assert_eq!(at("2026-11-24T03:00:00Z"), ["plain/other"], "a Tuesday");
+    assert_eq!(at("2026-11-23T03:00:00Z"), ["plain/coach", "plain/other"]);
+    // What a definition in another zone calls 04:00 is 03:00 or 02:00 in UTC, which repos mean.
+    assert_eq!(at("2026-11-24T04:00:00+01:00"), ["plain/other"]);
+    assert!(at("2026-07-21T04:00:00+02:00").is_empty());
+}
+
+#[test]
+fn due_needs_a_slot() {
+    let due = params(&json!({"due": true})).unwrap();
+    assert_eq!(
+        due.due_at(None).unwrap_err(),
+        "params.due asks whose cron matches the slot, but the trigger is an event, which has none"
+    );
+    assert_eq!(
+        DiscoverParams::default().due_at(Some(jiff::Timestamp::UNIX_EPOCH)),
+        Ok(None)
+    );
+}
+
+#[test]
 fn params_are_read_and_refused_by_name() {
-    let all = json!({"cadence": "daily", "agents": ["coach"], "engagement_slug": "e", "roster_path": "r.yaml"});
+    let all = json!({"cadence": "daily", "agents": ["coach"], "engagement_slug": "e", "roster_path": "r.yaml", "due": true});
     assert_eq!(
         params(&all).unwrap(),
         DiscoverParams {
@@ -149,6 +189,7 @@ fn params_are_read_and_refused_by_name() {
             agents: vec!["coach".parse().unwrap()],
             engagement_slug: Some("e".parse().unwrap()),
             roster_path: Some("r.yaml".to_owned()),
+            due: true,
         }
     );
     assert_eq!(
@@ -159,7 +200,7 @@ fn params_are_read_and_refused_by_name() {
         refused(&json!({"agent": ["coach"]})),
         "params.agent: unknown key `agent`; did you mean `agents`?"
     );
-    assert!(refused(&json!({"due": true})).contains("`due` is not supported yet"));
+    assert!(refused(&json!({"due": "now"})).contains("params.due: takes true or false"));
     assert!(
         refused(&json!({"agents": "coach"}))
             .contains("takes a list, got the text \"coach\"; write agents: [coach]")

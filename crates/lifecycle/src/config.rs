@@ -44,6 +44,8 @@ pub struct Config {
     pub health: HealthConfig,
     /// The edge.
     pub gateway: GatewayConfig,
+    /// How long what cannot be had is waited for.
+    pub router: RouterConfig,
     /// Roster that discovery falls back to; `KAIZEN_ENGAGEMENT_ROSTER` in the environment.
     pub engagement_roster: Option<PathBuf>,
     /// Folder that relative roster paths of engagements start from [default: the working folder].
@@ -66,6 +68,29 @@ pub struct GatewayConfig {
     pub http_listen: SocketAddr,
     /// Address of the admin gRPC API.
     pub admin_listen: SocketAddr,
+}
+
+/// How often an activation asks for its context, with a growing pause between, of 30 s at most.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouterConfig {
+    /// Attempts after which an activation without its context becomes a dead letter.
+    pub context_attempts: u32,
+    /// Attempts after which a source type that nobody answers is taken for a slip.
+    pub unanswered_attempts: u32,
+    /// The attempt from which on optional sources that cannot be had are left out.
+    pub optional_attempts: u32,
+}
+
+impl Default for RouterConfig {
+    fn default() -> Self {
+        Self {
+            // About 40 min, two minutes, six seconds.
+            context_attempts: 100,
+            unanswered_attempts: 12,
+            optional_attempts: 6,
+        }
+    }
 }
 
 fn loopback(port: u16) -> SocketAddr {

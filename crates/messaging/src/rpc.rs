@@ -3,15 +3,15 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, HeaderMap, Request, RequestErrorKind,
+    Client, HeaderMap, Request, RequestErrorKind, StatusCode,
     service::{NATS_SERVICE_ERROR, ServiceExt as _, error::Error as ServiceError},
 };
 use futures::StreamExt as _;
 use kaizen_proto::{
     gateway::{PublishRequest, PublishResponse},
-    subject,
+    header, subject,
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, Span, info_span, warn};
 
@@ -24,13 +24,13 @@ pub enum RpcError {
     #[error("nobody answers on {subject}: is the service running?")]
     NoResponders {
         /// The subject.
-        subject: &'static str,
+        subject: String,
     },
     /// No answer in time.
     #[error("no answer on {subject} within {deadline:?}")]
     TimedOut {
         /// The subject.
-        subject: &'static str,
+        subject: String,
         /// How long it was waited.
         deadline: Duration,
     },
@@ -38,7 +38,7 @@ pub enum RpcError {
     #[error("request on {subject} failed")]
     Failed {
         /// The subject.
-        subject: &'static str,
+        subject: String,
         /// What the client said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -46,7 +46,7 @@ pub enum RpcError {
     #[error("{subject} answers: {message}")]
     Service {
         /// The subject.
-        subject: &'static str,
+        subject: String,
         /// Its words.
         message: String,
     },
@@ -65,14 +65,18 @@ pub async fn call<Answer: prost::Message + Default>(
         .headers(headers)
         .payload(request.encode_to_vec().into())
         .timeout(Some(deadline));
-    let failed =
-        |source: Box<dyn std::error::Error + Send + Sync>| RpcError::Failed { subject, source };
+    let failed = |source| failed(subject, source);
     let answer = client
         .send_request(subject, request)
         .await
         .map_err(|error| match error.kind() {
-            RequestErrorKind::NoResponders => RpcError::NoResponders { subject },
-            RequestErrorKind::TimedOut => RpcError::TimedOut { subject, deadline },
+            RequestErrorKind::NoResponders => RpcError::NoResponders {
+                subject: subject.to_owned(),
+            },
+            RequestErrorKind::TimedOut => RpcError::TimedOut {
+                subject: subject.to_owned(),
+                deadline,
+            },
             _ => failed(error.into()),
         })?;
     if let Some(message) = answer
@@ -81,11 +85,50 @@ pub async fn call<Answer: prost::Message + Default>(
         .and_then(|h| h.get(NATS_SERVICE_ERROR))
     {
         return Err(RpcError::Service {
-            subject,
+            subject: subject.to_owned(),
             message: message.to_string(),
         });
     }
     Answer::decode(answer.payload).map_err(|error| failed(error.into()))
+}
+
+fn failed(subject: &str, source: Box<dyn std::error::Error + Send + Sync>) -> RpcError {
+    RpcError::Failed {
+        subject: subject.to_owned(),
+        source,
+    }
+}
+
+/// As [`call`], for answerers that we know nothing of. They are told how long is waited, and the
+/// answer comes to an inbox that goes with the call: one that never comes leaves nothing behind.
+pub async fn call_outside<Answer: prost::Message + Default>(
+    client: &Client,
+    subject: String,
+    request: &impl prost::Message,
+    deadline: Duration,
+) -> Result<Answer, RpcError> {
+    let mut headers = HeaderMap::new();
+    trace::inject(&Span::current(), &mut headers);
+    headers.insert(header::TIMEOUT_MS, deadline.as_millis().to_string());
+    let asked = async {
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await?;
+        let payload = request.encode_to_vec().into();
+        client
+            .publish_with_reply_and_headers(subject.clone(), inbox, headers, payload)
+            .await?;
+        Ok(answers.next().await)
+    };
+    let answer = match timeout(deadline, asked).await {
+        Err(_) => return Err(RpcError::TimedOut { subject, deadline }),
+        Ok(Err(error)) => return Err(failed(&subject, error)),
+        Ok(Ok(None)) => return Err(failed(&subject, "the connection is closed".into())),
+        Ok(Ok(Some(answer))) => answer,
+    };
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+        return Err(RpcError::NoResponders { subject });
+    }
+    Answer::decode(answer.payload).map_err(|error| failed(&subject, error.into()))
 }
 
 /// Hands an envelope to the gateway and awaits its answer, which follows the stored ack.

@@ -4,21 +4,16 @@ use serde_json::{Map, Value};
 
 use crate::{
     definition::Definition,
-    source::{self, ContextSource, EVENT_PAYLOAD, SOURCE_TYPES},
+    source::{self, ContextSource, EVENT_PAYLOAD, STATIC},
     trigger::Trigger,
 };
 
 /// A source that cannot be bound. Asking again does not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BindError {
-    /// Nobody knows the type.
-    #[error("unknown source type `{source_type}`{}", nearest.map(|n| format!(", did you mean `{n}`?")).unwrap_or_default())]
-    UnknownType {
-        /// The type as written.
-        source_type: String,
-        /// The known type that is nearest.
-        nearest: Option<&'static str>,
-    },
+    /// Nothing to bind in the params.
+    #[error("source type `static` has no params.value")]
+    NoValue,
     /// The type needs more than the trigger.
     #[error("source type `{source_type}` needs the resolver: it cannot be bound from the trigger")]
     NotInline {
@@ -45,41 +40,68 @@ pub enum BindError {
 /// envelope; `None` for a tick.
 ///
 /// # Errors
-/// The type is unknown or needs the resolver, or the trigger has no attributes.
+/// The type needs the resolver, or the trigger has no attributes.
 pub fn bind_inline(
     source: &ContextSource,
     attributes: Option<&Map<String, Value>>,
 ) -> Result<Value, BindError> {
     let source_type = source::canonical_type(&source.source_type);
-    if source_type == EVENT_PAYLOAD {
-        return attributes
+    match source_type.as_str() {
+        EVENT_PAYLOAD => attributes
             .map(|attributes| Value::Object(attributes.clone()))
-            .ok_or(BindError::NoEvent { source_type });
+            .ok_or(BindError::NoEvent { source_type }),
+        STATIC => source
+            .params
+            .get("value")
+            .cloned()
+            .ok_or(BindError::NoValue),
+        _ => Err(BindError::NotInline { source_type }),
     }
-    if SOURCE_TYPES.contains(&source_type.as_str()) {
-        return Err(BindError::NotInline { source_type });
-    }
-    Err(BindError::UnknownType {
-        nearest: source::nearest_type(&source_type),
-        source_type,
-    })
 }
 
 /// The whole snapshot of a definition in the direct lane.
 ///
 /// # Errors
-/// Any source that cannot be bound fails the activation.
+/// A source that cannot be bound fails the activation, unless it is optional.
 pub fn bind_direct(definition: &Definition, trigger: &Trigger) -> Result<Value, BindError> {
-    let attributes = trigger
-        .envelope
-        .as_ref()
-        .map(|envelope| &envelope.attributes);
+    let attributes = attributes(trigger);
     let mut snapshot = Map::new();
     for source in definition.sources() {
-        let value = bind_inline(source, attributes)?;
-        insert(&mut snapshot, &source.bind_to, value)?;
+        match bind_inline(source, attributes) {
+            Ok(value) => insert(&mut snapshot, &source.bind_to, value)?,
+            Err(_) if source.optional => leave_out(&mut snapshot, &source.bind_to)?,
+            Err(error) => return Err(error),
+        }
     }
     Ok(Value::Object(snapshot))
+}
+
+/// The snapshot of a definition that has to do without the outside world, and what is missing in
+/// it; `None` where a source that is not optional needs it.
+#[must_use]
+pub fn bind_without_outside(
+    definition: &Definition,
+    trigger: &Trigger,
+    why: &str,
+) -> Option<(Value, Vec<String>)> {
+    let outside = || definition.sources().iter().filter(|s| !s.is_inline());
+    if !outside().all(|source| source.optional) {
+        return None;
+    }
+    let snapshot = bind_direct(definition, trigger).ok()?;
+    let warnings = outside().map(|source| not_bound(&source.bind_to, why));
+    Some((snapshot, warnings.collect()))
+}
+
+/// What the record of a decision says of an optional source that could not be bound.
+#[must_use]
+pub fn not_bound(bind_to: &str, why: &str) -> String {
+    format!("{bind_to} is not bound: {why}")
+}
+
+fn attributes(trigger: &Trigger) -> Option<&Map<String, Value>> {
+    let envelope = trigger.envelope.as_ref();
+    envelope.map(|envelope| &envelope.attributes)
 }
 
 /// Puts `value` where `bind_to` says: `context.metrics` and `metrics` are the key `metrics`,
@@ -92,6 +114,25 @@ pub fn insert(
     bind_to: &str,
     value: Value,
 ) -> Result<(), BindError> {
+    let (map, key) = place(snapshot, bind_to)?;
+    map.insert(key.to_owned(), value);
+    Ok(())
+}
+
+/// Leaves the place of an optional source empty, with all that it lies in, so that `has()` can
+/// ask for it.
+///
+/// # Errors
+/// Something stands there already.
+pub fn leave_out(snapshot: &mut Map<String, Value>, bind_to: &str) -> Result<(), BindError> {
+    place(snapshot, bind_to).map(drop)
+}
+
+/// The object that `bind_to` lies in, made where it is missing, and the key in it.
+fn place<'a, 'b>(
+    snapshot: &'a mut Map<String, Value>,
+    bind_to: &'b str,
+) -> Result<(&'a mut Map<String, Value>, &'b str), BindError> {
     let occupied = || BindError::Occupied {
         bind_to: bind_to.to_owned(),
     };
@@ -108,6 +149,5 @@ pub fn insert(
     if map.contains_key(*last) {
         return Err(occupied());
     }
-    map.insert((*last).to_owned(), value);
-    Ok(())
+    Ok((map, last))
 }

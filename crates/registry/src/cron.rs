@@ -251,7 +251,7 @@ fn decode_jitter(trigger: &Fields<'_>) -> Option<Option<SignedDuration>> {
 }
 
 /// Not negative.
-fn decode_duration(
+pub(crate) fn decode_duration(
     fields: &Fields<'_>,
     key: &str,
     text: &str,

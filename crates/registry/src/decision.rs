@@ -206,6 +206,9 @@ impl Bench<'_> {
     }
 
     fn items(&self, for_each: &ForEach) -> Result<&[Value], String> {
+        if self.is_left_out(for_each) {
+            return Ok(&[]);
+        }
         let path = || json::path_text("context", &for_each.parts);
         let value = json::follow(self.variables.context, &for_each.parts)
             .map_err(|missing| format!("{}: {}", path(), missing.message))?;
@@ -222,6 +225,12 @@ impl Bench<'_> {
                 shown(other)
             )),
         }
+    }
+
+    /// Whether the list is that of an optional source that could not be bound.
+    fn is_left_out(&self, for_each: &ForEach) -> bool {
+        let source = for_each.optional.and_then(|n| for_each.parts.get(..n));
+        source.is_some_and(|parts| json::follow(self.variables.context, parts).is_err())
     }
 
     fn evaluate_one(

@@ -335,6 +335,11 @@ fn decode_sources(
             let message = "binds an event's attributes, but the trigger is a cron expression";
             fields.problems.report(path.key("type"), message, None);
         }
+        if source.is_due_only() && matches!(trigger, Some(TriggerSpec::Event { .. })) {
+            let message = "asks whose cron matches the slot, but the trigger is an event";
+            let path = path.key("params").key("due");
+            fields.problems.report(path, message, None);
+        }
         if let Some(earlier) = sources.iter().find(|earlier| overlap(earlier, &source)) {
             let message = format!("`{}` is taken by `{}`", source.bind_to, earlier.bind_to);
             fields.problems.report(path.key("bind_to"), message, None);

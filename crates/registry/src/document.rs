@@ -8,7 +8,7 @@ use kaizen_document::{
 use kaizen_engagement::DiscoverParams;
 use kaizen_proto::{
     id::{EngagementSlug, EventType, EventTypePattern, PatternPart},
-    subject::RegistryKind,
+    subject::{self, RegistryKind},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::{
     definition::{self, DefinitionSpec},
     event_type::{self, EventTypeSpec},
+    source::{ContextSource, DISCOVER_SCHEDULED_REPOS, SOURCE_TYPES},
     view::View,
 };
 
@@ -134,7 +135,7 @@ fn decode_engagement(fields: &Fields<'_>) -> Option<EngagementSpec> {
 }
 
 /// What in `documents` is allowed but looks like a slip, given what is registered: an event type
-/// or an engagement that neither the view nor the set knows.
+/// or an engagement that neither the view nor the set knows, a source type that is none of ours.
 #[must_use]
 pub fn warnings(view: &View, documents: &[Document]) -> Vec<String> {
     let types = event_types(view, documents);
@@ -146,6 +147,7 @@ pub fn warnings(view: &View, documents: &[Document]) -> Vec<String> {
         };
         warnings.extend(unknown_event_types(spec, &types));
         warnings.extend(unknown_engagements(spec, &engagements));
+        warnings.extend(outside_types(spec));
     }
     warnings
 }
@@ -224,7 +226,7 @@ fn unknown_engagements(spec: &DefinitionSpec, known: &BTreeSet<EngagementSlug>) 
     let slugs = spec
         .context_sources
         .iter()
-        .filter(|source| !source.is_inline())
+        .filter(|source| source.source_type == DISCOVER_SCHEDULED_REPOS)
         .filter_map(|source| {
             DiscoverParams::from_json(&source.params)
                 .ok()?
@@ -241,6 +243,19 @@ fn unknown_engagements(spec: &DefinitionSpec, known: &BTreeSet<EngagementSlug>) 
             )
         })
         .collect()
+}
+
+fn outside_types(spec: &DefinitionSpec) -> impl Iterator<Item = String> {
+    let types = spec.context_sources.iter();
+    let types = types.filter_map(ContextSource::outside_type);
+    types.map(|source_type| {
+        format!(
+            "definition {}: source type {source_type} is none of ours, so it is asked for at {}{}",
+            spec.id,
+            subject::outside_resolver(&source_type),
+            suggestion(nearest(source_type.as_str(), SOURCE_TYPES))
+        )
+    })
 }
 
 fn suggestion(nearest: Option<&str>) -> String {

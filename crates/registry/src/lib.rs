@@ -33,7 +33,9 @@ pub mod wire;
 mod words;
 
 pub use admission::{Refusal, admit};
-pub use binding::{BindError, bind_direct, bind_inline, insert};
+pub use binding::{
+    BindError, bind_direct, bind_inline, bind_without_outside, insert, leave_out, not_bound,
+};
 pub use builtin::builtin_event_types;
 pub use cursor::{CursorRefusal, cursor_for, pause_cursor, reset_cursor, resume_cursor};
 pub use decision::{Decision, TASKS_MAX, decide};

@@ -65,6 +65,9 @@ pub(crate) struct Rule {
 pub(crate) struct ForEach {
     /// Below `context`.
     pub(crate) parts: Vec<Part>,
+    /// How many of the parts lead to the optional source that the list comes from, if one does:
+    /// where it is not bound, there are no items.
+    pub(crate) optional: Option<usize>,
     pub(crate) item: String,
 }
 
@@ -219,6 +222,7 @@ fn compile_for_each(text: &str, spec: &RuleSpec, names: &Names<'_>) -> Result<Fo
         .collect();
     names.check("context", &parts)?;
     Ok(ForEach {
+        optional: names.optional_source(&parts),
         parts,
         item: spec.item.clone().unwrap_or_else(|| ITEM.to_owned()),
     })

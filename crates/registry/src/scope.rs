@@ -56,6 +56,16 @@ impl Names<'_> {
         }
     }
 
+    /// How many of `parts` lead to the optional source that they lie in, if they do.
+    pub(crate) fn optional_source(&self, parts: &[Part]) -> Option<usize> {
+        let sources = self.sources.unwrap_or_default().iter();
+        sources
+            .filter(|source| source.optional)
+            .map(ContextSource::binding)
+            .find(|binding| binding.len() <= parts.len() && leads(binding, parts))
+            .map(|binding| binding.len())
+    }
+
     fn unknown(&self, variable: &str) -> Fault {
         let bound = self
             .sources
@@ -74,14 +84,7 @@ impl Names<'_> {
         let Some(sources) = self.sources else {
             return Ok(());
         };
-        let leads = |source: &ContextSource| {
-            source
-                .binding()
-                .into_iter()
-                .zip(parts)
-                .all(|(key, part)| matches!(part, Part::Field(field) if field == key))
-        };
-        if sources.iter().any(leads) {
+        if sources.iter().any(|s| leads(&s.binding(), parts)) {
             return Ok(());
         }
         let bound: Vec<_> = sources.iter().map(|s| s.binding().join(".")).collect();
@@ -99,6 +102,12 @@ impl Names<'_> {
             Some(hint),
         ))
     }
+}
+
+/// Whether one of the two is where the other begins.
+fn leads(binding: &[&str], parts: &[Part]) -> bool {
+    let mut both = binding.iter().zip(parts);
+    both.all(|(key, part)| matches!(part, Part::Field(field) if field == key))
 }
 
 fn check_field(variable: &str, known: &[&str], parts: &[Part]) -> Result<(), Fault> {

@@ -1,19 +1,39 @@
 //! Context sources: which types there are, what they take, and where they bind.
 
-use kaizen_document::{Fields, Node, Path, Problems, nearest, suggest};
+use jiff::SignedDuration;
+use kaizen_document::{Fields, Node, Path, Problems, did_you_mean};
 use kaizen_engagement::DiscoverParams;
+use kaizen_proto::id::SourceType;
 use serde::Serialize;
 use serde_json::{Map, Value};
+
+use crate::{condition::json_fits, cron::decode_duration};
 
 /// Binds the attributes of the event's envelope.
 pub const EVENT_PAYLOAD: &str = "event_payload";
 /// Binds the runs of an engagement's target repos.
 pub const DISCOVER_SCHEDULED_REPOS: &str = "discover_kaizen_scheduled_repos";
-/// Every source type that there is.
-pub const SOURCE_TYPES: [&str; 2] = [EVENT_PAYLOAD, DISCOVER_SCHEDULED_REPOS];
+/// Binds a value that stands in the definition.
+pub const STATIC: &str = "static";
+/// Every source type that is ours.
+pub const SOURCE_TYPES: [&str; 3] = [EVENT_PAYLOAD, DISCOVER_SCHEDULED_REPOS, STATIC];
+
+/// Largest value of one source, as JSON, and what a source may have in place of it: 256 KiB.
+pub const SOURCE_BYTES_MAX: usize = 256 * 1024;
+/// How long a source may take, unless it says less itself.
+pub const SOURCE_TIMEOUT_MAX: SignedDuration = SignedDuration::from_secs(10);
 
 /// Named by the design, built later.
-const RESERVED_TYPES: [&str; 1] = ["static"];
+const RESERVED_TYPES: [&str; 2] = ["metrics_summary", "last_task"];
+/// Largest value of a `static` source, as JSON: 16 KiB.
+const STATIC_BYTES_MAX: usize = 16 * 1024;
+/// Largest params of any other source, as JSON: 16 KiB.
+const PARAMS_BYTES_MAX: usize = 16 * 1024;
+/// Shortest `timeout`.
+const SOURCE_TIMEOUT_MIN: SignedDuration = SignedDuration::from_millis(100);
+/// Bounds of `cache`.
+const CACHE_MIN: SignedDuration = SignedDuration::from_secs(1);
+const CACHE_MAX: SignedDuration = SignedDuration::from_hours(24);
 /// Deepest `bind_to`.
 const BIND_DEPTH_MAX: usize = 8;
 
@@ -46,7 +66,7 @@ const RESERVED_WORDS: [&str; 22] = [
 /// One entry of `context_sources`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ContextSource {
-    /// One of [`SOURCE_TYPES`]; `-` has become `_`.
+    /// One of [`SOURCE_TYPES`], or the type of a resolver of other people; `-` has become `_`.
     #[serde(rename = "type")]
     pub source_type: String,
     /// Where the value goes, for example `context.metrics`.
@@ -54,13 +74,47 @@ pub struct ContextSource {
     /// What the source type takes.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub params: Map<String, Value>,
+    /// Where it cannot be bound, its place in the context stays empty and the rules go on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+    /// How long it may take; absent means [`SOURCE_TIMEOUT_MAX`].
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "jiff::fmt::serde::duration::friendly::compact::optional"
+    )]
+    pub timeout: Option<SignedDuration>,
+    /// Largest value that it may have, as JSON; absent means [`SOURCE_BYTES_MAX`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<usize>,
+    /// For how long its value may be used again; absent, it is asked for each time.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "jiff::fmt::serde::duration::friendly::compact::optional"
+    )]
+    pub cache: Option<SignedDuration>,
 }
 
 impl ContextSource {
     /// Whether the trigger alone holds what it binds.
     #[must_use]
     pub fn is_inline(&self) -> bool {
-        self.source_type == EVENT_PAYLOAD
+        is_inline(&self.source_type)
+    }
+
+    /// The name under which others are asked for it; `None` where it is ours.
+    #[must_use]
+    pub fn outside_type(&self) -> Option<SourceType> {
+        if SOURCE_TYPES.contains(&self.source_type.as_str()) {
+            return None;
+        }
+        self.source_type.parse().ok()
+    }
+
+    /// Whether what it binds depends on the slot of a tick.
+    #[must_use]
+    pub fn is_due_only(&self) -> bool {
+        self.source_type == DISCOVER_SCHEDULED_REPOS
+            && self.params.get("due") == Some(&Value::Bool(true))
     }
 
     /// The keys below `context` under which it binds.
@@ -75,10 +129,9 @@ pub fn canonical_type(source_type: &str) -> String {
     source_type.replace('-', "_")
 }
 
-/// The known source type nearest to `source_type`.
-#[must_use]
-pub fn nearest_type(source_type: &str) -> Option<&'static str> {
-    nearest(source_type, SOURCE_TYPES)
+/// Whether the trigger alone holds what sources of this type bind.
+pub(crate) fn is_inline(source_type: &str) -> bool {
+    [EVENT_PAYLOAD, STATIC].contains(&source_type)
 }
 
 /// Keys of a `bind_to` with the leading `context.` stripped.
@@ -100,38 +153,54 @@ pub(crate) fn is_identifier(word: &str) -> bool {
         && !RESERVED_WORDS.contains(&word)
 }
 
+const KEYS: [&str; 7] = [
+    "type",
+    "bind_to",
+    "params",
+    "optional",
+    "timeout",
+    "max_bytes",
+    "cache",
+];
+
 /// Decodes one entry of `context_sources`.
 pub(crate) fn decode(node: &Node, path: Path, problems: &Problems) -> Option<ContextSource> {
     let fields = Fields::open(node, path, problems)?;
-    fields.allow(&["type", "bind_to", "params"], &["optional"]);
-    let source_type = known_type(&fields);
+    fields.allow(&KEYS, &[]);
+    let source_type = source_type(&fields);
     let bind_to = bind_to(&fields);
     let params = params(&fields, source_type.as_deref());
+    let optional = fields.bool_or("optional", false);
+    let limits = limits(&fields, source_type.as_deref());
+    let (timeout, max_bytes, cache) = limits?;
     Some(ContextSource {
         source_type: source_type?,
         bind_to: bind_to?,
         params: params?,
+        optional: optional?,
+        timeout,
+        max_bytes,
+        cache,
     })
 }
 
-fn known_type(fields: &Fields<'_>) -> Option<String> {
+/// One of ours, or any name: then somebody else may answer it.
+fn source_type(fields: &Fields<'_>) -> Option<String> {
     let written = fields.text("type")?;
     let source_type = canonical_type(written);
-    if SOURCE_TYPES.contains(&source_type.as_str()) {
-        return Some(source_type);
-    }
     if RESERVED_TYPES.contains(&source_type.as_str()) {
-        fields.report(
-            "type",
-            format!("source type `{written}` is not supported yet"),
-            None,
-        );
-    } else {
-        let message = format!("unknown source type `{written}`");
-        let hint = suggest(&source_type, "types", &SOURCE_TYPES);
-        fields.report("type", message, Some(hint));
+        let message = format!("source type `{written}` is not supported yet");
+        fields.report("type", message, None);
+        return None;
     }
-    None
+    match source_type.parse::<SourceType>() {
+        Ok(_) => Some(source_type),
+        Err(error) => {
+            let hint = did_you_mean(&source_type, SOURCE_TYPES);
+            fields.report("type", error.to_string(), hint);
+            None
+        }
+    }
 }
 
 fn bind_to(fields: &Fields<'_>) -> Option<String> {
@@ -154,16 +223,103 @@ fn bind_to(fields: &Fields<'_>) -> Option<String> {
 }
 
 fn params(fields: &Fields<'_>, source_type: Option<&str>) -> Option<Map<String, Value>> {
+    let path = fields.path.key("params");
     let Some(value) = fields.optional("params") else {
+        if source_type == Some(STATIC) {
+            let hint = "add params: {value: …}".to_owned();
+            fields.report("params", "`params` is required", Some(hint));
+            return None;
+        }
         return Some(Map::new());
     };
-    let path = fields.path.key("params");
     match source_type {
         Some(EVENT_PAYLOAD) => Fields::open(value, path, fields.problems)?.allow(&[], &[]),
+        Some(STATIC) => static_value(&Fields::open(value, path, fields.problems)?)?,
+        Some(_) if !json_fits(&value.to_json(), PARAMS_BYTES_MAX) => {
+            let message = format!("params of more than {PARAMS_BYTES_MAX} bytes as JSON");
+            fields.report("params", message, None);
+            return None;
+        }
         Some(DISCOVER_SCHEDULED_REPOS) => {
             DiscoverParams::decode(value, path, fields.problems)?;
         }
-        _ => {}
+        _ => {
+            Fields::open(value, path, fields.problems)?;
+        }
     }
     value.to_object()
+}
+
+/// The value may be anything, null too: it stands for itself.
+fn static_value(params: &Fields<'_>) -> Option<()> {
+    params.allow(&["value"], &[]);
+    let Some(value) = params.get("value") else {
+        let hint = "add value: with what is to be bound".to_owned();
+        params.report("value", "`value` is required", Some(hint));
+        return None;
+    };
+    if json_fits(&value.to_json(), STATIC_BYTES_MAX) {
+        return Some(());
+    }
+    let message = format!("a value of more than {STATIC_BYTES_MAX} bytes as JSON");
+    params.report("value", message, None);
+    None
+}
+
+type Limits = (
+    Option<SignedDuration>,
+    Option<usize>,
+    Option<SignedDuration>,
+);
+
+/// `timeout`, `max_bytes` and `cache`: of sources that ask the outside world alone.
+fn limits(fields: &Fields<'_>, source_type: Option<&str>) -> Option<Limits> {
+    if let Some(source_type) = source_type.filter(|known| is_inline(known)) {
+        let given = ["timeout", "max_bytes", "cache"].into_iter();
+        for key in given.filter(|key| fields.has(key)) {
+            let message = format!("`{key}` is of no use to `{source_type}`, which asks nobody");
+            let path = fields.path.key(key);
+            let hint = Some("leave it out".to_owned());
+            fields.problems.report_key(path, message, hint);
+        }
+        return Some((None, None, None));
+    }
+    let timeout = duration_within(fields, "timeout", SOURCE_TIMEOUT_MIN, SOURCE_TIMEOUT_MAX);
+    let max_bytes = max_bytes(fields);
+    let cache = duration_within(fields, "cache", CACHE_MIN, CACHE_MAX);
+    Some((timeout?, max_bytes?, cache?))
+}
+
+fn duration_within(
+    fields: &Fields<'_>,
+    key: &str,
+    min: SignedDuration,
+    max: SignedDuration,
+) -> Option<Option<SignedDuration>> {
+    let Some(text) = fields.text_opt(key)? else {
+        return Some(None);
+    };
+    let duration = decode_duration(fields, key, text, "5s or 500ms")?;
+    if !(min..=max).contains(&duration) {
+        let message = format!("{text:?} is not between {min:#} and {max:#}");
+        fields.report(key, message, None);
+        return None;
+    }
+    Some(Some(duration))
+}
+
+fn max_bytes(fields: &Fields<'_>) -> Option<Option<usize>> {
+    let Some(value) = fields.optional("max_bytes") else {
+        return Some(None);
+    };
+    let bytes = value.as_u64().and_then(|bytes| usize::try_from(bytes).ok());
+    let bytes = bytes.filter(|bytes| (1..=SOURCE_BYTES_MAX).contains(bytes));
+    if bytes.is_none() {
+        let message = format!(
+            "takes a number of bytes from 1 to {SOURCE_BYTES_MAX}, got {}",
+            value.shown()
+        );
+        fields.report("max_bytes", message, None);
+    }
+    bytes.map(Some)
 }

@@ -1,5 +1,6 @@
 //! What the resolver is asked, in the form of its contract.
 
+use jiff::SignedDuration;
 use kaizen_proto::resolver::{self, ResolveItem, resolve_item};
 use serde_json::Value;
 
@@ -16,6 +17,7 @@ pub fn resolve_item(definition: &Definition, trigger: &Trigger) -> ResolveItem {
         definition: definition.id().to_string(),
         sources: definition.sources().iter().map(wire_source).collect(),
         trigger: Some(trigger),
+        without_optional: false,
     }
 }
 
@@ -26,7 +28,17 @@ pub fn wire_source(source: &ContextSource) -> resolver::ContextSource {
         r#type: source.source_type.clone(),
         bind_to: source.bind_to.clone(),
         params: json(&source.params),
+        optional: source.optional,
+        timeout_ms: source.timeout.map(millis),
+        max_bytes: source
+            .max_bytes
+            .map(|max| u64::try_from(max).unwrap_or(u64::MAX)),
+        cache_ms: source.cache.map(millis),
     }
+}
+
+fn millis(duration: SignedDuration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(0)
 }
 
 fn json(object: &serde_json::Map<String, Value>) -> Vec<u8> {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::Message;
 use futures::future::join_all;
-use kaizen_lifecycle::Registry;
+use kaizen_lifecycle::{Registry, config::RouterConfig};
 use kaizen_messaging::{
     Nats, chain,
     consume::{Handler, Settlement, backoff},
@@ -13,14 +13,16 @@ use kaizen_messaging::{
 use kaizen_proto::{
     envelope::EventEnvelope,
     id::{ActivationId, DefinitionId, TriggerId},
-    record::{Decided as DecidedRecord, DecisionRecord, Pending},
+    record::{CachedSource, Decided as DecidedRecord, DecisionRecord, Pending},
     resolver::{
-        ResolveItem, ResolveRequest, ResolveResponse, ResolveResult, Snapshot, resolve_result,
+        self, ResolveItem, ResolveRequest, ResolveResponse, ResolveResult, Snapshot, resolve_result,
     },
     stream, subject,
     subject::{DeadReason, DeadStage},
 };
-use kaizen_registry::{Definition, Revision, Trigger, View, decide, resolve_item};
+use kaizen_registry::{
+    Definition, Revision, Trigger, View, bind_without_outside, decide, resolve_item,
+};
 use prost::Message as _;
 use tracing::{Instrument as _, Span, info_span, warn};
 
@@ -28,15 +30,12 @@ use crate::effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_de
 
 /// How long the resolver may take for a batch.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(20);
-/// Deliveries after which an activation whose context cannot be had is buried: with the
-/// backoff's bound of 30 s, about half an hour.
-const ATTEMPTS_MAX: i64 = 100;
-
 #[derive(Debug)]
 pub(crate) struct Bound {
     nats: Nats,
     registry: Registry,
     ledger: Ledger,
+    limits: RouterConfig,
 }
 
 /// What one delivery asks for.
@@ -58,6 +57,31 @@ struct Waiting {
     sequence: u64,
     attempt: i64,
     letter: Letter,
+}
+
+impl Waiting {
+    /// Whether it has been tried so often.
+    fn tried(&self, attempts: u32) -> bool {
+        self.attempt >= i64::from(attempts)
+    }
+
+    fn item(&self, limits: &RouterConfig) -> ResolveItem {
+        ResolveItem {
+            without_optional: self.tried(limits.optional_attempts),
+            ..resolve_item(&self.revision.value, &self.trigger)
+        }
+    }
+
+    /// What the definition makes do with when the resolver is away for too long: everything that
+    /// it would be asked for is optional.
+    fn without_resolver(&self, why: &str) -> Option<Snapshot> {
+        let (snapshot, warnings) = bind_without_outside(&self.revision.value, &self.trigger, why)?;
+        Some(Snapshot {
+            json: serde_json::to_vec(&snapshot).ok()?,
+            warnings,
+            cached: Vec::new(),
+        })
+    }
 }
 
 impl Handler for Bound {
@@ -103,11 +127,17 @@ fn span(message: &Message) -> Span {
 }
 
 impl Bound {
-    pub(crate) fn new(nats: Nats, registry: Registry, ledger: Ledger) -> Self {
+    pub(crate) fn new(
+        nats: Nats,
+        registry: Registry,
+        ledger: Ledger,
+        limits: RouterConfig,
+    ) -> Self {
         Self {
             nats,
             registry,
             ledger,
+            limits,
         }
     }
 
@@ -197,10 +227,7 @@ impl Bound {
             .zip(spans)
             .zip(work)
             .filter_map(|((message, span), work)| match work {
-                Work::Resolve(waiting) => {
-                    let item = resolve_item(&waiting.revision.value, &waiting.trigger);
-                    Some((message, span, item))
-                }
+                Work::Resolve(waiting) => Some((message, span, waiting.item(&self.limits))),
                 _ => None,
             })
             .collect();
@@ -310,18 +337,30 @@ impl Bound {
         };
         match result {
             Ok(resolve_result::Result::Snapshot(snapshot)) => self.decide(waiting, snapshot),
-            Ok(resolve_result::Result::Error(error)) if !error.transient => {
-                let text = format!("context source {}: {}", error.source_type, error.message);
-                dead(DeadReason::ContextError, &text)
-            }
-            Ok(resolve_result::Result::Error(error)) if waiting.attempt < ATTEMPTS_MAX => {
-                Err(error.message)
-            }
             Ok(resolve_result::Result::Error(error)) => {
-                dead(DeadReason::RetriesExhausted, &error.message)
+                let reason = match (error.transient, error.unanswered) {
+                    (false, _) => DeadReason::ContextError,
+                    (true, true) if waiting.tried(self.limits.unanswered_attempts) => {
+                        DeadReason::ContextError
+                    }
+                    (true, false) if waiting.tried(self.limits.context_attempts) => {
+                        DeadReason::RetriesExhausted
+                    }
+                    (true, _) => return Err(error.message),
+                };
+                let text = format!("context source {}: {}", error.source_type, error.message);
+                dead(reason, &text)
             }
-            Err(error) if waiting.attempt < ATTEMPTS_MAX => Err(error),
-            Err(error) => dead(DeadReason::RetriesExhausted, &error),
+            Err(error) => {
+                let optional = waiting.tried(self.limits.optional_attempts);
+                match optional.then(|| waiting.without_resolver(&error)).flatten() {
+                    Some(snapshot) => self.decide(waiting, snapshot),
+                    None if waiting.tried(self.limits.context_attempts) => {
+                        dead(DeadReason::RetriesExhausted, &error)
+                    }
+                    None => Err(error),
+                }
+            }
         }
     }
 
@@ -340,6 +379,7 @@ impl Bound {
             trigger: waiting.trigger.record.clone(),
             snapshot,
             warnings: bound.warnings,
+            cached: bound.cached.into_iter().map(cached).collect(),
             tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
             rules: decision.rules,
         });
@@ -356,6 +396,13 @@ impl Bound {
             decided,
             waiting.letter.clone(),
         ))
+    }
+}
+
+fn cached(source: resolver::CachedSource) -> CachedSource {
+    CachedSource {
+        bind_to: source.bind_to,
+        age_ms: source.age_ms,
     }
 }
 

@@ -26,7 +26,12 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     let registry = mesh.registry().await?;
     let ledger = effect::Ledger::new(&mesh.nats, mesh.config.streams.ledger_ttl());
     let direct = direct::Direct::new(registry.clone(), ledger.clone());
-    let bound = bound::Bound::new(mesh.nats.clone(), registry, ledger.clone());
+    let bound = bound::Bound::new(
+        mesh.nats.clone(),
+        registry,
+        ledger.clone(),
+        mesh.config.router.clone(),
+    );
     let events = screen::Events {
         direct: &direct,
         screen: screen::Screen::new(mesh.nats.clone(), ledger),

@@ -46,7 +46,7 @@ fn discovered(definitions: &[CronDefinition]) -> Discovery {
         .collect();
     let mut params = definitions[0].discovers[0].clone();
     params.agents.clear();
-    discover(&params, &repos)
+    discover(&params, &repos, None)
 }
 
 #[test]

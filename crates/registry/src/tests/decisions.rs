@@ -350,14 +350,71 @@ fn inline_binding_refuses_what_it_cannot_bind() {
         bind_inline(&discover, None),
         Err(BindError::NotInline { .. })
     ));
-    let unknown = crate::ContextSource {
-        source_type: "event_paylod".to_owned(),
-        ..payload
-    };
-    let error = bind_inline(&unknown, None).unwrap_err().to_string();
+}
+
+/// A definition that is set off by events, with these sources and one rule.
+fn with_sources(sources: &str, rule: &str) -> crate::Revision<crate::Definition> {
+    revision(&format!(
+        "kind: ActivityDefinition\nid: d\ntrigger: {{type: event, event_type: kaizen.metrics.recorded}}\ncontext_sources: [{sources}]\nrules:\n  - {rule}\n"
+    ))
+}
+
+#[test]
+fn a_static_value_is_bound_in_the_direct_lane() {
+    let revision = with_sources(
+        "{type: static, bind_to: context.limits, params: {value: {low: 0.8, repos: [a, b]}}}, {type: event_payload, bind_to: context.m}",
+        "{id: r, when: context.m.rate < context.limits.low, tasks: [{queue: q, title: '{{ context.limits.repos | join }}'}]}",
+    );
+    assert_eq!(revision.value.lane(), crate::Lane::Direct);
+    let trigger = event(&json!({"rate": 0.7}));
+    let snapshot = bind_direct(&revision.value, &trigger).unwrap();
     assert_eq!(
-        error,
-        "unknown source type `event_paylod`, did you mean `event_payload`?"
+        snapshot,
+        json!({"limits": {"low": 0.8, "repos": ["a", "b"]}, "m": {"rate": 0.7}})
+    );
+    let decision = decide(&revision, activation(&trigger), &trigger, &snapshot);
+    assert_eq!(decision.tasks[0].title, "ab");
+}
+
+const RUNS: &str =
+    "{type: discover_kaizen_scheduled_repos, bind_to: context.found.runs, optional: true}";
+
+#[test]
+fn what_is_optional_and_not_bound_is_absent_and_its_list_has_no_items() {
+    let has = "{id: r, when: '!has(context.found.runs)', tasks: [{queue: q, title: '{{ context.found.runs | default(\"none\") }}'}]}";
+    let each = "{id: r, for_each: context.found.runs, tasks: [{queue: q, title: t}]}";
+    let trigger = event(&json!({}));
+    let decided = |rule: &str| {
+        let revision = with_sources(RUNS, rule);
+        let (snapshot, warnings) =
+            crate::bind_without_outside(&revision.value, &trigger, "nobody is there").unwrap();
+        assert_eq!(snapshot, json!({"found": {}}));
+        assert_eq!(
+            warnings,
+            ["context.found.runs is not bound: nobody is there"]
+        );
+        decide(&revision, activation(&trigger), &trigger, &snapshot)
+    };
+    assert_eq!(decided(has).tasks[0].title, "none");
+    let decision = decided(each);
+    assert_eq!((decision.rules.len(), decision.error()), (0, None));
+
+    // Bound, it must be what the rule takes it for.
+    let revision = with_sources(RUNS, each);
+    let snapshot = json!({"found": {"runs": null}});
+    let decision = decide(&revision, activation(&trigger), &trigger, &snapshot);
+    assert!(decision.error().unwrap().contains("for_each takes a list"));
+}
+
+#[test]
+fn without_outside_only_what_is_optional_is_left_out() {
+    let rule = "{id: r, tasks: [{queue: q, title: t}]}";
+    let required = RUNS.replace(", optional: true", "");
+    let revision = with_sources(&required, rule);
+    let trigger = event(&json!({}));
+    assert_eq!(
+        crate::bind_without_outside(&revision.value, &trigger, "x"),
+        None
     );
 }
 

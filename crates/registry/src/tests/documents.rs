@@ -141,24 +141,118 @@ fn what_comes_later_is_refused_as_not_supported_yet() {
     }
     for (line, by, expected) in [
         (
-            "bind_to: context.metrics}",
-            "bind_to: context.metrics, optional: true}",
-            "`optional` is not supported yet",
-        ),
-        (
             "{type: event, event_type: kaizen.metrics.recorded}",
             "{type: all, of: []}",
             "trigger type `all` is not supported yet",
         ),
         (
             "type: event-payload",
-            "type: static",
-            "source type `static` is not supported yet",
+            "type: last-task",
+            "source type `last-task` is not supported yet",
         ),
     ] {
         let found = finding(&review_with(line, by));
         assert!(found.contains(expected), "{found}");
     }
+}
+
+#[test]
+fn what_a_source_may_take_is_bounded() {
+    let source = |source: &str| {
+        finding(&review_with(
+            "  - {type: event-payload, bind_to: context.metrics}",
+            &format!(
+                "  - {{type: event-payload, bind_to: context.metrics}}\n  - {{bind_to: context.x, {source}}}"
+            ),
+        ))
+    };
+    let big = format!("type: static, params: {{value: {}}}", "x".repeat(16 * 1024));
+    for (given, expected) in [
+        (
+            "type: static",
+            "context_sources[1].params: `params` is required; add params: {value: …}",
+        ),
+        (
+            "type: static, params: {}",
+            "context_sources[1].params.value: `value` is required",
+        ),
+        (
+            "type: static, params: {valeu: 1, value: 1}",
+            "unknown key `valeu`; did you mean `value`?",
+        ),
+        (&big, "a value of more than 16384 bytes as JSON"),
+        (
+            "type: static, params: {value: 1}, cache: 5s",
+            "`cache` is of no use to `static`, which asks nobody; leave it out",
+        ),
+        (
+            "type: discover_kaizen_scheduled_repos, timeout: 11s",
+            "\"11s\" is not between 100ms and 10s",
+        ),
+        (
+            "type: discover_kaizen_scheduled_repos, timeout: soon",
+            "\"soon\" is no duration",
+        ),
+        (
+            "type: discover_kaizen_scheduled_repos, cache: 25h",
+            "\"25h\" is not between 1s and 24h",
+        ),
+        (
+            "type: discover_kaizen_scheduled_repos, max_bytes: 262145",
+            "takes a number of bytes from 1 to 262144, got the number 262145",
+        ),
+        (
+            "type: discover_kaizen_scheduled_repos, params: {due: true}",
+            "context_sources[1].params.due: asks whose cron matches the slot, but the trigger is an event",
+        ),
+    ] {
+        let found = source(given);
+        assert!(found.contains(expected), "{given}: {found}");
+    }
+}
+
+#[test]
+fn a_source_type_that_is_none_of_ours_is_asked_for_outside_and_warned_of() {
+    let outside = |source_type: &str| {
+        let yaml = review_with(
+            "{type: event-payload, bind_to: context.metrics}",
+            &format!("{{type: {source_type}, bind_to: context.metrics, params: {{any: [thing]}}}}"),
+        );
+        parse_documents("d.yaml", &yaml)
+    };
+    let documents = outside("event-paylod").unwrap();
+    let told = |documents: &[Document]| warnings(&View::default(), documents).pop().unwrap();
+    assert_eq!(
+        told(&documents),
+        "definition low-success-rate-review: source type event_paylod is none of ours, so it is asked for at kaizen.resolver.event_paylod; did you mean `event_payload`?"
+    );
+    assert_eq!(
+        told(&outside("weather").unwrap()),
+        "definition low-success-rate-review: source type weather is none of ours, so it is asked for at kaizen.resolver.weather"
+    );
+    let found = &outside("Event-Payload").unwrap_err()[0].to_string();
+    assert!(
+        found.contains("source type \"Event_Payload\" is not a name"),
+        "{found}"
+    );
+    assert!(found.ends_with("did you mean `event_payload`?"), "{found}");
+}
+
+#[test]
+fn limits_of_a_source_read_back() {
+    let yaml = review_with(
+        "  - {type: event-payload, bind_to: context.metrics}",
+        "  - {type: event-payload, bind_to: context.metrics}\n  - {type: discover-kaizen-scheduled-repos, bind_to: context.runs, optional: true, timeout: 1500ms, max_bytes: 1000, cache: 1m}\n  - {type: static, bind_to: context.none, params: {value: null}}",
+    );
+    let documents = parse_documents("d.yaml", &yaml).unwrap();
+    let json = documents[0].to_json();
+    assert_eq!(
+        json["context_sources"][1],
+        json!({"type": "discover_kaizen_scheduled_repos", "bind_to": "context.runs",
+            "optional": true, "timeout": "1s 500ms", "max_bytes": 1000, "cache": "1m"})
+    );
+    assert_eq!(json["context_sources"][2]["params"], json!({"value": null}));
+    assert_eq!(Document::from_json(&json), Ok(documents[0].clone()));
 }
 
 #[test]
@@ -169,7 +263,7 @@ id: Bad Id
 trigger: {type: cron, cron: '99 * * * *'}
 context_sources:
   - {type: event_payload, bind_to: context.a}
-  - {type: nonsense, bind_to: context.b}
+  - {type: Non sense, bind_to: context.b}
 rules:
   - {id: r, when: '1 +', tasks: [{queue: q, title: '{{ x '}]}
   - {id: r, tasks: []}
@@ -244,12 +338,7 @@ fn wrong_types_name_what_was_found() {
 }
 
 #[test]
-fn source_types_are_checked_when_applied() {
-    let found = finding(&review_with("event-payload", "event-paylod"));
-    assert!(
-        found.contains("unknown source type `event-paylod`; did you mean `event_payload`?"),
-        "{found}"
-    );
+fn a_slot_has_no_payload() {
     let tick = ORIENT.replace("discover_kaizen_scheduled_repos", "event_payload");
     let found = findings(&tick);
     assert!(

@@ -6,14 +6,15 @@ use jiff::Timestamp;
 use kaizen_messaging::{read, rpc};
 use kaizen_proto::{
     admin::{
-        ActivationPreview, DryRunEventRequest, DryRunEventResponse, DryRunResolveRequest,
-        DryRunResolveResponse, dry_run_resolve_request::What, dry_run_server::DryRun,
+        ActivationPreview, CachedSource, DryRunEventRequest, DryRunEventResponse,
+        DryRunResolveRequest, DryRunResolveResponse, dry_run_resolve_request::What,
+        dry_run_server::DryRun,
     },
     envelope::EventEnvelope,
     id::{ActivationId, TriggerId, content_hash},
     record::{Decided, TriggerRecord},
     resolver::{
-        ContextSource as WireSource, ResolveItem, ResolveRequest, ResolveResponse, Snapshot,
+        self, ContextSource as WireSource, ResolveItem, ResolveRequest, ResolveResponse, Snapshot,
         resolve_item::Trigger as WireTrigger, resolve_result,
     },
     stream, subject,
@@ -85,6 +86,7 @@ impl DryRun for Admin {
                         r#type,
                         bind_to,
                         params,
+                        ..WireSource::default()
                     }],
                 )
             }
@@ -99,6 +101,7 @@ impl DryRun for Admin {
             definition,
             sources,
             trigger: Some(trigger),
+            without_optional: true,
         };
         let snapshot = self
             .ask_resolver(item)
@@ -107,6 +110,7 @@ impl DryRun for Admin {
         Ok(Response::new(DryRunResolveResponse {
             snapshot: String::from_utf8_lossy(&snapshot.json).into_owned(),
             warnings: snapshot.warnings,
+            cached: snapshot.cached.into_iter().map(cached).collect(),
         }))
     }
 }
@@ -142,6 +146,7 @@ impl Admin {
                     trigger: trigger.record.clone(),
                     snapshot,
                     warnings: Vec::new(),
+                    cached: Vec::new(),
                     tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
                     rules: decision.rules.clone(),
                 };
@@ -165,9 +170,12 @@ impl Admin {
         if revision.value.lane() == Lane::Direct {
             return Ok(bind_direct(&revision.value, trigger).map_err(|error| error.to_string()));
         }
-        let bound = self
-            .ask_resolver(resolve_item(&revision.value, trigger))
-            .await?;
+        // Nobody waits for a dry-run: what is optional is there now or left out.
+        let item = ResolveItem {
+            without_optional: true,
+            ..resolve_item(&revision.value, trigger)
+        };
+        let bound = self.ask_resolver(item).await?;
         Ok(bound.and_then(|snapshot| {
             warnings.extend(snapshot.warnings);
             serde_json::from_slice(&snapshot.json).map_err(|error| error.to_string())
@@ -196,6 +204,13 @@ impl Admin {
                 None => Err("the resolver gave no answer".to_owned()),
             },
         )
+    }
+}
+
+fn cached(source: resolver::CachedSource) -> CachedSource {
+    CachedSource {
+        bind_to: source.bind_to,
+        age_ms: source.age_ms,
     }
 }
 
