@@ -233,10 +233,37 @@ fn told(error: &ExecutionError) -> String {
     };
     let text = match error {
         ExecutionError::NoSuchKey(key) => format!("no such key `{key}`"),
-        other => lower_first(&other.to_string()),
+        other => lower_first(&stable(other)),
     };
     let cut: String = text.chars().take(ERROR_CHARS_MAX).collect();
     format!("the condition fails: {cut}{hint}")
+}
+
+/// An error's text, the same wherever it comes up: it quotes maps in whatever order they have in
+/// this process, so lists and maps are named by their type instead.
+fn stable(error: &ExecutionError) -> String {
+    let quoted = quoted(error);
+    let holders = quoted
+        .iter()
+        .filter(|value| matches!(value, CelValue::List(_) | CelValue::Map(_)));
+    holders.fold(error.to_string(), |text, value| {
+        text.replace(&format!("{value:?}"), &format!("a {}", value.type_of()))
+    })
+}
+
+/// The values that an error quotes.
+fn quoted(error: &ExecutionError) -> Vec<&CelValue> {
+    match error {
+        ExecutionError::UnsupportedTargetType { target }
+        | ExecutionError::NotSupportedAsMethod { target, .. } => vec![target],
+        ExecutionError::UnsupportedKeyType(value)
+        | ExecutionError::IndexOutOfBounds(value)
+        | ExecutionError::DuplicateKey(value) => vec![value],
+        ExecutionError::ValuesNotComparable(left, right)
+        | ExecutionError::UnsupportedIndex(left, right)
+        | ExecutionError::UnsupportedBinaryOperator(_, left, right) => vec![left, right],
+        _ => Vec::new(),
+    }
 }
 
 fn mixed(left: &CelValue, right: &CelValue) -> bool {

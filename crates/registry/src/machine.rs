@@ -10,7 +10,11 @@ use std::{
 };
 
 use cel::{
-    Context, ExecutionError, IdedExpr, Value as CelValue,
+    Context, ExecutionError, FunctionContext, IdedExpr, Value as CelValue,
+    common::{
+        types::{CelBool, CelList, CelMap as OrderlessMap},
+        value::{CowVal, Val},
+    },
     objects::{Key, Map as CelMap},
 };
 use jiff::Timestamp;
@@ -54,9 +58,13 @@ impl Machine {
     fn empty() -> Result<Self, String> {
         let mut root = Context::with_env(parsing::environment());
         let steps = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&steps);
-        root.add_function(parsing::STEP, move |go_on: bool| step(&counter, go_on))
-            .map_err(|error| error.to_string())?;
+        for (name, function) in [
+            (parsing::STEP, counted(&steps, step)),
+            (parsing::ORDERED, counted(&steps, ordered)),
+        ] {
+            root.add_function(name, function)
+                .map_err(|error| error.to_string())?;
+        }
         Ok(Self { root, steps })
     }
 
@@ -105,14 +113,72 @@ impl Machine {
     }
 }
 
-fn step(counter: &AtomicU64, go_on: bool) -> Result<bool, ExecutionError> {
-    if counter.fetch_add(1, Ordering::Relaxed) >= STEPS_MAX {
+/// A function in the evaluator's form: it borrows its argument where it gives it back.
+type Function = Box<
+    dyn for<'a, 'v> Fn(&mut FunctionContext<'a, 'v>) -> Result<CowVal<'a, 'v>, ExecutionError>
+        + Send
+        + Sync,
+>;
+
+/// A function of one argument that counts its steps.
+fn counted(
+    steps: &Arc<AtomicU64>,
+    function: for<'a, 'v> fn(&AtomicU64, CowVal<'a, 'v>) -> Result<CowVal<'a, 'v>, ExecutionError>,
+) -> Function {
+    let steps = Arc::clone(steps);
+    Box::new(move |context| {
+        let argument = context.args.pop();
+        let argument = argument.ok_or_else(ExecutionError::missing_argument_or_target)?;
+        function(&steps, argument)
+    })
+}
+
+/// Whether a comprehension goes on.
+fn step<'a, 'v>(
+    steps: &AtomicU64,
+    go_on: CowVal<'a, 'v>,
+) -> Result<CowVal<'a, 'v>, ExecutionError> {
+    count(steps, 1)?;
+    match go_on.downcast_ref::<CelBool>() {
+        Some(_) => Ok(go_on),
+        None => Err(ExecutionError::UnexpectedType {
+            got: go_on.get_type().name().to_owned(),
+            want: "bool".to_owned(),
+        }),
+    }
+}
+
+/// The keys of a map in order: the evaluator's own order differs between two maps that are equal,
+/// and so would what two replicas decide. Anything else as it is.
+fn ordered<'a, 'v>(
+    steps: &AtomicU64,
+    range: CowVal<'a, 'v>,
+) -> Result<CowVal<'a, 'v>, ExecutionError> {
+    let Some(map) = range.downcast_ref::<OrderlessMap<'_>>() else {
+        return Ok(range);
+    };
+    count(steps, u64::try_from(map.len()).unwrap_or(u64::MAX))?;
+    let mut keys: Vec<_> = map.keys().collect();
+    keys.sort();
+    let keys: Vec<Box<dyn Val>> = keys
+        .into_iter()
+        .map(|key| key.clone().into_static().inner().clone_as_boxed())
+        .collect();
+    Ok(CowVal::owned(CelList::from(keys)))
+}
+
+fn count(steps: &AtomicU64, more: u64) -> Result<(), ExecutionError> {
+    if steps
+        .fetch_add(more, Ordering::Relaxed)
+        .saturating_add(more)
+        > STEPS_MAX
+    {
         return Err(ExecutionError::function_error(
             "comprehension",
             format!("more than {STEPS_MAX} steps"),
         ));
     }
-    Ok(go_on)
+    Ok(())
 }
 
 fn timestamp(at: Timestamp) -> CelValue {

@@ -23,6 +23,8 @@ const PARSER_DEPTH_MAX: u16 = 64;
 
 /// Name of the function that counts the steps of a comprehension. No condition can write it.
 pub(crate) const STEP: &str = "@step";
+/// Name of the function that gives the keys of a map in order, and anything else as it is.
+pub(crate) const ORDERED: &str = "@ordered";
 
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
@@ -31,7 +33,8 @@ pub(crate) fn environment() -> Arc<Env> {
     Arc::clone(&ENV)
 }
 
-/// Parses a condition. The tree counts its own steps through [`STEP`].
+/// Parses a condition. The tree counts its own steps through [`STEP`], and goes over maps through
+/// [`ORDERED`].
 pub(crate) fn parse(source: &str) -> Result<IdedExpr, Fault> {
     measure_text(source)?;
     let mut tree = on_big_stack(|| parse_here(source))??;
@@ -179,7 +182,8 @@ pub(crate) fn children(expr: &Expr) -> Vec<&IdedExpr> {
     }
 }
 
-/// Makes every step of every comprehension pass through [`STEP`].
+/// Makes every step of every comprehension pass through [`STEP`], and what it goes over through
+/// [`ORDERED`].
 fn count_steps(tree: &mut IdedExpr) {
     use cel::common::ast::EntryExpr;
     match &mut tree.expr {
@@ -197,6 +201,7 @@ fn count_steps(tree: &mut IdedExpr) {
             ] {
                 count_steps(part);
             }
+            order(&mut comprehension.iter_range);
             count_comprehension(comprehension);
         }
         Expr::List(list) => list.elements.iter_mut().for_each(count_steps),
@@ -213,12 +218,20 @@ fn count_steps(tree: &mut IdedExpr) {
     }
 }
 
+/// Has a comprehension go over what `range` gives in an order that is the same everywhere.
+fn order(range: &mut IdedExpr) {
+    // What these give is no map.
+    if !matches!(range.expr, Expr::List(_) | Expr::Comprehension(_)) {
+        wrap(ORDERED, range);
+    }
+}
+
 fn count_comprehension(comprehension: &mut ComprehensionExpr) {
     let accumulator = &comprehension.accu_var;
     let gathers = matches!(&comprehension.result.expr, Expr::Ident(name) if name == accumulator)
         && matches!(comprehension.loop_cond.expr, Expr::Literal(_));
     if !gathers {
-        wrap(&mut comprehension.loop_cond);
+        wrap(STEP, &mut comprehension.loop_cond);
         return;
     }
     // `map` and `filter` are evaluated in place only in this shape: the loop condition stays a
@@ -228,20 +241,20 @@ fn count_comprehension(comprehension: &mut ComprehensionExpr) {
     let step = &mut comprehension.loop_step;
     match &mut step.expr {
         Expr::Call(call) if call.func_name == operators::CONDITIONAL => {
-            call.args.first_mut().map(wrap);
+            call.args.first_mut().map(|guard| wrap(STEP, guard));
         }
         _ => {
             let gather = std::mem::take(step);
             let mut always = literal_true();
-            wrap(&mut always);
+            wrap(STEP, &mut always);
             *step = call(operators::CONDITIONAL, vec![always, gather, accumulator]);
         }
     }
 }
 
-fn wrap(expr: &mut IdedExpr) {
+fn wrap(function: &str, expr: &mut IdedExpr) {
     let inner = std::mem::take(expr);
-    *expr = call(STEP, vec![inner]);
+    *expr = call(function, vec![inner]);
 }
 
 fn call(function: &str, args: Vec<IdedExpr>) -> IdedExpr {

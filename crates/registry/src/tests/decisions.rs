@@ -185,6 +185,93 @@ fn comprehensions_are_evaluated_and_bounded() {
     }
 }
 
+/// Twenty-six keys, which a hash map has in this order once in 26! times.
+fn letters() -> Value {
+    let letters = ('a'..='z').rev();
+    letters
+        .map(|letter| (letter.to_string(), json!(letter.to_string())))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+#[test]
+fn macros_go_over_the_keys_of_a_map_in_order() {
+    let attributes = json!({"m": letters(), "deep": [{"m": letters()}], "n": {"10": 1, "9": 2}});
+    let all: Vec<_> = ('a'..='z').map(|letter| letter.to_string()).collect();
+    let all = json!(all).to_string();
+    for when in [
+        format!("context.m.m.map(k, k) == {all}"),
+        format!("context.m.m.filter(k, k != '') == {all}"),
+        "context.m.m.map(k, k)[0] == 'a' && context.m.m.map(k, k)[25] == 'z'".to_owned(),
+        format!("event.attributes.m.map(k, context.m.m[k]) == {all}"),
+        format!("context.m.deep[0].m.map(k, k) == {all}"),
+        format!("context.m.deep[context.m.n['9'] - 2].m.map(k, k) == {all}"),
+        format!("context.m.deep.map(d, d.m.map(k, k))[0] == {all}"),
+        format!("context.m.deep.filter(d, true)[0].m.map(k, k) == {all}"),
+        format!("(has(context.m.m) ? context.m.m : context.m.n).map(k, k) == {all}"),
+        format!("dyn(context.m.m).map(k, k) == {all}"),
+        // By their bytes.
+        "context.m.n.map(k, k) == ['10', '9']".to_owned(),
+        "{9: 'x', 10: 'y', 8: 'z'}.map(k, k) == [8, 9, 10]".to_owned(),
+        "{9: 'x', 10: 'y', 8: 'z'}.map(k, k < 10, k) == [8, 9]".to_owned(),
+        "{true: 1, false: 2}.map(k, k) == [false, true]".to_owned(),
+        "{}.map(k, k) == [] && !{}.exists(k, true)".to_owned(),
+    ] {
+        assert_eq!(outcome(&when, &attributes), Outcome::Matched, "{when}");
+    }
+}
+
+#[test]
+fn what_goes_wrong_with_a_map_is_told_the_same_every_time() {
+    let attributes = json!({"m": letters()});
+    for (when, expected) in [
+        (
+            "context.m.m.map(k, int(k)).size() == 0",
+            "string parse error",
+        ),
+        ("context.m.m.all(k, timestamp(k) < now)", ""),
+        ("context.m.m + 1 == 2", "map"),
+        ("[context.m.m] + 1 == 2", "list"),
+        ("context.m.m < 1", "map"),
+        ("context.m.m[context.m.m] == 1", "map"),
+        ("{context.m.m: 1} == {}", "map"),
+        (
+            "[context.m.m].filter(x, x).size() == 1",
+            "got 'map', want 'bool'",
+        ),
+        ("[1][context.m.m] == 1", "map"),
+        ("1 in 'a' || context.m.m in context.m.m", "map"),
+        ("string(context.m.m) == ''", "map"),
+        ("context.m.m.matches('a')", "map"),
+    ] {
+        let told: std::collections::BTreeSet<_> =
+            (0..20).map(|_| error(when, &attributes)).collect();
+        assert_eq!(told.len(), 1, "{when}: {told:?}");
+        let told = told.into_iter().next().unwrap();
+        assert!(
+            told.contains(expected) && told.len() < 200,
+            "{when}: {told}"
+        );
+        assert!(!told.contains("\"m\""), "{when}: {told}");
+    }
+}
+
+#[test]
+fn sorting_keys_counts_as_steps() {
+    let keys = (0..2000).map(|n| (format!("k{n}"), json!(n)));
+    let keys: serde_json::Map<_, _> = keys.collect();
+    let attributes = json!({"m": keys, "l": (0..1000).collect::<Vec<_>>()});
+    for when in [
+        "context.m.l.all(a, context.m.m.exists(k, true))",
+        "context.m.l.map(a, context.m.m.exists(k, true)).size() == 1000",
+    ] {
+        let found = error(when, &attributes);
+        assert!(found.contains("more than 100000 steps"), "{when}: {found}");
+    }
+    let few = "context.m.m.all(k, context.m.m[k] >= 0)";
+    assert_eq!(outcome(few, &attributes), Outcome::Matched);
+}
+
 #[test]
 fn a_list_beyond_the_bound_is_an_error_with_its_path() {
     let items: Vec<_> = (0..10_001).collect();
