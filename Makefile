@@ -1,7 +1,7 @@
 # Names for what the scripts do. Everything works without make, too: see scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test calendar cel faults bench smoke check clean
+.PHONY: help setup demo test calendar cel matching faults bench smoke check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ calendar: ## a million random schedules against another implementation, and what
 
 cel: ## our conditions against the public vectors of the CEL specification
 	@scripts/cel
+
+matching: ## what an event costs beside 100,000 definitions that it does not set off
+	@scripts/matching
 
 faults: ## harm a mesh of real processes for two minutes, and account for every slot; ARGS="--seconds 600"
 	@scripts/faults $(ARGS)
