@@ -12,6 +12,7 @@ use kaizen_proto::{
     from_pb_timestamp,
     id::DefinitionId,
 };
+use kaizen_registry::FILE_BYTES_MAX;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -165,6 +166,11 @@ fn read_source(name: &str) -> anyhow::Result<SourceFile> {
     let shown = if name == "-" { "stdin" } else { name };
     let content = String::from_utf8(disk::read_input(name)?)
         .with_context(|| format!("{shown} is not UTF-8 text"))?;
+    // The gateway would say so too, were the message not too large for it to read.
+    if content.len() > FILE_BYTES_MAX {
+        let length = content.len();
+        bail!("{shown}:1:1: file of {length} bytes exceeds {FILE_BYTES_MAX}; split it");
+    }
     Ok(SourceFile {
         name: shown.to_owned(),
         content,

@@ -140,6 +140,7 @@ fn envelope_of(args: PublishArgs) -> anyhow::Result<EventEnvelope> {
         event_type,
         source,
         attributes,
+        extensions: Map::default(),
     })
 }
 
@@ -193,6 +194,9 @@ struct Preview {
     decision: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// Why the event does not pass the filters of the trigger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filtered: Option<String>,
     already_done: bool,
 }
 
@@ -203,6 +207,7 @@ impl From<admin::ActivationPreview> for Preview {
             snapshot: json(&preview.snapshot),
             decision: json(&preview.decision),
             error: Some(preview.error).filter(|error| !error.is_empty()),
+            filtered: Some(preview.filtered).filter(|why| !why.is_empty()),
             definition: preview.definition,
             revision: preview.revision,
             activation: preview.activation,
@@ -234,6 +239,9 @@ impl Preview {
 
     /// One row for each rule, or one that says why there are none.
     fn rows(&self) -> Vec<[String; 6]> {
+        if let Some(why) = &self.filtered {
+            return vec![self.row("-", "filtered", why, "0")];
+        }
         let Some(decision) = self.decision() else {
             return vec![match &self.error {
                 Some(error) => self.row("-", "error", error, "-"),

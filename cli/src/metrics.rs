@@ -10,7 +10,7 @@ use kaizen_engagement::{
 };
 use kaizen_proto::{envelope::EventEnvelope, id::AgentName};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, json};
 use uuid::Uuid;
 
 use crate::{
@@ -213,6 +213,7 @@ fn envelope(
         source: format!("kaizen-agentic/{project}"),
         time: Some(record.at),
         attributes: event_attributes(&record.agent, project, record, summary),
+        extensions: Map::default(),
     })
 }
 

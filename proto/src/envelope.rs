@@ -24,6 +24,22 @@ pub struct EventEnvelope {
     pub time: Option<Timestamp>,
     /// What happened.
     pub attributes: Map<String, Value>,
+    /// The other context attributes of a CloudEvent: `subject`, `dataschema`, extensions. Filters
+    /// alone see them. They are no content: a trace that differs does not make another event.
+    #[serde(skip)]
+    pub extensions: Map<String, Value>,
+}
+
+/// Longest name of an extension attribute in bytes.
+const EXTENSION_NAME_BYTES_MAX: usize = 63;
+
+/// Whether a CloudEvent may have an attribute of this name: letters a-z and digits.
+#[must_use]
+pub fn is_extension_name(name: &str) -> bool {
+    (1..=EXTENSION_NAME_BYTES_MAX).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
 /// Bytes that are no envelope.
@@ -59,6 +75,8 @@ struct Native {
     time: Option<Timestamp>,
     #[serde(default)]
     attributes: Map<String, Value>,
+    #[serde(skip)]
+    extensions: Map<String, Value>,
 }
 
 // Unknown fields are CloudEvents extension attributes: allowed, and kept in the archived bytes.
@@ -72,6 +90,8 @@ struct CloudEvent {
     time: Option<Timestamp>,
     #[serde(default)]
     data: Option<Map<String, Value>>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 impl EventEnvelope {
@@ -91,6 +111,7 @@ impl EventEnvelope {
                         source: event.source,
                         time: event.time,
                         attributes: event.data.unwrap_or_default(),
+                        extensions: extensions(event.others),
                     }
                 }
                 Some(version) => return Err(EnvelopeError::SpecVersion(version)),
@@ -112,6 +133,7 @@ impl EventEnvelope {
             source: native.source,
             time: native.time,
             attributes: native.attributes,
+            extensions: native.extensions,
         })
     }
 
@@ -120,6 +142,19 @@ impl EventEnvelope {
     pub fn trigger_id(&self) -> TriggerId {
         TriggerId::of_event(&self.source, &self.id)
     }
+}
+
+/// Of the other fields of a CloudEvent, those that are attributes: named and typed as such.
+fn extensions(others: Map<String, Value>) -> Map<String, Value> {
+    let is_attribute = |name: &str, value: &Value| {
+        is_extension_name(name)
+            && name != "specversion"
+            && matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_))
+    };
+    let others = others.into_iter();
+    others
+        .filter(|(name, value)| is_attribute(name, value))
+        .collect()
 }
 
 fn spec_version(bytes: &[u8]) -> Option<String> {
@@ -159,6 +194,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!(envelope.attributes["x"], 1);
+        let extensions: Vec<_> = envelope.extensions.keys().collect();
+        assert_eq!(extensions, ["datacontenttype", "myextension"]);
+        // So an event is the same with and without them.
+        let json = serde_json::to_value(&envelope).unwrap();
+        assert_eq!(json.as_object().unwrap().len(), 4, "{json}");
     }
 
     #[test]

@@ -4,12 +4,16 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use kaizen_document::{Fields, Path, Problems, joined, on_big_stack, suggest};
 use kaizen_engagement::{CronDefinition, DiscoverParams};
-use kaizen_proto::id::{DefinitionId, EventTypePattern, QueueName};
+use kaizen_proto::{
+    envelope::EventEnvelope,
+    id::{DefinitionId, EventTypePattern, QueueName},
+};
 use kaizen_schedule::{CatchUp, Schedule, ScheduleSpec};
 use serde::Serialize;
 
 use crate::{
     cron,
+    filter::{self, Filter, Miss},
     rule::{self, Rule, RuleSpec},
     scope::Names,
     source::{self, ContextSource, EVENT_PAYLOAD},
@@ -56,6 +60,9 @@ pub enum TriggerSpec {
     Event {
         /// The type or the pattern.
         event_type: EventTypePattern,
+        /// What an event must pass, all of them.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        filters: Vec<Filter>,
     },
     /// Every slot of a cron expression.
     Cron {
@@ -71,17 +78,30 @@ impl TriggerSpec {
     /// The event types that set it off.
     pub fn event_types(&self) -> impl Iterator<Item = &EventTypePattern> {
         match self {
-            Self::Event { event_type } => Some(event_type).into_iter(),
+            Self::Event { event_type, .. } => Some(event_type).into_iter(),
             Self::Cron { .. } => None.into_iter(),
         }
     }
 
-    /// Short form for people: `event kaizen.metrics.recorded`, `cron 15 * * * *` or, in a zone
+    /// What an event must pass before it sets the definition off.
+    #[must_use]
+    pub fn filters(&self) -> &[Filter] {
+        match self {
+            Self::Event { filters, .. } => filters,
+            Self::Cron { .. } => &[],
+        }
+    }
+
+    /// Short form for people: `event kaizen.metrics.recorded`, `event kaizen.>, filtered`, `cron 15 * * * *` or, in a zone
     /// other than UTC, `cron 0 9 * * * Europe/Berlin`.
     #[must_use]
     pub fn summary(&self) -> String {
         match self {
-            Self::Event { event_type } => format!("event {event_type}"),
+            Self::Event {
+                event_type,
+                filters,
+            } if filters.is_empty() => format!("event {event_type}"),
+            Self::Event { event_type, .. } => format!("event {event_type}, filtered"),
             Self::Cron { schedule, .. } if schedule.timezone == cron::TIMEZONE => {
                 format!("cron {}", schedule.cron)
             }
@@ -176,6 +196,19 @@ impl Definition {
     #[must_use]
     pub fn trigger(&self) -> &TriggerSpec {
         &self.0.spec.trigger
+    }
+
+    /// Whether an event of a type that sets it off passes the filters of its trigger.
+    #[must_use]
+    pub fn takes(&self, envelope: &EventEnvelope) -> bool {
+        let filters = self.trigger().filters();
+        filters.iter().all(|filter| filter.passes(envelope))
+    }
+
+    /// Why an event does not pass them; `None` where it does.
+    #[must_use]
+    pub fn filtered(&self, envelope: &EventEnvelope) -> Option<Miss> {
+        filter::miss(self.trigger().filters(), envelope)
     }
 
     /// What its context is bound from.
@@ -297,9 +330,13 @@ fn decode_trigger(fields: &Fields<'_>, id: Option<&DefinitionId>) -> Option<Trig
     let trigger = Fields::open(value, fields.path.key("trigger"), fields.problems)?;
     match trigger.text("type")? {
         "event" => {
-            trigger.allow(&["type", "event_type"], &[]);
-            let event_type = trigger.parsed("event_type")?;
-            Some(TriggerSpec::Event { event_type })
+            trigger.allow(&["type", "event_type", "filters"], &[]);
+            let event_type = trigger.parsed("event_type");
+            let filters = filter::decode_all(&trigger);
+            Some(TriggerSpec::Event {
+                event_type: event_type?,
+                filters: filters?,
+            })
         }
         "cron" => {
             let (schedule, catchup) = cron::decode(&trigger, id.map_or("", DefinitionId::as_str))?;

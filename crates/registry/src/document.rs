@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::{
     definition::{self, DefinitionSpec},
     event_type::{self, EventTypeSpec},
+    filter::{self, Filter},
     source::{ContextSource, DISCOVER_SCHEDULED_REPOS, SOURCE_TYPES},
     view::View,
 };
@@ -146,6 +147,7 @@ pub fn warnings(view: &View, documents: &[Document]) -> Vec<String> {
             continue;
         };
         warnings.extend(unknown_event_types(spec, &types));
+        warnings.extend(doubtful_filters(spec));
         warnings.extend(unknown_engagements(spec, &engagements));
         warnings.extend(outside_types(spec));
     }
@@ -220,6 +222,21 @@ fn shaped(pattern: &EventTypePattern, event_type: &EventType) -> Option<String> 
         *last = ">";
     }
     Some(shaped.join("."))
+}
+
+/// Extension attributes in filters whose names are near to those that every event has.
+fn doubtful_filters(spec: &DefinitionSpec) -> Vec<String> {
+    let named = spec.trigger.filters().iter().flat_map(Filter::extensions);
+    let doubtful = named.filter_map(|name| Some((name, nearest(name, filter::known_names())?)));
+    let doubtful: BTreeSet<_> = doubtful.filter(|(name, near)| name != near).collect();
+    let told = doubtful.into_iter().map(|(name, near)| {
+        format!(
+            "definition {}: filter names `{name}`, which only a CloudEvent with an extension of \
+             that name has; did you mean `{near}`?",
+            spec.id
+        )
+    });
+    told.collect()
 }
 
 fn unknown_engagements(spec: &DefinitionSpec, known: &BTreeSet<EngagementSlug>) -> Vec<String> {

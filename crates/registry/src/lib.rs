@@ -18,6 +18,7 @@ pub mod decision;
 pub mod definition;
 pub mod document;
 pub mod event_type;
+pub mod filter;
 mod index;
 mod json;
 mod machine;
@@ -42,6 +43,7 @@ pub use decision::{Decision, TASKS_MAX, decide};
 pub use definition::{Definition, DefinitionSpec, Lane, TriggerSpec};
 pub use document::{Document, EngagementSpec, parse_documents, warnings};
 pub use event_type::{EventTypeSpec, Mode, RegisteredType, Violation};
+pub use filter::{Filter, Miss};
 pub use rule::RuleSpec;
 pub use source::ContextSource;
 pub use task::TaskSpec;
@@ -49,7 +51,7 @@ pub use trigger::Trigger;
 pub use view::{ReadRevision, Revision, StoredRevision, View, ViewError};
 pub use wire::{resolve_item, wire_source};
 
-pub use kaizen_document::Diagnostic;
+pub use kaizen_document::{Diagnostic, FILE_BYTES_MAX};
 
 #[cfg(test)]
 mod tests;

@@ -241,7 +241,9 @@ fn count_comprehension(comprehension: &mut ComprehensionExpr) {
     let step = &mut comprehension.loop_step;
     match &mut step.expr {
         Expr::Call(call) if call.func_name == operators::CONDITIONAL => {
-            call.args.first_mut().map(|guard| wrap(STEP, guard));
+            if let Some(guard) = call.args.first_mut() {
+                wrap(STEP, guard);
+            }
         }
         _ => {
             let gather = std::mem::take(step);

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 use kaizen_document::{nearest, on_big_stack};
 use kaizen_proto::{
+    envelope::EventEnvelope,
     id::{DefinitionId, EngagementSlug, EventType, EventTypePattern},
     subject::{self, RegistryKind},
 };
@@ -338,7 +339,8 @@ impl View {
         self.changed.range(position + 1..).map(|(_, id)| id)
     }
 
-    /// The enabled definitions that events of `event_type` stored at `at` set off, by id. Looks
+    /// The enabled definitions that events of `event_type` stored at `at` set off where they pass
+    /// the filters of the trigger, by id. Looks
     /// only at definitions that name the type, or did so at a later time than `at`.
     pub fn triggered_by(
         &self,
@@ -351,6 +353,17 @@ impl View {
             .filter_map(move |id| self.definitions.get(id)?.in_effect(at))
             .filter(move |revision| is_triggered(&revision.value, event_type))
             .cloned()
+    }
+
+    /// The enabled definitions that an event stored at `at` sets off, by id: those of
+    /// [`View::triggered_by`] whose filters it passes.
+    pub fn set_off_by(
+        &self,
+        envelope: &EventEnvelope,
+        at: Timestamp,
+    ) -> impl Iterator<Item = Arc<Revision<Definition>>> {
+        self.triggered_by(&envelope.event_type, at)
+            .filter(|revision| revision.value.takes(envelope))
     }
 
     /// The revision of an event type in effect at `at`.

@@ -123,9 +123,7 @@ impl Direct {
             );
             return vec![self.refuse(DeadReason::TooManyHops, &error, input)];
         }
-        let revisions: Vec<_> = view
-            .triggered_by(&envelope.event_type, input.stored_at)
-            .collect();
+        let revisions: Vec<_> = view.set_off_by(&envelope, input.stored_at).collect();
         if revisions.is_empty() {
             return Vec::new();
         }

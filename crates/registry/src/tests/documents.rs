@@ -587,6 +587,6 @@ fn an_event_type_that_is_no_pattern_is_refused_with_its_place() {
 fn event_trigger_is_read() {
     assert!(matches!(
         definition(REVIEW).trigger(),
-        TriggerSpec::Event { event_type } if event_type.as_str() == "kaizen.metrics.recorded"
+        TriggerSpec::Event { event_type, .. } if event_type.as_str() == "kaizen.metrics.recorded"
     ));
 }

@@ -6,6 +6,8 @@ mod conformance;
 mod cron;
 mod decisions;
 mod documents;
+mod filters;
+mod properties;
 mod reference;
 mod robustness;
 mod tasks;

@@ -136,6 +136,11 @@ impl Admin {
             already_done: standing.is_some(),
             ..ActivationPreview::default()
         };
+        let envelope = trigger.envelope.as_ref();
+        if let Some(miss) = envelope.and_then(|envelope| revision.value.filtered(envelope)) {
+            preview.filtered = miss.to_string();
+            return Ok(preview);
+        }
         match self.snapshot(revision, trigger, warnings).await? {
             Err(error) => preview.error = error,
             Ok(snapshot) => {
