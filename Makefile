@@ -1,7 +1,7 @@
 # Names for what the scripts do. Everything works without make, too: see scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test calendar cel matching faults bench smoke check clean
+.PHONY: help setup demo test calendar cel matching fuzz faults bench smoke schemas check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ cel: ## our conditions against the public vectors of the CEL specification
 matching: ## what an event costs beside 100,000 definitions that it does not set off
 	@scripts/matching
 
+fuzz: ## every parser against whatever bytes break it, 60 s each; ARGS="--seconds 600 cron"
+	@scripts/fuzz $(ARGS)
+
 faults: ## harm a mesh of real processes for two minutes, and account for every slot; ARGS="--seconds 600"
 	@scripts/faults $(ARGS)
 
@@ -32,6 +35,9 @@ bench: ## ticks of 1k, 10k and 100k definitions in one second, beside the server
 
 smoke: ## the container images and the compose file, driven from outside
 	@scripts/smoke
+
+schemas: ## write the JSON Schemas of the file formats anew, after a key was added
+	@KAIZEN_WRITE_SCHEMAS=1 cargo test --locked --package kaizen-registry --lib the_schemas_in_the_docs
 
 check: ## formatting, lints, docs, spelling, links, dependencies, architecture, manifests
 	@scripts/check
