@@ -26,6 +26,7 @@ mod outbox;
 mod publish;
 mod resolve;
 mod schedule;
+mod schema;
 mod session;
 mod task;
 mod tick;
@@ -90,6 +91,8 @@ enum Command {
     Dead(dead::Args),
     /// A local mesh: all services and NATS in one process
     Mesh(mesh::Args),
+    /// JSON Schemas of the file formats, for editors
+    Schema(schema::Args),
     /// Print the completion script of a shell
     #[command(after_help = "\
 Example:
@@ -135,6 +138,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<Exit> {
         Command::Task(args) => task::run(session, args),
         Command::Dead(args) => dead::run(session, args),
         Command::Mesh(args) => mesh::run(session, args),
+        Command::Schema(args) => schema::run(session, args),
         Command::Completions { shell } => completions(session, shell),
     }
 }

@@ -11,6 +11,7 @@ use kaizen_proto::{
 };
 use kaizen_registry::{Document, StoredRevision, View, admit, builtin_event_types};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Map;
 
 use crate::text;
 
@@ -38,7 +39,12 @@ fn envelope(bytes: &[u8]) {
         envelope.trigger_id(),
         "the identity stays"
     );
-    assert_eq!(read, envelope);
+    let without_extensions = EventEnvelope {
+        // They are no content, so they are not written.
+        extensions: Map::new(),
+        ..envelope.clone()
+    };
+    assert_eq!(read, without_extensions);
     let subject = subject::activity(&envelope.event_type);
     assert_eq!(
         subject::activity_type(&subject),

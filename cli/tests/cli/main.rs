@@ -21,6 +21,7 @@ mod redaction;
 mod repo;
 mod resolve;
 mod sandbox;
+mod schema;
 mod status;
 mod task;
 mod tick;

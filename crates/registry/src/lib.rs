@@ -24,6 +24,7 @@ mod json;
 mod machine;
 mod parsing;
 mod rule;
+pub mod schema;
 mod scope;
 pub mod source;
 pub mod task;

@@ -10,6 +10,7 @@ mod filters;
 mod properties;
 mod reference;
 mod robustness;
+mod schema;
 mod tasks;
 mod textproto;
 mod view;

@@ -1,8 +1,9 @@
 //! The examples of the reference are documents.
 
-use kaizen_document::Diagnostic;
+use kaizen_document::{Diagnostic, read_all};
+use serde_json::Value;
 
-use crate::{Definition, Document, parse_documents};
+use crate::{Definition, Document, parse_documents, schema::Format};
 
 const REFERENCE: &str = include_str!("../../../../docs/reference/definitions.md");
 
@@ -54,4 +55,27 @@ fn every_example_applies() {
         }
     }
     assert!(count >= 6, "only {count} documents were found");
+}
+
+/// The YAML as JSON, as an editor sees it.
+fn as_json(yaml: &str) -> Vec<Value> {
+    read_all("definitions.md", yaml, |node, _, _| Some(node.to_json())).unwrap()
+}
+
+#[test]
+fn every_example_is_true_to_its_schema() {
+    for (line, example) in examples() {
+        let (format, yaml) = if example.starts_with("rules:") {
+            (Format::Document, format!("{BEFORE_RULES}{example}"))
+        } else if example.starts_with("version:") {
+            (Format::Roster, example.to_owned())
+        } else {
+            (Format::Document, example.to_owned())
+        };
+        let validator = jsonschema::validator_for(&format.schema()).unwrap();
+        for document in as_json(&yaml) {
+            let errors: Vec<_> = validator.iter_errors(&document).collect();
+            assert!(errors.is_empty(), "line {line}: {errors:#?}");
+        }
+    }
 }

@@ -1,0 +1,543 @@
+//! JSON Schemas of every file format, for editors.
+//!
+//! They say what the decoders take: which keys, which are required, which words. What only a
+//! decoder can judge, such as whether a condition is CEL, stays with it. `tests/schema.rs` asks
+//! the decoders about every key of every example and holds the schemas against the answers, so a
+//! key that is added to one and not to the other does not pass.
+
+use kaizen_engagement::Cadence;
+use kaizen_proto::{
+    envelope::IDENTITY_BYTES_MAX,
+    id::{EVENT_TYPE_BYTES_MAX, NAME_BYTES_MAX},
+    record::Priority,
+};
+use kaizen_schedule::CRON_BYTES_MAX;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    parsing::CONDITION_BYTES_MAX,
+    rule::RULES_MAX,
+    source::{DISCOVER_SCHEDULED_REPOS, EVENT_PAYLOAD, SOURCE_BYTES_MAX, SOURCE_TYPES, STATIC},
+    task::LABELS_MAX,
+    template::TEMPLATE_BYTES_MAX,
+};
+
+/// Under which definition of a schema a filter stands.
+const FILTER: &str = "filter";
+
+/// A file format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A file of documents of any kind.
+    Document,
+    /// A document of kind `ActivityDefinition`.
+    ActivityDefinition,
+    /// A document of kind `EventType`.
+    EventType,
+    /// A document of kind `Engagement`.
+    Engagement,
+    /// An engagement's roster.
+    Roster,
+    /// A target repo's `.kaizen/schedule.yml`.
+    Schedule,
+    /// An event's envelope.
+    EventEnvelope,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 7] = [
+        Self::Document,
+        Self::ActivityDefinition,
+        Self::EventType,
+        Self::Engagement,
+        Self::Roster,
+        Self::Schedule,
+        Self::EventEnvelope,
+    ];
+
+    /// Its name, which is that of the file with its schema.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Document => "document",
+            Self::ActivityDefinition => "activity-definition",
+            Self::EventType => "event-type",
+            Self::Engagement => "engagement",
+            Self::Roster => "roster",
+            Self::Schedule => "schedule",
+            Self::EventEnvelope => "event-envelope",
+        }
+    }
+
+    /// What it is, in a few words.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Document => "Documents of kaizen-mesh, of any kind",
+            Self::ActivityDefinition => "ActivityDefinition of kaizen-mesh",
+            Self::EventType => "EventType of kaizen-mesh",
+            Self::Engagement => "Engagement of kaizen-mesh",
+            Self::Roster => "Roster of an engagement",
+            Self::Schedule => "Schedule of a target repo, .kaizen/schedule.yml",
+            Self::EventEnvelope => "Event envelope of kaizen-mesh",
+        }
+    }
+
+    /// Its JSON Schema, of draft 7, which editors know best.
+    #[must_use]
+    pub fn schema(self) -> Value {
+        let mut schema = Map::new();
+        schema.insert(
+            "$schema".to_owned(),
+            json!("http://json-schema.org/draft-07/schema#"),
+        );
+        schema.insert("title".to_owned(), json!(self.title()));
+        if let Value::Object(body) = self.body() {
+            schema.extend(body);
+        }
+        if matches!(self, Self::Document | Self::ActivityDefinition) {
+            schema.insert("definitions".to_owned(), json!({FILTER: filter()}));
+        }
+        Value::Object(schema)
+    }
+
+    fn body(self) -> Value {
+        match self {
+            Self::Document => one_of([activity_definition(), event_type(), engagement()]),
+            Self::ActivityDefinition => activity_definition(),
+            Self::EventType => event_type(),
+            Self::Engagement => engagement(),
+            Self::Roster => roster(),
+            Self::Schedule => schedule(),
+            Self::EventEnvelope => event_envelope(),
+        }
+    }
+}
+
+fn activity_definition() -> Value {
+    object(
+        &["kind", "id", "trigger", "rules"],
+        json!({
+            "kind": {"const": "ActivityDefinition"},
+            "id": name("Its id"),
+            "enabled": nullable(json!({"type": "boolean", "default": true, "description": "A disabled definition is not triggered"})),
+            "description": nullable(text("For people")),
+            "trigger": trigger(),
+            "context_sources": nullable(list(context_source(), "What its context is bound from")),
+            "rules": bounded(list(rule(), "Evaluated in order, each on its own"), 1, RULES_MAX),
+        }),
+    )
+}
+
+fn trigger() -> Value {
+    described(
+        one_of([event_trigger(), cron_trigger()]),
+        "What sets it off",
+    )
+}
+
+fn event_trigger() -> Value {
+    object(
+        &["type", "event_type"],
+        json!({
+            "type": {"const": "event"},
+            "event_type": event_type_pattern(),
+            "filters": nullable(list(filter_ref(), "What an event must pass, judged before anything is bound")),
+        }),
+    )
+}
+
+/// Filters hold filters.
+fn filter_ref() -> Value {
+    json!({"$ref": format!("#/definitions/{FILTER}")})
+}
+
+fn filter() -> Value {
+    let attributes = |value: Value, what: &str| json!({"type": "object", "minProperties": 1, "additionalProperties": value, "description": what});
+    let scalar = json!({"type": ["string", "number", "boolean"]});
+    let affix = || not_empty("The text");
+    let mut filter = object(
+        &[],
+        json!({
+            "exact": attributes(scalar, "Every attribute has this value: source, type, subject, attributes.project, …"),
+            "prefix": attributes(affix(), "Every attribute is a text that begins so"),
+            "suffix": attributes(affix(), "Every attribute is a text that ends so"),
+            "all": at_least_one(list(filter_ref(), "Every filter passes")),
+            "any": at_least_one(list(filter_ref(), "At least one filter passes")),
+            "not": filter_ref(),
+        }),
+    );
+    set(&mut filter, "minProperties", json!(1));
+    set(&mut filter, "maxProperties", json!(1));
+    filter
+}
+
+fn cron_trigger() -> Value {
+    object(
+        &["type", "cron"],
+        json!({
+            "type": {"const": "cron"},
+            "cron": cron("Five fields, six with seconds in front, or a name such as @hourly"),
+            "timezone": nullable(text("IANA name of the zone, for example Europe/Berlin; UTC if left out")),
+            "dst": nullable(object(&[], json!({
+                "gap": nullable(words(&["shift", "skip"], "Slots at times that the clocks leave out")),
+                "overlap": nullable(words(&["first", "last", "both"], "Slots at times that come twice")),
+            }))),
+            "start": nullable(text("No slot before this instant, for example 2026-12-01T00:00:00+01:00")),
+            "end": nullable(text("No slot at this instant or after")),
+            "exclude": nullable(object(&[], json!({
+                "dates": nullable(list(text("A day such as 2026-12-25"), "Days without slots")),
+                "crons": nullable(list(cron("No slot where it matches too"), "No slot where one of these matches too")),
+            }))),
+            "jitter": nullable(text("Each slot is ticked up to this much later, for example 5m")),
+            "catchup": nullable(object(&[], json!({
+                "policy": nullable(words(&["all", "last", "none"], "Which slots missed during downtime are made up for; last if left out")),
+                "window": nullable(text("How old a missed slot may be, for example 90m; null sets no limit, 1h if left out")),
+            }))),
+        }),
+    )
+}
+
+fn context_source() -> Value {
+    let ours: Vec<String> = SOURCE_TYPES.into_iter().flat_map(spellings).collect();
+    let others = json!({
+        "type": "string",
+        "pattern": "^[a-z0-9_-]+$",
+        "not": {"enum": ours},
+        "description": "A type that somebody else answers for, on kaizen.resolver.<type>",
+    });
+    let known = |source_type: &str| json!({"enum": spellings(source_type)});
+    let value = json!({"description": "What is bound, as it stands"});
+    one_of([
+        source(&known(EVENT_PAYLOAD), object(&[], json!({})), &[]),
+        source(
+            &known(STATIC),
+            object(&["value"], json!({"value": value})),
+            &["params"],
+        ),
+        asking(source(
+            &known(DISCOVER_SCHEDULED_REPOS),
+            discover_params(),
+            &[],
+        )),
+        asking(source(&others, json!({"type": "object"}), &[])),
+    ])
+}
+
+fn source(source_type: &Value, params: Value, required: &[&str]) -> Value {
+    let params = if required.is_empty() {
+        nullable(params)
+    } else {
+        params
+    };
+    let optional = json!({"type": "boolean", "default": false, "description": "Where it cannot be bound, its place stays empty and the rules go on"});
+    object(
+        &[&["type", "bind_to"], required].concat(),
+        json!({
+            "type": source_type,
+            "bind_to": text("Where the value goes, for example context.metrics"),
+            "params": described(params, "What the type takes"),
+            "optional": nullable(optional),
+        }),
+    )
+}
+
+/// What a source takes that asks the outside world.
+fn asking(mut source: Value) -> Value {
+    let max_bytes = json!({"type": "integer", "minimum": 1, "maximum": SOURCE_BYTES_MAX, "description": "Largest value that it may have, as JSON"});
+    let limits = [
+        (
+            "timeout",
+            nullable(text("How long it may take, for example 2s")),
+        ),
+        ("max_bytes", nullable(max_bytes)),
+        (
+            "cache",
+            nullable(text(
+                "For how long its value may be used again, for example 5m",
+            )),
+        ),
+    ];
+    if let Some(properties) = source.get_mut("properties") {
+        for (key, schema) in limits {
+            set(properties, key, schema);
+        }
+    }
+    source
+}
+
+fn discover_params() -> Value {
+    object(
+        &[],
+        json!({
+            "cadence": nullable(cadence("Only agents of this cadence")),
+            "agents": nullable(list(name("An agent"), "Only these agents")),
+            "engagement_slug": nullable(name("The engagement whose roster is read")),
+            "roster_path": nullable(not_empty("The roster itself; comes before the engagement's")),
+            "due": nullable(json!({"type": "boolean", "default": false, "description": "Only runs whose own cron has the slot of the tick"})),
+        }),
+    )
+}
+
+fn rule() -> Value {
+    object(
+        &["id", "tasks"],
+        json!({
+            "id": text("Its id: letters, digits, '-', '_' and '.', unique in the definition"),
+            "when": nullable(longest(text("Condition in CEL; without one the rule always matches"), CONDITION_BYTES_MAX)),
+            "for_each": nullable(text("Path of the list whose items the rule goes over, for example context.runs")),
+            "as": nullable(text("Name of the item, with for_each alone; item if left out")),
+            "tasks": at_least_one(list(task(), "What a match orders")),
+        }),
+    )
+}
+
+fn task() -> Value {
+    object(
+        &["queue", "title"],
+        json!({
+            "queue": name("The queue, literally"),
+            "title": template("Template of the title, which comes out as one line"),
+            "body": nullable(template("Template of the body")),
+            "labels": nullable(json!({
+                "type": "object",
+                "description": "What tasks are found by: a template for each label",
+                "maxProperties": LABELS_MAX,
+                "propertyNames": {"pattern": name_pattern()},
+                "additionalProperties": template("Template of its value"),
+            })),
+            "priority": nullable(json!({"type": "integer", "minimum": 0, "maximum": Priority::MAX, "description": "How urgent it is; the highest is the most urgent"})),
+            "due": nullable(template("When it should be done: a duration after the trigger, an instant, or a template of one of them")),
+            "timeout": nullable(text("How long one attempt may take, for example 30m")),
+        }),
+    )
+}
+
+fn event_type() -> Value {
+    object(
+        &["kind", "name"],
+        json!({
+            "kind": {"const": "EventType"},
+            "name": event_type_name(),
+            "description": nullable(text("For people")),
+            "mode": nullable(words(&["enforce", "warn", "off"], "What becomes of attributes that break the schema; enforce if left out")),
+            "schema": nullable(json!({"type": "object", "description": "JSON Schema of the attributes; without one any object will do"})),
+        }),
+    )
+}
+
+fn engagement() -> Value {
+    object(
+        &["kind", "slug", "roster_path"],
+        json!({
+            "kind": {"const": "Engagement"},
+            "slug": name("Its slug"),
+            "name": nullable(text("For people")),
+            "description": nullable(text("For people")),
+            "roster_path": not_empty("Where its roster lies, relative to the resolver's engagements_dir"),
+        }),
+    )
+}
+
+fn roster() -> Value {
+    let repo = object(
+        &["name", "path"],
+        json!({
+            "name": {
+                "type": "string",
+                "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+                "description": "Its name, once in the roster",
+            },
+            "path": not_empty("Its folder, absolute or relative to the roster's"),
+        }),
+    );
+    object(
+        &["version", "engagement", "repos"],
+        json!({
+            "version": {"const": 1},
+            "engagement": name("The engagement"),
+            "repos": list(repo, "Its target repos"),
+        }),
+    )
+}
+
+fn schedule() -> Value {
+    let agent = object(
+        &["cadence"],
+        json!({
+            "cadence": cadence("How often it runs; discovery filters on it"),
+            "cron": cron("Its own cron of five fields, in place of the cadence's"),
+        }),
+    );
+    object(
+        &["version", "engagement", "agents"],
+        json!({
+            "version": {"const": 1},
+            "engagement": name("The engagement that the repo belongs to"),
+            "agents": {
+                "type": "object",
+                "description": "How often each agent runs",
+                "minProperties": 1,
+                "propertyNames": {"pattern": name_pattern()},
+                "additionalProperties": agent,
+            },
+        }),
+    )
+}
+
+fn event_envelope() -> Value {
+    let identity = |what: &str| longest(not_empty(what), IDENTITY_BYTES_MAX);
+    let time = || {
+        nullable(
+            json!({"type": "string", "format": "date-time", "description": "When it happened"}),
+        )
+    };
+    let ours = object(
+        &["id", "type", "source"],
+        json!({
+            "id": identity("Its id, unique for its source"),
+            "type": event_type_name(),
+            "source": identity("Who says so"),
+            "time": time(),
+            "attributes": {"type": "object", "description": "What happened, true to the schema of the type"},
+        }),
+    );
+    // Extension attributes are allowed.
+    let cloud_event = json!({
+        "type": "object",
+        "required": ["specversion", "id", "type", "source"],
+        "properties": {
+            "specversion": {"const": "1.0"},
+            "id": identity("Its id, unique for its source"),
+            "type": event_type_name(),
+            "source": identity("Who says so"),
+            "time": time(),
+            "data": nullable(json!({"type": "object", "description": "What happened, true to the schema of the type"})),
+        },
+    });
+    one_of([ours, cloud_event])
+}
+
+/// A mapping of these keys and no others.
+fn object(required: &[&str], properties: Value) -> Value {
+    let mut object = json!({"type": "object", "additionalProperties": false});
+    set(&mut object, "properties", properties);
+    if !required.is_empty() {
+        set(&mut object, "required", json!(required));
+    }
+    object
+}
+
+fn one_of(schemas: impl Into<Vec<Value>>) -> Value {
+    let schemas: Vec<Value> = schemas.into();
+    json!({"type": "object", "oneOf": schemas})
+}
+
+fn text(what: &str) -> Value {
+    json!({"type": "string", "description": what})
+}
+
+fn not_empty(what: &str) -> Value {
+    let mut schema = text(what);
+    set(&mut schema, "minLength", json!(1));
+    schema
+}
+
+/// Bytes are at least as many as characters, so this refuses nothing that the decoder takes.
+fn longest(mut schema: Value, bytes_max: usize) -> Value {
+    set(&mut schema, "maxLength", json!(bytes_max));
+    schema
+}
+
+fn template(what: &str) -> Value {
+    longest(text(what), TEMPLATE_BYTES_MAX)
+}
+
+fn cron(what: &str) -> Value {
+    longest(text(what), CRON_BYTES_MAX)
+}
+
+fn name_pattern() -> String {
+    format!("^[a-z0-9][a-z0-9_-]{{0,{}}}$", NAME_BYTES_MAX - 1)
+}
+
+fn name(what: &str) -> Value {
+    json!({"type": "string", "pattern": name_pattern(), "description": what})
+}
+
+fn event_type_name() -> Value {
+    let part = "[a-z0-9][a-z0-9_-]*";
+    json!({
+        "type": "string",
+        "pattern": format!("^{part}([.]{part})*$"),
+        "maxLength": EVENT_TYPE_BYTES_MAX,
+        "description": "The event type, for example kaizen.metrics.recorded",
+    })
+}
+
+fn event_type_pattern() -> Value {
+    let part = "([a-z0-9][a-z0-9_-]*|[*])";
+    json!({
+        "type": "string",
+        "pattern": format!("^({part}[.])*({part}|>)$"),
+        "maxLength": EVENT_TYPE_BYTES_MAX,
+        "description": "The event type, or a pattern such as kaizen.metrics.*",
+    })
+}
+
+fn cadence(what: &str) -> Value {
+    let known = [Cadence::Daily, Cadence::Weekly, Cadence::Monthly].map(Cadence::as_str);
+    words(&known, what)
+}
+
+fn words(words: &[&str], what: &str) -> Value {
+    json!({"enum": words, "description": what})
+}
+
+fn list(item: Value, what: &str) -> Value {
+    let mut list = json!({"type": "array", "description": what});
+    set(&mut list, "items", item);
+    list
+}
+
+fn at_least_one(mut list: Value) -> Value {
+    set(&mut list, "minItems", json!(1));
+    list
+}
+
+fn bounded(list: Value, min: usize, max: usize) -> Value {
+    let mut list = list;
+    set(&mut list, "minItems", json!(min));
+    set(&mut list, "maxItems", json!(max));
+    list
+}
+
+fn described(mut schema: Value, what: &str) -> Value {
+    set(&mut schema, "description", json!(what));
+    schema
+}
+
+/// `-` and `_` are the same in the name of a source type.
+fn spellings(source_type: &str) -> Vec<String> {
+    let mut spellings = vec![source_type.to_owned(), source_type.replace('_', "-")];
+    spellings.dedup();
+    spellings
+}
+
+/// Null is as good as absent.
+fn nullable(mut schema: Value) -> Value {
+    if let Some(known) = schema.get("type").cloned() {
+        set(&mut schema, "type", json!([known, "null"]));
+    }
+    if let Some(Value::Array(words)) = schema.get_mut("enum") {
+        words.push(Value::Null);
+    }
+    schema
+}
+
+fn set(schema: &mut Value, key: &str, value: Value) {
+    if let Value::Object(schema) = schema {
+        schema.insert(key.to_owned(), value);
+    }
+}
