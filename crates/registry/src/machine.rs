@@ -12,7 +12,7 @@ use std::{
 use cel::{
     Context, ExecutionError, FunctionContext, IdedExpr, Value as CelValue,
     common::{
-        types::{CelBool, CelList, CelMap as OrderlessMap},
+        types::{CelBool, CelList, CelMap as OrderlessMap, CelString},
         value::{CowVal, Val},
     },
     objects::{Key, Map as CelMap},
@@ -26,6 +26,13 @@ use crate::{parsing, scope::Variables};
 pub(crate) const LIST_ITEMS_MAX: usize = 10_000;
 /// Most steps that the comprehensions of one evaluation take together.
 pub(crate) const STEPS_MAX: u64 = 100_000;
+/// Most values that one evaluation looks at where macros make it look again and again; what a list
+/// or a map is built of counts [`COPY_COST`] times.
+pub(crate) const VALUES_MAX: u64 = 5_000_000;
+/// A copy takes memory as well.
+const COPY_COST: u64 = 10;
+/// Bytes of a text that count as one value.
+const TEXT_BYTES_PER_VALUE: usize = 64;
 
 /// Why an evaluation gave nothing.
 pub(crate) enum Failure {
@@ -36,7 +43,14 @@ pub(crate) enum Failure {
 /// The variables of one activation in CEL's own form, made once and shared by its rules.
 pub(crate) struct Machine {
     root: Context<'static, 'static>,
-    steps: Arc<AtomicU64>,
+    spent: Arc<Spent>,
+}
+
+/// What an evaluation has used up.
+#[derive(Debug, Default)]
+struct Spent {
+    steps: AtomicU64,
+    values: AtomicU64,
 }
 
 impl Machine {
@@ -57,18 +71,20 @@ impl Machine {
     /// Without variables.
     fn empty() -> Result<Self, String> {
         let mut root = Context::with_env(parsing::environment());
-        let steps = Arc::new(AtomicU64::new(0));
+        let spent = Arc::new(Spent::default());
         for (name, function) in [
-            (parsing::STEP, counted(&steps, step)),
-            (parsing::ORDERED, counted(&steps, ordered)),
+            (parsing::STEP, counted(&spent, step)),
+            (parsing::ORDERED, counted(&spent, ordered)),
+            (parsing::WEIGHED, counted(&spent, weighed)),
+            (parsing::COPIED, counted(&spent, copied)),
         ] {
             root.add_function(name, function)
                 .map_err(|error| error.to_string())?;
         }
-        Ok(Self { root, steps })
+        Ok(Self { root, spent })
     }
 
-    /// Evaluates `tree`, which takes at most [`STEPS_MAX`] steps.
+    /// Evaluates `tree`, which takes at most [`STEPS_MAX`] steps and [`VALUES_MAX`] values.
     pub(crate) fn run(&self, tree: &IdedExpr, variables: &Variables<'_>) -> Result<bool, Failure> {
         let mut scope = self.root.new_inner_scope();
         if let Some((name, item)) = variables.item {
@@ -86,7 +102,8 @@ impl Machine {
 
     /// What `tree` gives in `scope`, which was made from the root.
     fn value(&self, tree: &IdedExpr, scope: &Context<'_, '_>) -> Result<CelValue, Failure> {
-        self.steps.store(0, Ordering::Relaxed);
+        self.spent.steps.store(0, Ordering::Relaxed);
+        self.spent.values.store(0, Ordering::Relaxed);
         // An evaluator that panics harms this rule alone.
         match catch_unwind(AssertUnwindSafe(|| CelValue::resolve(tree, scope))) {
             Ok(value) => value.map_err(|error| Failure::Cel(Box::new(error))),
@@ -120,25 +137,22 @@ type Function = Box<
         + Sync,
 >;
 
-/// A function of one argument that counts its steps.
+/// A function of one argument that counts what it uses up.
 fn counted(
-    steps: &Arc<AtomicU64>,
-    function: for<'a, 'v> fn(&AtomicU64, CowVal<'a, 'v>) -> Result<CowVal<'a, 'v>, ExecutionError>,
+    spent: &Arc<Spent>,
+    function: for<'a, 'v> fn(&Spent, CowVal<'a, 'v>) -> Result<CowVal<'a, 'v>, ExecutionError>,
 ) -> Function {
-    let steps = Arc::clone(steps);
+    let spent = Arc::clone(spent);
     Box::new(move |context| {
         let argument = context.args.pop();
         let argument = argument.ok_or_else(ExecutionError::missing_argument_or_target)?;
-        function(&steps, argument)
+        function(&spent, argument)
     })
 }
 
 /// Whether a comprehension goes on.
-fn step<'a, 'v>(
-    steps: &AtomicU64,
-    go_on: CowVal<'a, 'v>,
-) -> Result<CowVal<'a, 'v>, ExecutionError> {
-    count(steps, 1)?;
+fn step<'a, 'v>(spent: &Spent, go_on: CowVal<'a, 'v>) -> Result<CowVal<'a, 'v>, ExecutionError> {
+    spent.step(1)?;
     match go_on.downcast_ref::<CelBool>() {
         Some(_) => Ok(go_on),
         None => Err(ExecutionError::UnexpectedType {
@@ -148,16 +162,14 @@ fn step<'a, 'v>(
     }
 }
 
-/// The keys of a map in order: the evaluator's own order differs between two maps that are equal,
-/// and so would what two replicas decide. Anything else as it is.
-fn ordered<'a, 'v>(
-    steps: &AtomicU64,
-    range: CowVal<'a, 'v>,
-) -> Result<CowVal<'a, 'v>, ExecutionError> {
+/// What a comprehension goes over, weighed, since it copies each item. Of a map the keys in order:
+/// the evaluator's own order differs between two maps that are equal, and so would what two
+/// replicas decide.
+fn ordered<'a, 'v>(spent: &Spent, range: CowVal<'a, 'v>) -> Result<CowVal<'a, 'v>, ExecutionError> {
     let Some(map) = range.downcast_ref::<OrderlessMap<'_>>() else {
-        return Ok(range);
+        return weighed(spent, range);
     };
-    count(steps, u64::try_from(map.len()).unwrap_or(u64::MAX))?;
+    spent.step(length(map.len()))?;
     let mut keys: Vec<_> = map.keys().collect();
     keys.sort();
     let keys: Vec<Box<dyn Val>> = keys
@@ -167,18 +179,62 @@ fn ordered<'a, 'v>(
     Ok(CowVal::owned(CelList::from(keys)))
 }
 
-fn count(steps: &AtomicU64, more: u64) -> Result<(), ExecutionError> {
-    if steps
-        .fetch_add(more, Ordering::Relaxed)
-        .saturating_add(more)
-        > STEPS_MAX
-    {
-        return Err(ExecutionError::function_error(
-            "comprehension",
-            format!("more than {STEPS_MAX} steps"),
-        ));
+fn weighed<'a, 'v>(spent: &Spent, value: CowVal<'a, 'v>) -> Result<CowVal<'a, 'v>, ExecutionError> {
+    spent.weigh(value.as_ref(), 1)?;
+    Ok(value)
+}
+
+fn copied<'a, 'v>(spent: &Spent, value: CowVal<'a, 'v>) -> Result<CowVal<'a, 'v>, ExecutionError> {
+    spent.weigh(value.as_ref(), COPY_COST)?;
+    Ok(value)
+}
+
+impl Spent {
+    fn step(&self, steps: u64) -> Result<(), ExecutionError> {
+        spend(&self.steps, steps, STEPS_MAX).ok_or_else(|| exceeds(STEPS_MAX, "steps"))
     }
-    Ok(())
+
+    /// Counts all that `value` holds; stops where it is too much.
+    fn weigh(&self, value: &dyn Val, cost: u64) -> Result<(), ExecutionError> {
+        let one = |values: u64| spend(&self.values, values.saturating_mul(cost), VALUES_MAX);
+        let all = each_value(value, &one);
+        all.ok_or_else(|| exceeds(VALUES_MAX, "values looked at or copied"))
+    }
+}
+
+/// `None` where it is more than there is.
+fn spend(counter: &AtomicU64, more: u64, most: u64) -> Option<()> {
+    let spent = counter.fetch_add(more, Ordering::Relaxed);
+    (spent.saturating_add(more) <= most).then_some(())
+}
+
+/// Tells `one` how many values `value` and all that it holds are, until that says to stop. As
+/// deep as the value.
+fn each_value(value: &dyn Val, one: &impl Fn(u64) -> Option<()>) -> Option<()> {
+    if let Some(list) = value.downcast_ref::<CelList<'_>>() {
+        one(1)?;
+        let mut items = list.inner().iter();
+        items.try_for_each(|item| each_value(item.as_ref(), one))
+    } else if let Some(map) = value.downcast_ref::<OrderlessMap<'_>>() {
+        one(1)?;
+        let mut entries = map.iter();
+        entries.try_for_each(|(key, item)| {
+            each_value(key.inner(), one)?;
+            each_value(item.as_ref(), one)
+        })
+    } else if let Some(text) = value.downcast_ref::<CelString<'_>>() {
+        one(1 + length(text.inner().len() / TEXT_BYTES_PER_VALUE))
+    } else {
+        one(1)
+    }
+}
+
+fn length(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+fn exceeds(most: u64, what: &str) -> ExecutionError {
+    ExecutionError::function_error("comprehension", format!("more than {most} {what}"))
 }
 
 fn timestamp(at: Timestamp) -> CelValue {

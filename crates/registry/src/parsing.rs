@@ -25,6 +25,29 @@ const PARSER_DEPTH_MAX: u16 = 64;
 pub(crate) const STEP: &str = "@step";
 /// Name of the function that gives the keys of a map in order, and anything else as it is.
 pub(crate) const ORDERED: &str = "@ordered";
+/// Name of the function that counts how much its argument holds, and gives it back.
+pub(crate) const WEIGHED: &str = "@weighed";
+/// The same for what is copied into a list or a map, which counts for more.
+pub(crate) const COPIED: &str = "@copied";
+
+/// Functions whose work grows with what they are given.
+const HEAVY: [&str; 15] = [
+    operators::EQUALS,
+    operators::NOT_EQUALS,
+    operators::IN,
+    operators::ADD,
+    operators::LESS,
+    operators::LESS_EQUALS,
+    operators::GREATER,
+    operators::GREATER_EQUALS,
+    "contains",
+    "endsWith",
+    "matches",
+    "size",
+    "startsWith",
+    "string",
+    "bytes",
+];
 
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
@@ -33,13 +56,13 @@ pub(crate) fn environment() -> Arc<Env> {
     Arc::clone(&ENV)
 }
 
-/// Parses a condition. The tree counts its own steps through [`STEP`], and goes over maps through
-/// [`ORDERED`].
+/// Parses a condition. The tree counts its own steps through [`STEP`], goes over maps through
+/// [`ORDERED`], and counts what it looks at and copies through [`WEIGHED`] and [`COPIED`].
 pub(crate) fn parse(source: &str) -> Result<IdedExpr, Fault> {
     measure_text(source)?;
     let mut tree = on_big_stack(|| parse_here(source))??;
     measure_tree(&tree, TREE_DEPTH_MAX)?;
-    count_steps(&mut tree);
+    meter(&mut tree, false);
     Ok(tree)
 }
 
@@ -182,48 +205,64 @@ pub(crate) fn children(expr: &Expr) -> Vec<&IdedExpr> {
     }
 }
 
-/// Makes every step of every comprehension pass through [`STEP`], and what it goes over through
-/// [`ORDERED`].
-fn count_steps(tree: &mut IdedExpr) {
+/// Makes every step of every comprehension pass through [`STEP`], what it goes over through
+/// [`ORDERED`], what is built through [`COPIED`] and, inside of one, what heavy functions are given
+/// through [`WEIGHED`]. Outside, a function is called as often as it is written.
+fn meter(tree: &mut IdedExpr, inside: bool) {
     use cel::common::ast::EntryExpr;
     match &mut tree.expr {
-        Expr::Call(call) => {
-            call.target.as_deref_mut().map(count_steps);
-            call.args.iter_mut().for_each(count_steps);
-        }
+        Expr::Call(call) => meter_call(call, inside),
         Expr::Comprehension(comprehension) => {
+            for part in [&mut comprehension.iter_range, &mut comprehension.accu_init] {
+                meter(part, inside);
+            }
             for part in [
-                &mut comprehension.iter_range,
-                &mut comprehension.accu_init,
                 &mut comprehension.loop_cond,
                 &mut comprehension.loop_step,
                 &mut comprehension.result,
             ] {
-                count_steps(part);
+                meter(part, true);
             }
-            order(&mut comprehension.iter_range);
+            wrap(ORDERED, &mut comprehension.iter_range);
             count_comprehension(comprehension);
         }
-        Expr::List(list) => list.elements.iter_mut().for_each(count_steps),
+        Expr::List(list) => {
+            for element in &mut list.elements {
+                meter(element, inside);
+                wrap_value(COPIED, element);
+            }
+        }
         Expr::Map(map) => {
             for entry in &mut map.entries {
                 if let EntryExpr::MapEntry(entry) = &mut entry.expr {
-                    count_steps(&mut entry.key);
-                    count_steps(&mut entry.value);
+                    meter(&mut entry.key, inside);
+                    meter(&mut entry.value, inside);
+                    wrap_value(COPIED, &mut entry.value);
                 }
             }
         }
-        Expr::Select(select) => count_steps(&mut select.operand),
+        Expr::Select(select) => meter(&mut select.operand, inside),
         Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
     }
 }
 
-/// Has a comprehension go over what `range` gives in an order that is the same everywhere.
-fn order(range: &mut IdedExpr) {
-    // What these give is no map.
-    if !matches!(range.expr, Expr::List(_) | Expr::Comprehension(_)) {
-        wrap(ORDERED, range);
+fn meter_call(call: &mut CallExpr, inside: bool) {
+    let heavy = inside && HEAVY.contains(&call.func_name.as_str()) && !gathers(call);
+    let target = call.target.as_deref_mut();
+    for given in target.into_iter().chain(&mut call.args) {
+        meter(given, inside);
+        if heavy {
+            wrap_value(WEIGHED, given);
+        }
     }
+}
+
+/// Whether it is the step of a `map` or `filter`, which must keep its shape: see
+/// [`count_comprehension`].
+fn gathers(call: &CallExpr) -> bool {
+    let first = call.args.first().map(|first| &first.expr);
+    // No condition can write such a name.
+    matches!(first, Some(Expr::Ident(name)) if name.starts_with('@'))
 }
 
 fn count_comprehension(comprehension: &mut ComprehensionExpr) {
@@ -251,6 +290,13 @@ fn count_comprehension(comprehension: &mut ComprehensionExpr) {
             wrap(STEP, &mut always);
             *step = call(operators::CONDITIONAL, vec![always, gather, accumulator]);
         }
+    }
+}
+
+/// Wraps what is no literal: that is as small as the text.
+fn wrap_value(function: &str, expr: &mut IdedExpr) {
+    if !matches!(expr.expr, Expr::Literal(_)) {
+        wrap(function, expr);
     }
 }
 

@@ -273,6 +273,53 @@ fn sorting_keys_counts_as_steps() {
 }
 
 #[test]
+fn what_macros_make_of_large_values_is_bounded() {
+    let rows: Vec<_> = (0..100)
+        .map(|n| json!((n * 100..n * 100 + 100).collect::<Vec<i32>>()))
+        .collect();
+    let text = "x".repeat(500_000);
+    let attributes = json!({
+        "l": (0..10_000).collect::<Vec<_>>(), "rows": rows, "text": text, "o": {"a": {"b": rows}},
+    });
+    let all = ["context.m"; 40].join(", ");
+    for when in [
+        // Copies of it all, again and again, are more memory than there is.
+        "context.m.l.map(a, context.m.l).size() > 0",
+        "context.m.l.map(a, context.m).size() > 0",
+        "context.m.l.map(a, {'k': context.m.rows}).size() > 0",
+        "context.m.l.map(a, context.m.text + context.m.text).size() > 0",
+        "context.m.l.filter(a, [context.m.l].size() > 0).size() > 0",
+        &format!("[{all}, {all}].size() > 0"),
+        // Work without memory.
+        "context.m.l.all(a, context.m == context.m)",
+        "context.m.l.all(a, context.m.o != context.m.rows)",
+        "context.m.l.all(a, !(-1 in context.m.l))",
+        "context.m.l.all(a, context.m.text.matches('x+'))",
+        "context.m.l.all(a, !context.m.text.contains('y'))",
+        "context.m.l.all(a, (context.m.text + 'y') != 'x')",
+        "context.m.l.all(a, context.m.text.size() > 0)",
+        "context.m.l.all(a, [context.m.rows].exists(r, true))",
+        "context.m.l.all(a, context.m.rows.exists(r, true))",
+    ] {
+        let found = error(when, &attributes);
+        assert!(
+            found.contains("more than 5000000 values looked at or copied"),
+            "{when}: {found}"
+        );
+    }
+    for when in [
+        "context.m.l.map(a, a + 1).filter(a, a > 10).all(a, a < 100000)",
+        "context.m.rows.map(r, r.map(n, n * 2)).size() == 100",
+        "context.m.rows.all(r, r.all(n, n in context.m.rows[0] || n >= 100))",
+        "context.m.l == context.m.l && context.m.text.size() == 500000",
+        "[context.m.rows, context.m.rows].size() == 2",
+        "context.m.rows.exists(r, r == context.m.rows[99])",
+    ] {
+        assert_eq!(outcome(when, &attributes), Outcome::Matched, "{when}");
+    }
+}
+
+#[test]
 fn a_list_beyond_the_bound_is_an_error_with_its_path() {
     let items: Vec<_> = (0..10_001).collect();
     let found = error("context.m.a.l.size() > 1", &json!({"a": {"l": items}}));
