@@ -70,7 +70,7 @@ static TRIGGER: LazyLock<Trigger> = LazyLock::new(|| {
         "attributes": {
             "a": true, "i": 7, "n": -3, "u": u64::MAX, "f": 0.62, "s": "text", "z": null,
             "l": [1, 2.5, "x", [true], {"k": 1}], "o": {"k": "v", "o": {"k": [1, 2, 3]}},
-            "t": "2026-11-22T10:00:00Z", "d": "90s", "e": [], "big": (0..200).collect::<Vec<_>>(),
+            "t": "2026-11-22T10:00:00Z", "d": "90s", "e": [], "big": (0..2_000).collect::<Vec<_>>(),
         },
     })
     .to_string();
