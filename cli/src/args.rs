@@ -2,9 +2,13 @@
 
 use clap::Args;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
+use nix::unistd::{Uid, User, gethostname};
 use serde_json::{Map, Value};
 
 use crate::output::Format;
+
+/// Longest name of who asks that the mesh takes.
+const BY_BYTES_MAX: usize = 128;
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Default, Args)]
@@ -78,6 +82,19 @@ pub(crate) fn zone(text: &str) -> Result<TimeZone, String> {
         .map_err(|_| format!("{text:?} is no time zone; use a name such as Europe/Berlin or UTC"))
 }
 
+/// Who asks: `user@host`.
+pub(crate) fn by() -> String {
+    let user = User::from_uid(Uid::effective()).ok().flatten();
+    let user = user.map_or_else(|| Uid::effective().to_string(), |user| user.name);
+    let host = gethostname().ok();
+    let host = host.and_then(|host| host.into_string().ok());
+    let mut by = format!("{user}@{}", host.unwrap_or_else(|| "localhost".to_owned()));
+    while by.len() > BY_BYTES_MAX {
+        by.pop();
+    }
+    by
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +115,11 @@ mod tests {
         assert!(duration("yesterday").is_err());
         assert!(duration("-1h").is_err());
         assert!(duration("999999999999h").is_err());
+    }
+
+    #[test]
+    fn who_asks_is_short_enough_and_names_a_host() {
+        let by = by();
+        assert!(by.len() <= BY_BYTES_MAX && by.contains('@'), "{by}");
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kaizen_proto::{
     admin::{self, DryRunEventRequest},
     envelope::EventEnvelope,
+    from_pb_timestamp,
     id::EventType,
     record::{Outcome, RuleOutcome, Why},
 };
@@ -17,7 +18,7 @@ use crate::{
     Exit,
     admin::{Admin, client},
     args, disk,
-    output::{count, one_line, table},
+    output::{count, instant, one_line, table},
     publish::{NotStored, Publisher},
     session::Session,
 };
@@ -50,7 +51,7 @@ Example:
         #[arg(short, long, value_name = "FILE|-")]
         file: String,
     },
-    /// List the event types that the mesh takes
+    /// List the event types that the mesh takes, with how many events of each there were
     #[command(after_help = "\
 Example:
   kaizen-agentic event types")]
@@ -325,39 +326,114 @@ fn saw(rule: &RuleOutcome) -> String {
 fn types(session: &Session) -> anyhow::Result<Exit> {
     let response = Admin::run(session, "event types", |admin| async move {
         let mut types = client!(admin, event_types_client, EventTypesClient);
-        let response = types.list(admin::ListEventTypesRequest {}).await;
+        let request = admin::ListEventTypesRequest {
+            with_activity: true,
+        };
+        let response = types.list(request).await;
         response.map_err(|status| admin.refused(&status))
     })?
     .into_inner();
-    let types: Vec<Value> = response.event_types.iter().map(type_view).collect();
-    session.output.data(&types, |_| {
-        let rows = response.event_types.into_iter().map(|one| {
+    let types: Vec<_> = response
+        .event_types
+        .into_iter()
+        .map(TypeView::from)
+        .collect();
+    session.output.data(&types, |types| {
+        table(
             [
-                one.name,
-                one.mode,
-                one.revision.to_string(),
-                one.description,
-            ]
-        });
-        table(["NAME", "MODE", "REVISION", "DESCRIPTION"], rows)
+                "NAME",
+                "VERSION",
+                "MODE",
+                "REVISION",
+                "PER MIN (1H)",
+                "PER MIN (24H)",
+                "LAST SEEN",
+                "DESCRIPTION",
+            ],
+            types.iter().map(TypeView::row),
+        )
     })?;
     session.output.say(count(types.len(), "event type"));
     Ok(Exit::Ok)
 }
 
-fn type_view(one: &admin::EventType) -> Value {
-    json!({
-        "name": one.name,
-        "mode": one.mode,
-        "revision": one.revision,
-        "description": one.description,
-        "schema": serde_json::from_str::<Value>(&one.schema).unwrap_or(Value::Null),
-    })
+#[derive(Serialize)]
+struct TypeView {
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    version: String,
+    mode: String,
+    revision: u64,
+    description: String,
+    schema: Value,
+    /// Events stored in the last hour, and in the last day.
+    last_hour: u64,
+    last_day: u64,
+    /// Absent where the archive holds no event of the type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<Timestamp>,
+}
+
+impl From<admin::EventType> for TypeView {
+    fn from(one: admin::EventType) -> Self {
+        let activity = one.activity.unwrap_or_default();
+        Self {
+            schema: serde_json::from_str(&one.schema).unwrap_or(Value::Null),
+            name: one.name,
+            version: one.version,
+            mode: one.mode,
+            revision: one.revision,
+            description: one.description,
+            last_hour: activity.last_hour,
+            last_day: activity.last_day,
+            last_seen: activity.last_seen.as_ref().and_then(from_pb_timestamp),
+        }
+    }
+}
+
+impl TypeView {
+    fn row(&self) -> [String; 8] {
+        let version = Some(&self.version).filter(|version| !version.is_empty());
+        [
+            self.name.clone(),
+            version.map_or_else(|| "-".to_owned(), String::clone),
+            self.mode.clone(),
+            self.revision.to_string(),
+            rate(self.last_hour, 60),
+            rate(self.last_day, 24 * 60),
+            instant(self.last_seen),
+            self.description.clone(),
+        ]
+    }
+}
+
+/// Events per minute, to two digits that say something.
+fn rate(events: u64, minutes: u64) -> String {
+    let hundredths = (events * 100).div_ceil(minutes);
+    match hundredths {
+        0 => "0".to_owned(),
+        1_000.. => format!("{}", (events + minutes / 2) / minutes),
+        _ => format!("{}.{:02}", hundredths / 100, hundredths % 100),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rate_is_never_shown_as_none_where_there_was_an_event() {
+        for (events, minutes, shown) in [
+            (0, 60, "0"),
+            (1, 1_440, "0.01"),
+            (3, 60, "0.05"),
+            (60, 60, "1.00"),
+            (599, 60, "9.99"),
+            (6_000, 60, "100"),
+        ] {
+            assert_eq!(rate(events, minutes), shown);
+        }
+    }
 
     #[test]
     fn time_is_that_of_the_id_or_none() {

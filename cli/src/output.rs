@@ -30,17 +30,25 @@ pub enum Format {
 pub struct Output {
     format: Format,
     colour: bool,
+    /// Data is for a terminal that shows colour.
+    paints: bool,
 }
 
 impl Output {
-    /// Prints data in this format; colours stderr where it is a terminal and `NO_COLOR` is unset.
+    /// Prints data in this format; colours where it is a terminal and `NO_COLOR` is unset.
     #[must_use]
     pub fn new(format: Format) -> Self {
         let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             format,
             colour: !refused && io::stderr().is_terminal(),
+            paints: !refused && io::stdout().is_terminal(),
         }
+    }
+
+    /// Whether data for people may be coloured.
+    pub(crate) fn paints_data(&self) -> bool {
+        self.paints
     }
 
     /// Prints data: as JSON or YAML from its `Serialize`, else the text that `people` makes.

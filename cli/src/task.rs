@@ -37,7 +37,7 @@ pub(crate) struct Args {
 enum Verb {
     /// List tasks, oldest first
     #[command(after_help = "\
-Examples:
+Example:
   kaizen-agentic task list --queue coach --since 24h
   kaizen-agentic task list --label project=shop --priority 7")]
     List(ListArgs),

@@ -108,6 +108,16 @@ impl RegistryKind {
             Self::Engagement => "Engagement",
         }
     }
+
+    /// What a document is called by before its name, as in `activitydefinition/nightly`.
+    #[must_use]
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Definition => "activitydefinition",
+            Self::EventType => "eventtype",
+            Self::Engagement => "engagement",
+        }
+    }
 }
 
 /// `kaizen.registry.<kind>.<name>`; the name has been parsed by its kind's id.

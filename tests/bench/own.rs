@@ -200,6 +200,7 @@ async fn define(server: &Server, count: usize, folder: &Path) -> anyhow::Result<
     let request = ApplyRequest {
         files: vec![SourceFile { name, content }],
         validate_only: false,
+        ..ApplyRequest::default()
     };
     let mut client = DefinitionsClient::connect(format!("http://{admin}")).await?;
     client.apply(request).await?;

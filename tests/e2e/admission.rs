@@ -1,7 +1,7 @@
 //! The event-type registry on the publish path, at the gateway and behind it.
 
 use kaizen_proto::gateway::{PublishResponse, RefusalReason, Refused, publish_response};
-use kaizen_tests::Mesh;
+use kaizen_tests::{Mesh, Which};
 use serde_json::{Value, json};
 
 use crate::documents::{ENVELOPE, RECORDED, REVIEW, REVIEW_ID};
@@ -221,5 +221,119 @@ fn shown_by_the_cli(mesh: &Mesh, dead: &[kaizen_tests::DeadLetter], unregistered
     assert_eq!(
         show(malformed)["original"]["payload"],
         json!({"hex": "ff7b6e6f74206a736f6e"})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_are_listed_with_version_rate_and_when_they_were_last_seen() {
+    let mesh = Mesh::start_with(&[Which::Gateway]).await;
+    let versioned = |version: &str, schema: &str| {
+        format!("kind: EventType\nname: shop.sold\nversion: {version}\nschema: {schema}\n")
+    };
+    mesh.apply(&versioned("1", "{type: object}")).await;
+    let before = jiff::Timestamp::now();
+    for n in 0..3 {
+        let event =
+            json!({"id": n.to_string(), "type": "shop.sold", "source": "e2e", "attributes": {}});
+        assert_eq!(mesh.post(event.to_string().as_bytes()).await.status, 202);
+    }
+    // What is published past the gateway counts as well.
+    mesh.publish("activity.shop.sold", b"{}").await;
+
+    let types = mesh.cli.run(&["event", "types", "-o", "json"]).ok().json();
+    let (unseen, seen) = (&types[0], &types[1]);
+    assert_eq!(unseen["name"], "kaizen.metrics.recorded");
+    assert_eq!(
+        (
+            &unseen["last_hour"],
+            &unseen["last_day"],
+            unseen.get("last_seen")
+        ),
+        (&json!(0), &json!(0), None)
+    );
+    assert_eq!(
+        (
+            &seen["name"],
+            &seen["version"],
+            &seen["last_hour"],
+            &seen["last_day"]
+        ),
+        (&json!("shop.sold"), &json!("1"), &json!(4), &json!(4))
+    );
+    let last: jiff::Timestamp = seen["last_seen"].as_str().unwrap().parse().unwrap();
+    assert!(last >= before, "{last} {before}");
+    let table = mesh.cli.run(&["event", "types"]).ok().stdout;
+    let row: Vec<_> = table.lines().nth(2).unwrap().split_whitespace().collect();
+    assert_eq!(row[..6], ["shop.sold", "1", "enforce", "2", "0.07", "0.01"]);
+
+    // The version is kept with every revision.
+    let strict = "{type: object, required: [item]}";
+    mesh.apply(&versioned("\"2.0\"", strict)).await;
+    let get = |more: &[&str]| {
+        let args = ["definition", "get", "eventtype/shop.sold", "-o", "json"];
+        let said = mesh.cli.run(&[&args[..], more].concat());
+        said.ok().json()["document"]["version"].clone()
+    };
+    assert_eq!(
+        (get(&[]), get(&["--revision", "2"])),
+        (json!("2.0"), json!("1"))
+    );
+    // Another schema under the same version is most likely a slip.
+    let applied = mesh
+        .apply(&versioned("\"2.0\"", "{type: object, required: [price]}"))
+        .await;
+    assert_eq!(
+        applied.warnings,
+        ["eventtype/shop.sold: the schema changes, but `version` stays 2.0"]
+    );
+    let refused = mesh
+        .try_apply(&[("v.yaml", &versioned("1.10", "{}"))])
+        .await;
+    let refused = refused.unwrap_err().message().to_owned();
+    assert_eq!(
+        refused,
+        "refused, nothing is stored: v.yaml:3:10: version: takes a text, got the number 1.1; quote it"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn event_is_judged_by_the_schema_in_effect_when_it_was_stored() {
+    let mut mesh = Mesh::start_with(&[Which::Gateway]).await;
+    let requiring = |field: &str| {
+        format!("kind: EventType\nname: shop.sold\nschema: {{type: object, required: [{field}]}}\n")
+    };
+    let sold = |id: &str, field: &str| {
+        json!({"id": id, "type": "shop.sold", "source": "e2e", "attributes": {field: 1}})
+            .to_string()
+    };
+    mesh.apply(&requiring("old")).await;
+    for (id, field) in [("1", "old"), ("2", "new")] {
+        mesh.publish("activity.shop.sold", sold(id, field).as_bytes())
+            .await;
+    }
+    mesh.apply(&requiring("new")).await;
+    for (id, field) in [("3", "old"), ("4", "new")] {
+        mesh.publish("activity.shop.sold", sold(id, field).as_bytes())
+            .await;
+    }
+    // The router sees all of them after both revisions.
+    mesh.start_service(Which::Router).await;
+    mesh.stored.settled().await;
+    let dead = mesh.stored.dead().await;
+    let mut refused: Vec<_> = dead
+        .iter()
+        .map(|letter| {
+            let event: Value = serde_json::from_slice(&letter.payload).unwrap();
+            (
+                event["id"].as_str().unwrap().to_owned(),
+                letter.reason.clone(),
+            )
+        })
+        .collect();
+    refused.sort();
+    assert_eq!(
+        refused,
+        [("2", "schema_violation"), ("3", "schema_violation")]
+            .map(|(id, reason)| (id.to_owned(), reason.to_owned()))
     );
 }

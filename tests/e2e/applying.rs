@@ -73,8 +73,7 @@ async fn what_is_not_supported_is_refused_by_name_and_place() {
     let mesh = Mesh::start_with(&[Which::Gateway]).await;
     let before = mesh.stored.last_sequence(stream::REGISTRY).await;
     let cooldown = REVIEW.replace("    tasks:", "    cooldown: {for: 24h}\n    tasks:");
-    let source =
-        bound("b", "{}").replace("discover_kaizen_scheduled_repos", "discover_kaizen_repos");
+    let source = bound("b", "{cadance: daily}");
     let hourly = ticking("h", "hourly", "{policy: last, window: 1h}");
     let cases = [
         (
@@ -82,7 +81,11 @@ async fn what_is_not_supported_is_refused_by_name_and_place() {
             "rules[0].cooldown",
             "`cooldown` is not supported yet; leave it out",
         ),
-        (&source, "context_sources[0].type", "discover_kaizen_repos"),
+        (
+            &source,
+            "context_sources[0].params.cadance",
+            "did you mean `cadence`?",
+        ),
         (&hourly, "trigger.cron", "hourly"),
     ];
     for (yaml, path, said) in cases {
@@ -127,6 +130,7 @@ async fn event_published_after_apply_is_decided_by_what_was_applied() {
         let request = kaizen_proto::admin::ApplyRequest {
             files: vec![file],
             validate_only: false,
+            ..Default::default()
         };
         let applied = definitions.apply(request).await.unwrap().into_inner();
         let id = format!("event-{n}");
@@ -143,5 +147,70 @@ async fn event_published_after_apply_is_decided_by_what_was_applied() {
         let decided = (task.order.revision, task.order.title.clone());
         assert_eq!(expected.remove(event_id), Some(decided), "{event_id}");
     }
+    assert!(mesh.stored.dead().await.is_empty());
+}
+
+/// Two routers, events all the while, and fifty definitions that change together: each event is
+/// decided by all of them as they were, or by all of them as they became.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_event_sees_half_an_apply() {
+    const DEFINITIONS: usize = 50;
+    const GENERATIONS: usize = 10;
+    const BURST: usize = 30;
+    let mut mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
+    mesh.start_service(Which::Router).await;
+    let generation = |generation: usize| -> String {
+        let document = |n: usize| {
+            format!(
+                "---\nkind: ActivityDefinition\nid: d{n}\n\
+                 trigger: {{type: event, event_type: kaizen.metrics.recorded}}\n\
+                 rules: [{{id: always, tasks: [{{queue: coach, title: Generation {generation}}}]}}]\n"
+            )
+        };
+        (0..DEFINITIONS).map(document).collect()
+    };
+    mesh.apply(&generation(0)).await;
+    for n in 1..=GENERATIONS {
+        let documents = generation(n);
+        let events = async {
+            for event in 0..BURST {
+                let id = format!("{n}-{event}");
+                mesh.publish(RECORDED, &bad_run_bytes(&id)).await;
+            }
+        };
+        tokio::join!(mesh.apply(&documents), events);
+    }
+    mesh.stored.events_settled().await;
+
+    // Titles by event.
+    let mut decided: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for task in mesh.stored.all_tasks().await {
+        let TriggerRecord::Event { event_id, .. } = task.order.trigger else {
+            panic!("{:?}", task.order.trigger);
+        };
+        decided.entry(event_id).or_default().push(task.order.title);
+    }
+    assert_eq!(decided.len(), GENERATIONS * BURST);
+    let mut torn_bursts = 0;
+    for n in 1..=GENERATIONS {
+        let mut seen = std::collections::BTreeSet::new();
+        for event in 0..BURST {
+            let titles = &decided[&format!("{n}-{event}")];
+            assert_eq!(titles.len(), DEFINITIONS, "{n}-{event}");
+            assert!(
+                titles.iter().all(|title| *title == titles[0]),
+                "{n}-{event} saw half an apply: {titles:?}"
+            );
+            seen.insert(titles[0].clone());
+        }
+        let (old, new) = (format!("Generation {}", n - 1), format!("Generation {n}"));
+        assert!(
+            seen.iter().all(|title| *title == old || *title == new),
+            "{seen:?}"
+        );
+        torn_bursts += usize::from(seen.len() == 2);
+    }
+    // Else no apply came among the events, and nothing was shown.
+    assert!(torn_bursts > 0);
     assert!(mesh.stored.dead().await.is_empty());
 }

@@ -124,7 +124,66 @@ async fn refused_document() {
         .run(&["definition", "apply", "-f", file.to_str().unwrap()])
         .exits(1);
     insta::assert_snapshot!(shown(&mesh.cli, &said), @r#"
-    [DIR]/review.yaml:10:5: rules[0].wen: unknown key `wen`; did you mean `when`?
+    [DIR]/review.yaml:11:5: rules[0].wen: unknown key `wen`; did you mean `when`?
     error: refused, nothing is stored
     "#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_mistakes_of_a_definition_are_five_errors_at_once() {
+    let mesh = Mesh::start_with(&[Which::Gateway]).await;
+    let file = mesh.folder().join("five.yaml");
+    let five = r#"kind: ActivityDefinition
+id: five
+enabeld: true
+trigger: {type: evnt, event_type: kaizen.metrics.recorded}
+context_sources:
+  - {type: event-payload, bind_to: context.metrics, parms: {}}
+rules:
+  - id: low
+    wehn: context.metrics.summary.success_rate < 0.8
+    tasks: [{queue: coach, title: "Review {{ contxt.metrics.agent }}"}]
+"#;
+    std::fs::write(&file, five).unwrap();
+    let file = file.to_str().unwrap();
+    let said = mesh.cli.run(&["definition", "apply", "-f", file]).exits(1);
+    insta::assert_snapshot!(shown(&mesh.cli, &said), @r#"
+    [DIR]/five.yaml:3:1: enabeld: unknown key `enabeld`; did you mean `enabled`?
+    [DIR]/five.yaml:4:17: trigger.type: unknown trigger type "evnt"; did you mean `event`?
+    [DIR]/five.yaml:6:53: context_sources[0].parms: unknown key `parms`; did you mean `params`?
+    [DIR]/five.yaml:9:5: rules[0].wehn: unknown key `wehn`; did you mean `when`?
+    [DIR]/five.yaml:10:35: rules[0].tasks[0].title: unknown variable `contxt`; did you mean `context`?
+    error: refused, nothing is stored: 5 errors
+    "#);
+    // Without a mesh the same five, as data.
+    let lint = mesh
+        .cli
+        .run(&["definition", "lint", "-f", file, "-o", "json"]);
+    let lint = lint.exits(1).json();
+    let places: Vec<_> = lint
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|found| {
+            assert_eq!(
+                (&found["level"], &found["check"]),
+                (&"error".into(), &"invalid".into())
+            );
+            (
+                found["line"].as_u64().unwrap(),
+                found["hint"].as_str().unwrap().to_owned(),
+            )
+        })
+        .collect();
+    let expected = [
+        (3, "enabled"),
+        (4, "event"),
+        (6, "params"),
+        (9, "when"),
+        (10, "context"),
+    ];
+    assert_eq!(
+        places,
+        expected.map(|(line, word)| (line, format!("did you mean `{word}`?")))
+    );
 }

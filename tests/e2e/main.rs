@@ -30,6 +30,7 @@ mod oversized;
 mod readiness;
 mod redelivery;
 mod restarts;
+mod revisions;
 mod router_backlog;
 mod scheduler_faults;
 mod shipped_config;

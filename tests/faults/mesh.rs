@@ -207,6 +207,7 @@ async fn apply(
     let request = ApplyRequest {
         files: definitions.iter().map(file).collect(),
         validate_only: false,
+        ..ApplyRequest::default()
     };
     let mut client = client.clone();
     let applied = timeout(APPLY_DEADLINE, client.apply(request)).await;

@@ -193,6 +193,7 @@ impl Mesh {
         let request = ApplyRequest {
             files: files.iter().map(file).collect(),
             validate_only: false,
+            ..ApplyRequest::default()
         };
         Ok(self.definitions().await.apply(request).await?.into_inner())
     }
@@ -200,7 +201,11 @@ impl Mesh {
     /// Enables or disables a definition.
     pub async fn set_enabled(&self, id: &str, enabled: bool) {
         let id = id.to_owned();
-        let request = SetEnabledRequest { id, enabled };
+        let request = SetEnabledRequest {
+            id,
+            enabled,
+            ..SetEnabledRequest::default()
+        };
         self.definitions().await.set_enabled(request).await.unwrap();
     }
 

@@ -17,7 +17,6 @@ use kaizen_proto::{
 };
 use serde::Serialize;
 
-use super::by;
 use crate::{
     Exit,
     admin::{Admin, client},
@@ -64,7 +63,7 @@ impl Args {
             to: Some(pb_timestamp(self.to)),
             include_ticked: self.include_ticked,
             validate_only,
-            by: by(),
+            by: args::by(),
             force: self.force,
         }
     }

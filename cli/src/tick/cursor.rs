@@ -9,7 +9,7 @@ use kaizen_proto::{
 };
 use serde::Serialize;
 
-use super::{PausedView, by};
+use super::PausedView;
 use crate::{
     Exit,
     admin::{Admin, client},
@@ -78,7 +78,7 @@ pub(super) fn pause(session: &Session, args: PauseArgs) -> anyhow::Result<Exit> 
     let request = PauseRequest {
         definition: args.definition.to_string(),
         note: args.note,
-        by: by(),
+        by: args::by(),
     };
     let moved = Admin::run(session, "tick pause", |admin| async move {
         let mut schedules = client!(admin, schedules_client, SchedulesClient);
@@ -94,7 +94,7 @@ pub(super) fn resume(session: &Session, args: ResumeArgs) -> anyhow::Result<Exit
     let request = ResumeRequest {
         definition: args.definition.to_string(),
         note: args.note,
-        by: by(),
+        by: args::by(),
     };
     let moved = Admin::run(session, "tick resume", |admin| async move {
         let mut schedules = client!(admin, schedules_client, SchedulesClient);
@@ -115,7 +115,7 @@ pub(super) fn reset(session: &Session, args: ResetArgs) -> anyhow::Result<Exit> 
         definition: args.definition.to_string(),
         after: Some(pb_timestamp(args.after)),
         note: args.note,
-        by: by(),
+        by: args::by(),
     };
     let moved = Admin::run(session, "tick reset", |admin| async move {
         let mut schedules = client!(admin, schedules_client, SchedulesClient);

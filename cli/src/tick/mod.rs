@@ -12,13 +12,9 @@ mod verify;
 use clap::Subcommand;
 use jiff::{Timestamp, tz::TimeZone};
 use kaizen_proto::{admin, from_pb_timestamp};
-use nix::unistd::{Uid, User, gethostname};
 use serde::Serialize;
 
 use crate::{Exit, output::one_line, session::Session};
-
-/// Longest name of who asks that the mesh takes.
-const BY_BYTES_MAX: usize = 128;
 
 /// `tick …`
 #[derive(Debug, clap::Args)]
@@ -98,19 +94,6 @@ pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
         Verb::Log(args) => log::run(session, &args),
         Verb::Verify(args) => verify::run(session, &args),
     }
-}
-
-/// Who asks: `user@host`.
-fn by() -> String {
-    let user = User::from_uid(Uid::effective()).ok().flatten();
-    let user = user.map_or_else(|| Uid::effective().to_string(), |user| user.name);
-    let host = gethostname().ok();
-    let host = host.and_then(|host| host.into_string().ok());
-    let mut by = format!("{user}@{}", host.unwrap_or_else(|| "localhost".to_owned()));
-    while by.len() > BY_BYTES_MAX {
-        by.pop();
-    }
-    by
 }
 
 /// Whether a definition's slots are ticked.
@@ -234,11 +217,5 @@ mod tests {
             local(at("2026-07-01T22:00:05Z"), &berlin),
             "Thu 2026-07-02 00:00:05 CEST"
         );
-    }
-
-    #[test]
-    fn who_asks_is_short_enough_and_names_a_host() {
-        let by = by();
-        assert!(by.len() <= BY_BYTES_MAX && by.contains('@'), "{by}");
     }
 }

@@ -13,7 +13,7 @@ use kaizen_proto::{
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{PausedView, by};
+use super::PausedView;
 use crate::{
     Exit,
     admin::{Admin, client},
@@ -85,7 +85,7 @@ pub(super) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
     let request = TriggerRequest {
         definition: definition.clone(),
         request_id: request_id.clone(),
-        by: by(),
+        by: args::by(),
         force: args.force,
     };
     let wait = args.wait.then_some(args.timeout);

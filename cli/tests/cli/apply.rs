@@ -179,7 +179,7 @@ fn apply_of_nothing_is_an_error_without_any_server() {
         .fails(1);
     insta::assert_snapshot!(said.stderr, @"
     skipped empty/roster.yaml: no document with `kind:`
-    error: nothing to apply in empty: no .yaml or .yml file there has a document with `kind:`
+    error: nothing to read in empty: no .yaml or .yml file there has a document with `kind:`
     ");
     let said = sandbox
         .run(&["definition", "apply", "-f", "nowhere.yaml"])

@@ -55,6 +55,7 @@ fn one_definition_is_shown_with_its_document() {
     - bind_to: context.metrics
       type: event_payload
     enabled: true
+    engagement: coulomb-loop
     id: low-success-rate-review
     kind: ActivityDefinition
     rules:

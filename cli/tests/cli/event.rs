@@ -204,9 +204,9 @@ fn types_are_those_built_in_and_those_applied() {
     mesh.apply(WEIGHED);
     let said = mesh.run(&["event", "types"]).ok();
     insta::assert_snapshot!(redacted(&said.stdout), @"
-    NAME                      MODE      REVISION   DESCRIPTION
-    kaizen.metrics.recorded   enforce   1          An agent's run was measured; the summary covers the runs so far.
-    parcel.weighed            enforce   2          A parcel was put on the scales.
+    NAME                      VERSION   MODE      REVISION   PER MIN (1H)   PER MIN (24H)   LAST SEEN   DESCRIPTION
+    kaizen.metrics.recorded   -         enforce   1          0              0               -           An agent's run was measured; the summary covers the runs so far.
+    parcel.weighed            -         enforce   2          0              0               -           A parcel was put on the scales.
     ");
     assert_eq!(said.stderr, "2 event types\n");
     let types = mesh.run(&["event", "types", "-o", "json"]).ok().json();

@@ -43,6 +43,7 @@ fn failing_metric_becomes_a_task_that_tells_its_why() {
     Title      Review coach in demo: success rate 0.5
     Queue      coach
     State      open
+    Priority   5
     Ordered    [TIME]
     Sequence   1 in LEDGER
     Trace      [HASH]

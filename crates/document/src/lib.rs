@@ -21,5 +21,5 @@ pub use fields::{Examples, Fields};
 pub use nearest::{did_you_mean, nearest, suggest};
 pub use node::{Node, cut, shown};
 pub use path::Path;
-pub use read::{Decode, FILE_BYTES_MAX, read_all, read_json, read_one};
+pub use read::{Decode, FILE_BYTES_MAX, Found, read_all, read_each, read_json, read_one};
 pub use stack::on_big_stack;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    diagnostic::Problems,
+    diagnostic::{Diagnostic, Fault, Problems},
     path::{Path, Step},
 };
 
@@ -138,6 +138,12 @@ impl Node {
             Content::List(items) => list_shown(items.len()),
             Content::Map(map) => map_shown(map.entries.len()),
         }
+    }
+
+    /// A finding on the value at `path`, or on what encloses it where the path leads nowhere.
+    #[must_use]
+    pub fn diagnose(&self, file: &str, path: &Path, fault: Fault) -> Diagnostic {
+        Diagnostic::new(file, self.position_of(path, false), path, fault)
     }
 
     /// Place of the value at `path`, or of its key; of the nearest enclosing value where the path

@@ -29,6 +29,29 @@ pub fn read_all<T: Send>(
     Ok(read.into_iter().map(|(_, value)| value).collect())
 }
 
+/// What a file holds: every document that can be read, and what is wrong with the others.
+#[derive(Debug)]
+pub struct Found<T> {
+    /// The documents in order, each with the tree that knows its places.
+    pub documents: Vec<(Node, T)>,
+    /// In the order of the file, at most [`DIAGNOSTICS_MAX`] things.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads every document of a file, for who has more to say of those that are right; `file` names
+/// it in the diagnostics.
+pub fn read_each<T: Send>(file: &str, yaml: &str, decode: Decode<T>) -> Found<T> {
+    let nothing = |diagnostics| Found {
+        documents: Vec::new(),
+        diagnostics,
+    };
+    if let Err(too_long) = check_length(file, yaml) {
+        return nothing(too_long);
+    }
+    on_big_stack(|| find(file, yaml, decode))
+        .unwrap_or_else(|fault| nothing(one(file, Position::START, fault)))
+}
+
 /// Reads a file that holds one document; `file` names it in the diagnostics.
 ///
 /// # Errors
@@ -70,20 +93,24 @@ fn read<T: Send>(
     yaml: &str,
     decode: Decode<T>,
 ) -> Result<Vec<(Position, T)>, Vec<Diagnostic>> {
-    if yaml.len() > FILE_BYTES_MAX {
-        let message = format!("file of {} bytes exceeds {FILE_BYTES_MAX}", yaml.len());
-        return Err(one(file, Position::START, Fault::new(message, None)));
+    let found = read_each(file, yaml, decode);
+    if !found.diagnostics.is_empty() {
+        return Err(found.diagnostics);
     }
-    on_big_stack(|| read_here(file, yaml, decode))
-        .unwrap_or_else(|fault| Err(one(file, Position::START, fault)))
+    let documents = found.documents.into_iter();
+    Ok(documents.map(|(node, value)| (node.at, value)).collect())
 }
 
-fn read_here<T>(
-    file: &str,
-    yaml: &str,
-    decode: Decode<T>,
-) -> Result<Vec<(Position, T)>, Vec<Diagnostic>> {
-    let mut values = Vec::new();
+fn check_length(file: &str, yaml: &str) -> Result<(), Vec<Diagnostic>> {
+    if yaml.len() <= FILE_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("file of {} bytes exceeds {FILE_BYTES_MAX}", yaml.len());
+    Err(one(file, Position::START, Fault::new(message, None)))
+}
+
+fn find<T>(file: &str, yaml: &str, decode: Decode<T>) -> Found<T> {
+    let mut documents = Vec::new();
     let mut diagnostics = Vec::new();
     for document in yaml::read(yaml) {
         let node = match document {
@@ -94,18 +121,18 @@ fn read_here<T>(
             }
         };
         match decode_node(&node, decode) {
-            Ok(value) => values.push((node.at, value)),
+            Ok(value) => documents.push((node, value)),
             Err(problems) => {
                 diagnostics.extend(located(problems, file, &node));
             }
         }
     }
-    if diagnostics.is_empty() {
-        return Ok(values);
-    }
     diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
     diagnostics.truncate(DIAGNOSTICS_MAX);
-    Err(diagnostics)
+    Found {
+        documents,
+        diagnostics,
+    }
 }
 
 fn decode_node<T>(node: &Node, decode: Decode<T>) -> Result<T, Vec<Problem>> {

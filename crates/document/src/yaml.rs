@@ -23,8 +23,9 @@ use crate::{
 
 /// Deepest nesting of a document.
 const DEPTH_MAX: usize = 32;
-/// Most documents of one file.
-const DOCUMENTS_MAX: usize = 1_000;
+/// Most documents of one file: more than anybody takes at once, so that who takes them says how
+/// many that is.
+const DOCUMENTS_MAX: usize = 10_000;
 /// Most nodes of one document.
 const NODES_MAX: usize = 200_000;
 

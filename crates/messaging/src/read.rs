@@ -122,6 +122,39 @@ pub(crate) fn ephemeral_name(purpose: &str) -> String {
     format!("{purpose}-{}", uuid::Uuid::new_v4().simple())
 }
 
+/// How many messages that match `filter` were stored since an instant: the server counts them,
+/// and none is sent.
+pub async fn count_since(
+    nats: &Nats,
+    stream: &'static str,
+    filter: &str,
+    since: jiff::Timestamp,
+) -> Result<u64, ReadError> {
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .map_err(failed(stream, filter))?;
+    let config = pull::Config {
+        name: Some(ephemeral_name("count")),
+        deliver_policy: deliver_policy(PageStart::Since(since), false),
+        ack_policy: async_nats::jetstream::consumer::AckPolicy::None,
+        filter_subject: filter.to_owned(),
+        inactive_threshold: PAGE_CONSUMER_AGE,
+        memory_storage: true,
+        num_replicas: 1,
+        ..pull::Config::default()
+    };
+    let consumer = handle
+        .create_consumer(config)
+        .await
+        .map_err(failed(stream, filter))?;
+    let info = consumer.cached_info();
+    // The server removes it by itself soon enough.
+    _ = handle.delete_consumer(&info.name).await;
+    Ok(info.num_pending)
+}
+
 /// Where a page begins.
 #[derive(Debug, Clone, Copy)]
 pub enum PageStart {

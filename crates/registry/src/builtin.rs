@@ -7,6 +7,14 @@ use crate::event_type::{EventTypeSpec, Mode};
 /// Event type of recorded metrics.
 pub const METRICS_RECORDED: &str = "kaizen.metrics.recorded";
 
+/// Event types that tell what became of a task. The router alone publishes them.
+pub const TASK_OUTCOMES: [&str; 4] = [
+    "kaizen.task.cancelled",
+    "kaizen.task.completed",
+    "kaizen.task.expired",
+    "kaizen.task.failed",
+];
+
 /// The event types to apply to a fresh registry.
 #[must_use]
 pub fn builtin_event_types() -> Vec<EventTypeSpec> {
@@ -17,6 +25,8 @@ pub fn builtin_event_types() -> Vec<EventTypeSpec> {
             description: Some(
                 "An agent's run was measured; the summary covers the runs so far.".to_owned(),
             ),
+            engagement: None,
+            version: None,
             mode: Mode::Enforce,
             schema: metrics_schema(),
         })

@@ -124,8 +124,12 @@ impl Condition {
         self.reads.iter().map(|read| read.variable.as_str())
     }
 
+    /// Every path that it reads.
+    pub(crate) fn reads(&self) -> &[Read] {
+        &self.reads
+    }
+
     /// What is evaluated.
-    #[cfg(test)]
     pub(crate) fn tree(&self) -> &IdedExpr {
         &self.tree
     }
@@ -346,7 +350,7 @@ impl Found {
 }
 
 /// The path that an expression spells, where it is nothing but a path.
-fn as_read(tree: &IdedExpr) -> Option<Read> {
+pub(crate) fn as_read(tree: &IdedExpr) -> Option<Read> {
     match &tree.expr {
         Expr::Ident(name) => Some(Read {
             variable: name.clone(),

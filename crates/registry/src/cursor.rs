@@ -24,6 +24,8 @@ pub mod why {
     /// Anything else in it changed: the slots stay where they were, the next tick names the new
     /// revision.
     pub const REVISED: &str = "revised";
+    /// It was deleted: whoever still means to tick it is refused.
+    pub const DELETED: &str = "deleted";
     /// Somebody paused it: nothing is ticked until it is resumed. Moves no slot.
     pub const PAUSED: &str = "paused";
     /// Somebody resumed it: slots start then. What was in the pause is not missed.
@@ -137,6 +139,23 @@ pub fn cursor_for(
         after,
         previous_slot: last.last_slot(),
         why: why.to_owned(),
+        paused: last.paused().cloned(),
+        ..Cursor::default()
+    })
+}
+
+/// The cursor record that a removed definition needs behind `last`, its last message in TICKS;
+/// `None` where it stands, was never ticked, or needs none. A pause outlasts it: who brings the
+/// definition back may not know of it, but sees it.
+#[must_use]
+pub fn removal_cursor(view: &View, id: &DefinitionId, last: Option<&TickRecord>) -> Option<Cursor> {
+    let last = last?;
+    let (number, at) = view.definition_removed(id)?;
+    (last.revision() < number).then(|| Cursor {
+        revision: number,
+        after: at.max(last.after()),
+        previous_slot: last.last_slot(),
+        why: why::DELETED.to_owned(),
         paused: last.paused().cloned(),
         ..Cursor::default()
     })

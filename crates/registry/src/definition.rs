@@ -6,7 +6,7 @@ use kaizen_document::{Fields, Path, Problems, joined, on_big_stack, suggest};
 use kaizen_engagement::{CronDefinition, DiscoverParams};
 use kaizen_proto::{
     envelope::EventEnvelope,
-    id::{DefinitionId, EventTypePattern, QueueName},
+    id::{DefinitionId, EngagementSlug, EventType, EventTypePattern, QueueName},
 };
 use kaizen_schedule::{CatchUp, Schedule, ScheduleSpec};
 use serde::Serialize;
@@ -35,6 +35,10 @@ pub struct DefinitionSpec {
     /// For people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Engagement that it belongs to: applying that one's folder with `--prune` removes it where
+    /// the folder no longer has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engagement: Option<EngagementSlug>,
     /// What sets it off.
     pub trigger: TriggerSpec,
     /// What its context is bound from.
@@ -81,6 +85,13 @@ impl TriggerSpec {
             Self::Event { event_type, .. } => Some(event_type).into_iter(),
             Self::Cron { .. } => None.into_iter(),
         }
+    }
+
+    /// Whether events of this type set it off, as far as the type alone tells.
+    #[must_use]
+    pub fn names(&self, event_type: &EventType) -> bool {
+        self.event_types()
+            .any(|pattern| pattern.matches(event_type))
     }
 
     /// What an event must pass before it sets the definition off.
@@ -296,6 +307,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<DefinitionSpec> {
             "id",
             "enabled",
             "description",
+            "engagement",
             "trigger",
             "context_sources",
             "rules",
@@ -305,6 +317,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<DefinitionSpec> {
     let id = fields.parsed("id");
     let enabled = fields.bool_or("enabled", true);
     let description = fields.text_opt("description");
+    let engagement = fields.parsed_opt("engagement");
     let trigger = decode_trigger(fields, id.as_ref());
     let sources = decode_sources(fields, trigger.as_ref());
     let names = Names {
@@ -319,6 +332,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<DefinitionSpec> {
         id: id?,
         enabled: enabled?,
         description: description?.map(str::to_owned),
+        engagement: engagement?,
         trigger: trigger?,
         context_sources: sources?,
         rules: rules?,

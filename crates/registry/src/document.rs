@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use kaizen_document::{
     Diagnostic, Fields, Node, Path, Problems, nearest, read_all, read_json, suggest,
 };
@@ -17,6 +18,7 @@ use crate::{
     definition::{self, DefinitionSpec},
     event_type::{self, EventTypeSpec},
     filter::{self, Filter},
+    lint,
     source::{ContextSource, DISCOVER_SCHEDULED_REPOS, SOURCE_TYPES},
     view::View,
 };
@@ -99,7 +101,7 @@ pub fn parse_documents(file: &str, yaml: &str) -> Result<Vec<Document>, Vec<Diag
     read_all(file, yaml, decode)
 }
 
-fn decode(node: &Node, path: Path, problems: &Problems) -> Option<Document> {
+pub(crate) fn decode(node: &Node, path: Path, problems: &Problems) -> Option<Document> {
     decode_kind(&Fields::open(node, path, problems)?)
 }
 
@@ -143,15 +145,35 @@ pub fn warnings(view: &View, documents: &[Document]) -> Vec<String> {
     let engagements = engagements(view, documents);
     let mut warnings = Vec::new();
     for document in documents {
-        let Document::Definition(spec) = document else {
-            continue;
+        let spec = match document {
+            Document::Definition(spec) => spec,
+            Document::EventType(spec) => {
+                warnings.extend(same_version(view, spec));
+                continue;
+            }
+            Document::Engagement(_) => continue,
         };
         warnings.extend(unknown_event_types(spec, &types));
         warnings.extend(doubtful_filters(spec));
         warnings.extend(unknown_engagements(spec, &engagements));
         warnings.extend(outside_types(spec));
     }
+    warnings.extend(lint::cycle_warnings(view, documents));
     warnings
+}
+
+/// Who names versions means another schema to have another one.
+fn same_version(view: &View, spec: &EventTypeSpec) -> Option<String> {
+    let standing = view.event_type(&spec.name, Timestamp::MAX)?;
+    let standing = standing.value.spec();
+    let version = spec.version.as_ref()?;
+    let is_slip = standing.version.as_ref() == Some(version) && standing.schema != spec.schema;
+    is_slip.then(|| {
+        format!(
+            "eventtype/{}: the schema changes, but `version` stays {version}",
+            spec.name
+        )
+    })
 }
 
 fn event_types(view: &View, documents: &[Document]) -> BTreeSet<EventType> {
@@ -183,8 +205,7 @@ fn unknown_event_types(spec: &DefinitionSpec, types: &BTreeSet<EventType>) -> Ve
         .filter(|pattern| !types.iter().any(|event_type| pattern.matches(event_type)));
     unmatched
         .map(|pattern| {
-            let shaped: Vec<_> = types.iter().filter_map(|t| shaped(pattern, t)).collect();
-            let nearest = nearest(pattern.as_str(), shaped.iter().map(String::as_str));
+            let nearest = nearest_pattern(pattern, types);
             let wrong = match pattern.exact() {
                 Some(event_type) => format!("event type {event_type} is not registered"),
                 None => format!("{pattern} matches no registered event type"),
@@ -192,10 +213,22 @@ fn unknown_event_types(spec: &DefinitionSpec, types: &BTreeSet<EventType>) -> Ve
             format!(
                 "definition {}: {wrong}, so nothing sets it off{}",
                 spec.id,
-                suggestion(nearest)
+                suggestion(nearest.as_deref())
             )
         })
         .collect()
+}
+
+/// What `pattern` would be nearest to, had it been meant for one of `types`.
+pub(crate) fn nearest_pattern<'a>(
+    pattern: &EventTypePattern,
+    types: impl IntoIterator<Item = &'a EventType>,
+) -> Option<String> {
+    let shaped: Vec<_> = types
+        .into_iter()
+        .filter_map(|event_type| shaped(pattern, event_type))
+        .collect();
+    nearest(pattern.as_str(), shaped.iter().map(String::as_str)).map(str::to_owned)
 }
 
 /// `event_type` with the wildcards of `pattern`, a last `*` widened to `>` where the type goes on;

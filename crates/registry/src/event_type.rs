@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use jsonschema::{PatternOptions, Validator};
 use kaizen_document::Fields;
-use kaizen_proto::id::EventType;
+use kaizen_proto::id::{EngagementSlug, EventType};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// Most violations that one look reports.
 pub const VIOLATIONS_MAX: usize = 10;
+/// Longest version in bytes.
+pub(crate) const VERSION_BYTES_MAX: usize = 32;
 
 /// What becomes of attributes that break the schema.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -44,6 +46,13 @@ pub struct EventTypeSpec {
     /// For people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Engagement that it belongs to, as of a definition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engagement: Option<EngagementSlug>,
+    /// What its author calls this version of the schema, for example `2` or `1.4.0`. Which one is
+    /// in effect goes by the revision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// How strict the schema is.
     pub mode: Mode,
     /// JSON Schema of the attributes; absent, any object will do.
@@ -133,17 +142,50 @@ fn compile(schema: Map<String, Value>) -> Result<Validator, String> {
 
 /// Decodes a document of kind `EventType`.
 pub(crate) fn decode(fields: &Fields<'_>) -> Option<EventTypeSpec> {
-    fields.allow(&["kind", "name", "description", "mode", "schema"], &[]);
+    let known = [
+        "kind",
+        "name",
+        "description",
+        "engagement",
+        "version",
+        "mode",
+        "schema",
+    ];
+    fields.allow(&known, &[]);
     let name = fields.parsed("name");
     let description = fields.text_opt("description");
+    let engagement = fields.parsed_opt("engagement");
+    let version = version(fields);
     let mode = mode(fields);
     let schema = schema(fields);
     Some(EventTypeSpec {
         name: name?,
         description: description?.map(str::to_owned),
+        engagement: engagement?,
+        version: version?,
         mode: mode?,
         schema: schema?,
     })
+}
+
+/// A whole number, or a text. `1.10` without quotes would be the number 1.1.
+fn version(fields: &Fields<'_>) -> Option<Option<String>> {
+    let Some(value) = fields.optional("version") else {
+        return Some(None);
+    };
+    let text = match value.as_u64() {
+        Some(number) => number.to_string(),
+        None => fields.text("version")?.to_owned(),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_');
+    if (1..=VERSION_BYTES_MAX).contains(&text.len()) && text.chars().all(plain) {
+        return Some(Some(text));
+    }
+    let message = format!(
+        "{text:?} is no version: use 1 to {VERSION_BYTES_MAX} letters, digits, '.', '-', '+' and '_'"
+    );
+    fields.report("version", message, None);
+    None
 }
 
 fn mode(fields: &Fields<'_>) -> Option<Mode> {

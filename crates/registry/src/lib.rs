@@ -11,6 +11,7 @@
 pub mod admission;
 pub mod binding;
 pub mod builtin;
+pub mod changes;
 mod condition;
 mod cron;
 pub mod cursor;
@@ -21,8 +22,10 @@ pub mod event_type;
 pub mod filter;
 mod index;
 mod json;
+pub mod lint;
 mod machine;
 mod parsing;
+pub mod references;
 mod rule;
 pub mod schema;
 mod scope;
@@ -39,12 +42,16 @@ pub use binding::{
     BindError, bind_direct, bind_inline, bind_without_outside, insert, leave_out, not_bound,
 };
 pub use builtin::builtin_event_types;
-pub use cursor::{CursorRefusal, cursor_for, pause_cursor, reset_cursor, resume_cursor};
+pub use changes::changes;
+pub use cursor::{
+    CursorRefusal, cursor_for, pause_cursor, removal_cursor, reset_cursor, resume_cursor,
+};
 pub use decision::{Decision, TASKS_MAX, decide};
 pub use definition::{Definition, DefinitionSpec, Lane, TriggerSpec};
 pub use document::{Document, EngagementSpec, parse_documents, warnings};
 pub use event_type::{EventTypeSpec, Mode, RegisteredType, Violation};
 pub use filter::{Filter, Miss};
+pub use references::{DocumentKey, references};
 pub use rule::RuleSpec;
 pub use source::ContextSource;
 pub use task::TaskSpec;
@@ -52,7 +59,7 @@ pub use trigger::Trigger;
 pub use view::{ReadRevision, Revision, StoredRevision, View, ViewError};
 pub use wire::{resolve_item, wire_source};
 
-pub use kaizen_document::{Diagnostic, FILE_BYTES_MAX};
+pub use kaizen_document::{Diagnostic, FILE_BYTES_MAX, nearest};
 
 #[cfg(test)]
 mod tests;

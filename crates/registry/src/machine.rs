@@ -114,10 +114,9 @@ impl Machine {
     }
 }
 
-#[cfg(test)]
 impl Machine {
-    /// What `tree` gives, be it a bool or not, with `variables` of any type: production has what
-    /// JSON gives and takes a bool alone.
+    /// What `tree` gives, be it a bool or not, with `variables` of any type, for lint and tests: a
+    /// rule has what JSON gives and takes a bool alone.
     pub(crate) fn evaluate(
         tree: &IdedExpr,
         variables: impl IntoIterator<Item = (String, CelValue)>,

@@ -15,6 +15,7 @@ use kaizen_schedule::CRON_BYTES_MAX;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    event_type::VERSION_BYTES_MAX,
     parsing::CONDITION_BYTES_MAX,
     rule::RULES_MAX,
     source::{DISCOVER_SCHEDULED_REPOS, EVENT_PAYLOAD, SOURCE_BYTES_MAX, SOURCE_TYPES, STATIC},
@@ -123,6 +124,7 @@ fn activity_definition() -> Value {
             "id": name("Its id"),
             "enabled": nullable(json!({"type": "boolean", "default": true, "description": "A disabled definition is not triggered"})),
             "description": nullable(text("For people")),
+            "engagement": nullable(name("Slug of the engagement that it belongs to, for apply --prune")),
             "trigger": trigger(),
             "context_sources": nullable(list(context_source(), "What its context is bound from")),
             "rules": bounded(list(rule(), "Evaluated in order, each on its own"), 1, RULES_MAX),
@@ -321,10 +323,22 @@ fn event_type() -> Value {
             "kind": {"const": "EventType"},
             "name": event_type_name(),
             "description": nullable(text("For people")),
+            "engagement": nullable(name("Slug of the engagement that it belongs to, for apply --prune")),
+            "version": version(),
             "mode": nullable(words(&["enforce", "warn", "off"], "What becomes of attributes that break the schema; enforce if left out")),
             "schema": nullable(json!({"type": "object", "description": "JSON Schema of the attributes; without one any object will do"})),
         }),
     )
+}
+
+fn version() -> Value {
+    let pattern = format!("^[A-Za-z0-9.+_-]{{1,{VERSION_BYTES_MAX}}}$");
+    json!({
+        "type": ["integer", "string", "null"],
+        "minimum": 0,
+        "pattern": pattern,
+        "description": "What its author calls this version of the schema; quote what has a dot",
+    })
 }
 
 fn engagement() -> Value {

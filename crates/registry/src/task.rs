@@ -71,6 +71,24 @@ pub(crate) struct TaskTemplates {
     timeout: Option<SignedDuration>,
 }
 
+impl TaskTemplates {
+    /// Every template, each with its path; `path` is that of the task.
+    pub(crate) fn templates(&self, path: &Path) -> Vec<(Path, &Template)> {
+        let mut templates = vec![(path.key("title"), &self.title)];
+        templates.extend(self.body.iter().map(|body| (path.key("body"), body)));
+        let labels = path.key("labels");
+        let label = |(name, value)| (labels.key(LabelName::as_str(name)), value);
+        templates.extend(
+            self.labels
+                .iter()
+                .map(|(name, value)| (name, value))
+                .map(label),
+        );
+        templates.extend(self.due.iter().map(|due| (path.key("due"), due)));
+        templates
+    }
+}
+
 /// A task before it is numbered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draft {

@@ -127,6 +127,11 @@ impl Template {
         &self.name
     }
 
+    /// Every path that it reads: a variable, and what follows.
+    pub(crate) fn reads(&self) -> &[(String, Vec<Part>)] {
+        &self.reads
+    }
+
     fn explain(&self, error: &Error, variables: &Variables<'_>) -> String {
         let missing = (error.kind() == ErrorKind::UndefinedError)
             .then(|| self.missing(variables))

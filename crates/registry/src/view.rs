@@ -321,6 +321,14 @@ impl View {
         since.map(|entry| (entry.at, entry.revision.as_ref()))
     }
 
+    /// Number and time of the change that removed a definition, where its latest one did.
+    #[must_use]
+    pub fn definition_removed(&self, id: &DefinitionId) -> Option<(u64, Timestamp)> {
+        let last = self.definitions.get(id)?.0.last()?;
+        let removed = last.revision.is_none();
+        removed.then_some((last.number, last.at))
+    }
+
     /// The latest revision of every definition, by id.
     pub fn definitions(&self) -> impl Iterator<Item = &Arc<Revision<Definition>>> {
         self.definitions.values().filter_map(History::latest)

@@ -7,6 +7,7 @@ mod cron;
 mod decisions;
 mod documents;
 mod filters;
+mod lint;
 mod properties;
 mod reference;
 mod robustness;

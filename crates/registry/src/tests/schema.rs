@@ -24,7 +24,7 @@ const REFUSED: [&str; 2] = ["git", "ref"];
 fn examples() -> Vec<(Format, Value)> {
     let definition = |trigger: Value, sources: Value, rule: Value| {
         json!({
-            "kind": "ActivityDefinition", "id": "d", "enabled": true, "description": "x",
+            "kind": "ActivityDefinition", "id": "d", "enabled": true, "description": "x", "engagement": "e",
             "trigger": trigger, "context_sources": sources, "rules": [rule],
         })
     };
@@ -62,7 +62,7 @@ fn examples() -> Vec<(Format, Value)> {
     let documents = [
         definition(event, json!([payload, fixed, others]), plain),
         definition(cron, json!([discover]), each),
-        json!({"kind": "EventType", "name": "a.b", "description": "x", "mode": "warn", "schema": {"type": "object"}}),
+        json!({"kind": "EventType", "name": "a.b", "description": "x", "engagement": "e", "version": "1.0", "mode": "warn", "schema": {"type": "object"}}),
         json!({"kind": "Engagement", "slug": "e", "name": "n", "description": "d", "roster_path": "r.yaml"}),
     ];
     let mut examples: Vec<_> = documents

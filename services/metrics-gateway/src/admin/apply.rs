@@ -1,166 +1,92 @@
-//! Storing documents: validated as a whole, stored as one transaction.
+//! Applying files: validated as a whole, stored as one transaction.
 
-use async_nats::HeaderMap;
-use kaizen_messaging::{Committed, Guard, Message, read, streams, ticks, trace};
+use std::collections::BTreeSet;
+
 use kaizen_proto::{
-    admin::{Applied, ApplyAction, ApplyRequest, ApplyResponse},
-    id::DefinitionId,
+    admin::{ApplyAction, ApplyRequest, ApplyResponse},
+    id::EngagementSlug,
     stream,
-    subject::{self, RegistryKind},
+    subject::RegistryKind,
 };
-use kaizen_registry::{Diagnostic, Document, cursor_for, parse_documents, warnings};
-use serde_json::Value;
+use kaizen_registry::{
+    DefinitionSpec, Diagnostic, Document, DocumentKey, View, parse_documents, references, warnings,
+};
 use tonic::Status;
-use tracing::{Span, info};
 
-use super::{Admin, refusal};
+use super::{
+    Admin,
+    change::{How, Wanted, too_many},
+    paging, refusal, who,
+};
 
 const ATTEMPTS_MAX: usize = 10;
-
-/// A document that differs from what stands, with the sequence of what stands.
-struct Change<'a> {
-    document: &'a Document,
-    standing: u64,
-}
 
 impl Admin {
     pub(super) async fn apply_files(&self, request: ApplyRequest) -> Result<ApplyResponse, Status> {
         let documents = parse(&request)?;
-        self.registry
-            .catch_up()
-            .await
-            .map_err(refusal::unavailable)?;
-        let warnings = warnings(&self.registry.view(), &documents);
-        let results = self.store(&documents, request.validate_only).await?;
+        let prune: Option<EngagementSlug> =
+            paging::name("prune_engagement", &request.prune_engagement)?;
+        let how = How {
+            expected: request.expected_revision,
+            validate_only: request.validate_only,
+            with_documents: request.with_documents,
+            by: who(&request.by)?,
+            note: String::new(),
+        };
+        if how.expected.is_some() && (documents.len() > 1 || prune.is_some()) {
+            let message = "goes with one document, and without pruning";
+            return Err(refusal::invalid("expected_revision", message));
+        }
+        self.catch_up().await?;
+        let mut warnings = warnings(&self.registry.view(), &documents);
+        let gone = match &prune {
+            Some(slug) => pruned(&self.registry.view(), &documents, slug, &mut warnings)?,
+            None => BTreeSet::new(),
+        };
+        let count = documents.len() + gone.len();
+        if count > stream::BATCH_MESSAGES_MAX {
+            return Err(too_many(count));
+        }
+        let removed = gone.into_iter().map(|(kind, name)| Wanted::Gone {
+            kind,
+            name,
+            action: ApplyAction::Pruned,
+        });
+        let wanted: Vec<_> = documents
+            .into_iter()
+            .map(Wanted::Stands)
+            .chain(removed)
+            .collect();
+        let results = self.change(&wanted, &how).await?;
         Ok(ApplyResponse { results, warnings })
     }
 
-    /// Stores those documents that differ from what stands, all or none, and all that must be
-    /// in place before the caller is answered: cursor records and the consumers of queues.
-    async fn store(
-        &self,
-        documents: &[Document],
-        validate_only: bool,
-    ) -> Result<Vec<Applied>, Status> {
-        for _ in 0..ATTEMPTS_MAX {
-            let mut results = Vec::with_capacity(documents.len());
-            let mut changes = Vec::new();
-            for document in documents {
-                let (applied, standing) = self.compare(document).await?;
-                if applied.action() != ApplyAction::Unchanged {
-                    changes.push(Change { document, standing });
-                }
-                results.push(applied);
-            }
-            if validate_only {
-                return Ok(results);
-            }
-            if let Some(last) = self.commit(&changes).await? {
-                number(&mut results, last, changes.len());
-                self.settle(documents).await?;
-                return Ok(results);
-            }
-        }
-        Err(refusal::contended())
-    }
-
-    /// Enables or disables a definition as it stands: what others change meanwhile is kept.
-    pub(super) async fn enable(&self, id: &str, enabled: bool) -> Result<(), Status> {
+    /// Enables or disables a definition as it stands: what others change meanwhile is kept,
+    /// unless the caller expects a certain revision.
+    pub(super) async fn enable(&self, id: &str, enabled: bool, how: &How) -> Result<(), Status> {
         for _ in 0..ATTEMPTS_MAX {
             let revision = self.current(id).await?;
             let mut spec = revision.value.spec().clone();
-            let changed = spec.enabled != enabled;
             spec.enabled = enabled;
-            let document = Document::Definition(spec);
-            let change = Change {
-                document: &document,
-                standing: revision.number,
+            let wanted = [Wanted::Stands(Document::Definition(spec))];
+            let expected = how.expected.or(Some(revision.number));
+            let attempt = How {
+                expected,
+                by: how.by.clone(),
+                ..How::default()
             };
-            let changes = if changed { vec![change] } else { Vec::new() };
-            if self.commit(&changes).await?.is_some() {
-                return self.settle(&[document]).await;
+            match self.change(&wanted, &attempt).await {
+                Ok(_) => return Ok(()),
+                Err(conflict) if how.expected.is_none() && refusal::is_conflict(&conflict) => {}
+                Err(refused) => return Err(refused),
             }
         }
         Err(refusal::contended())
     }
 
-    /// The sequence of the last change, once the view holds it; `None` where another change
-    /// came first.
-    async fn commit(&self, changes: &[Change<'_>]) -> Result<Option<u64>, Status> {
-        let messages = changes.iter().map(message).collect();
-        match self
-            .nats
-            .commit
-            .store(messages)
-            .await
-            .map_err(refusal::commit)?
-        {
-            Committed::Doubtful => Ok(None),
-            Committed::Stored(last) => {
-                self.registry
-                    .reach(last)
-                    .await
-                    .map_err(refusal::unavailable)?;
-                Ok(Some(last))
-            }
-        }
-    }
-
-    async fn compare(&self, document: &Document) -> Result<(Applied, u64), Status> {
-        let subject = subject::registry(document.kind(), document.name());
-        let standing = read::last(&self.nats, stream::REGISTRY, &subject)
-            .await
-            .map_err(refusal::unavailable)?;
-        let (action, sequence) = match &standing {
-            None => (ApplyAction::Created, 0),
-            Some(message) if message.payload.is_empty() => (ApplyAction::Created, message.sequence),
-            Some(message) => {
-                let stored: Option<Value> = serde_json::from_slice(&message.payload).ok();
-                let same = stored.as_ref() == Some(&document.to_json());
-                let action = if same {
-                    ApplyAction::Unchanged
-                } else {
-                    ApplyAction::Configured
-                };
-                (action, message.sequence)
-            }
-        };
-        let revision = if action == ApplyAction::Unchanged {
-            sequence
-        } else {
-            0
-        };
-        let applied = Applied {
-            kind: document.kind().kind().to_owned(),
-            name: document.name().to_owned(),
-            action: action.into(),
-            revision,
-        };
-        Ok((applied, sequence))
-    }
-
-    /// Done for unchanged documents as well: an earlier apply may have died before this.
-    async fn settle(&self, documents: &[Document]) -> Result<(), Status> {
-        for document in documents {
-            let Document::Definition(spec) = document else {
-                continue;
-            };
-            self.move_cursor(&spec.id).await?;
-            for queue in spec.queues() {
-                streams::ensure_queue(&self.nats, queue)
-                    .await
-                    .map_err(refusal::unavailable)?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn move_cursor(&self, id: &DefinitionId) -> Result<(), Status> {
-        let Some(revision) = self.registry.view().definition(id) else {
-            return Ok(());
-        };
-        let needed = |last: Option<&_>| cursor_for(&self.registry.view(), &revision, last);
-        ticks::move_cursor(&self.nats, id, needed)
+    pub(super) async fn catch_up(&self) -> Result<(), Status> {
+        self.registry
+            .catch_up()
             .await
             .map_err(refusal::unavailable)?;
         Ok(())
@@ -183,14 +109,9 @@ fn parse(request: &ApplyRequest) -> Result<Vec<Document>, Status> {
         return Err(refusal::invalid("files", "no document of any kind in them"));
     }
     if documents.len() > stream::BATCH_MESSAGES_MAX {
-        let message = format!(
-            "{} documents exceed {}, which is what one transaction holds; apply them in parts",
-            documents.len(),
-            stream::BATCH_MESSAGES_MAX
-        );
-        return Err(refusal::invalid("files", message));
+        return Err(too_many(documents.len()));
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for document in &documents {
         if !seen.insert((document.kind(), document.name())) {
             let message = format!(
@@ -204,29 +125,77 @@ fn parse(request: &ApplyRequest) -> Result<Vec<Document>, Status> {
     Ok(documents)
 }
 
-fn message(change: &Change<'_>) -> Message {
-    let mut headers = HeaderMap::new();
-    trace::inject(&Span::current(), &mut headers);
-    let (kind, name) = (change.document.kind(), change.document.name());
-    info!(kind = RegistryKind::token(kind), name, "storing a revision");
-    Message {
-        subject: subject::registry(kind, name),
-        guard: Guard::Last(change.standing),
-        headers,
-        // A document holds nothing that JSON cannot say.
-        payload: serde_json::to_vec(&change.document.to_json())
-            .unwrap_or_default()
-            .into(),
+/// What belongs to an engagement and is not among its documents; a warning for each document
+/// that a later prune would not remove either, and for each loss of a definition that stays.
+fn pruned(
+    view: &View,
+    documents: &[Document],
+    slug: &EngagementSlug,
+    warnings: &mut Vec<String>,
+) -> Result<BTreeSet<DocumentKey>, Status> {
+    known_engagement(view, documents, slug)?;
+    let given: BTreeSet<DocumentKey> = documents.iter().map(key).collect();
+    let mut gone = BTreeSet::new();
+    for revision in view.definitions() {
+        if revision.value.spec().engagement.as_ref() == Some(slug) {
+            gone.insert((RegistryKind::Definition, revision.value.id().to_string()));
+        }
     }
+    for revision in view.event_types() {
+        if revision.value.spec().engagement.as_ref() == Some(slug) {
+            gone.insert((RegistryKind::EventType, revision.value.name().to_string()));
+        }
+    }
+    gone.retain(|key| !given.contains(key));
+    for document in documents {
+        let engagement = match document {
+            Document::Definition(spec) => &spec.engagement,
+            Document::EventType(spec) => &spec.engagement,
+            Document::Engagement(_) => continue,
+        };
+        if engagement.as_ref() != Some(slug) {
+            warnings.push(format!(
+                "{}/{} does not say `engagement: {slug}`, so --prune will not remove it when it leaves the folder",
+                document.kind().noun(),
+                document.name()
+            ));
+        }
+    }
+    let standing: Vec<_> = view.definitions().collect();
+    let kept = standing
+        .iter()
+        .map(|revision| revision.value.spec())
+        .filter(|spec| !given.contains(&(RegistryKind::Definition, spec.id.to_string())));
+    let applied = documents.iter().filter_map(definition);
+    warnings.extend(references(kept.chain(applied), &gone));
+    Ok(gone)
 }
 
-/// The messages of one transaction have consecutive sequences.
-fn number(results: &mut [Applied], last: u64, changes: usize) {
-    let first = last.saturating_sub(u64::try_from(changes).unwrap_or(u64::MAX)) + 1;
-    let changed = results
-        .iter_mut()
-        .filter(|a| a.action() != ApplyAction::Unchanged);
-    for (applied, revision) in changed.zip(first..) {
-        applied.revision = revision;
+/// A slip in the slug would prune nothing, and say nothing.
+fn known_engagement(
+    view: &View,
+    documents: &[Document],
+    slug: &EngagementSlug,
+) -> Result<(), Status> {
+    let applied =
+        |document: &Document| matches!(document, Document::Engagement(spec) if spec.slug == *slug);
+    if view.engagement(slug, None).is_some() || documents.iter().any(applied) {
+        return Ok(());
+    }
+    let known = view.engagements().map(|one| one.value.slug.as_str());
+    let near = kaizen_registry::nearest(slug.as_str(), known)
+        .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    let message = format!("engagement {slug} is neither registered nor among the documents{near}");
+    Err(refusal::invalid("prune_engagement", message))
+}
+
+fn key(document: &Document) -> DocumentKey {
+    (document.kind(), document.name().to_owned())
+}
+
+fn definition(document: &Document) -> Option<&DefinitionSpec> {
+    match document {
+        Document::Definition(spec) => Some(spec),
+        _ => None,
     }
 }

@@ -6,9 +6,10 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kaizen_messaging::ticks;
 use kaizen_proto::{
     admin::{
-        ApplyRequest, ApplyResponse, Definition as Wire, GetDefinitionRequest,
-        ListDefinitionsRequest, ListDefinitionsResponse, Paused, SetEnabledRequest,
-        definitions_server::Definitions,
+        ApplyRequest, ApplyResponse, Definition as Wire, DeleteRequest, DeleteResponse,
+        Document as WireDocument, GetDefinitionRequest, GetDocumentRequest, HistoryRequest,
+        HistoryResponse, ListDefinitionsRequest, ListDefinitionsResponse, Paused, RollbackRequest,
+        RollbackResponse, SetEnabledRequest, definitions_server::Definitions,
     },
     id::DefinitionId,
     pb_timestamp,
@@ -18,7 +19,7 @@ use kaizen_registry::{Definition, Document, Revision};
 use kaizen_schedule::Schedule;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, page_size, refusal, schedules};
+use super::{Admin, change::How, page_size, refusal, schedules, who};
 
 /// Cursors that are read at once for a page.
 const READS_AT_ONCE: usize = 64;
@@ -79,28 +80,77 @@ impl Definitions for Admin {
         request: Request<SetEnabledRequest>,
     ) -> Result<Response<Wire>, Status> {
         let request = request.into_inner();
-        self.enable(&request.id, request.enabled).await?;
+        let how = How {
+            expected: request.expected_revision,
+            by: who(&request.by)?,
+            ..How::default()
+        };
+        self.enable(&request.id, request.enabled, &how).await?;
         let revision = self.current(&request.id).await?;
         self.wire(revision).await.map(Response::new)
+    }
+
+    async fn get_document(
+        &self,
+        request: Request<GetDocumentRequest>,
+    ) -> Result<Response<WireDocument>, Status> {
+        self.document(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn history(
+        &self,
+        request: Request<HistoryRequest>,
+    ) -> Result<Response<HistoryResponse>, Status> {
+        self.revisions_of(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<RollbackRequest>,
+    ) -> Result<Response<RollbackResponse>, Status> {
+        self.roll_back(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn delete(
+        &self,
+        request: Request<DeleteRequest>,
+    ) -> Result<Response<DeleteResponse>, Status> {
+        self.delete_documents(request.into_inner())
+            .await
+            .map(Response::new)
     }
 }
 
 impl Admin {
     /// The definition's latest revision.
     pub(super) async fn current(&self, id: &str) -> Result<Arc<Revision<Definition>>, Status> {
-        let id: DefinitionId = id.parse().map_err(|error| refusal::invalid("id", error))?;
-        self.registry
-            .catch_up()
-            .await
-            .map_err(refusal::unavailable)?;
+        let id = self.known(id).await?;
         let view = self.registry.view();
         view.definition(&id).ok_or_else(|| {
-            let near = view.nearest_definition(id.as_str());
-            let near = near.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+            let removed = view.definition_removed(&id).map_or(0, |(number, _)| number);
             refusal::not_found(format!(
-                "there is no definition {id}; {near}see `kaizen-agentic definition list`"
+                "definition {id} was deleted at revision {removed}; `kaizen-agentic definition history {id}` shows what it was, `definition rollback {id} --to N` brings it back"
             ))
         })
+    }
+
+    /// The id of a definition that stands, or stood.
+    pub(super) async fn known(&self, id: &str) -> Result<DefinitionId, Status> {
+        let id: DefinitionId = id.parse().map_err(|error| refusal::invalid("id", error))?;
+        self.catch_up().await?;
+        let view = self.registry.view();
+        if view.definition(&id).is_some() || view.definition_removed(&id).is_some() {
+            return Ok(id);
+        }
+        let near = view.nearest_definition(id.as_str());
+        let near = near.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+        Err(refusal::not_found(format!(
+            "there is no definition {id}; {near}see `kaizen-agentic definition list`"
+        )))
     }
 
     async fn wire(&self, revision: Arc<Revision<Definition>>) -> Result<Wire, Status> {

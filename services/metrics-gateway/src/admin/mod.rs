@@ -1,8 +1,10 @@
 //! The admin API `kaizen.admin.v1`. All state is in JetStream, so any replica can answer.
 
 mod apply;
+mod change;
 mod dead;
 mod definitions;
+mod documents;
 mod dry_run;
 mod event_types;
 mod paging;
@@ -71,7 +73,9 @@ pub(crate) async fn serve(
         })
         .add_service(health_service)
         .add_service(reflection)
-        .add_service(DefinitionsServer::new(admin.clone()))
+        .add_service(
+            DefinitionsServer::new(admin.clone()).max_decoding_message_size(APPLY_BYTES_MAX),
+        )
         .add_service(EventTypesServer::new(admin.clone()))
         .add_service(TasksServer::new(admin.clone()))
         .add_service(DeadServer::new(admin.clone()))
@@ -83,6 +87,20 @@ pub(crate) async fn serve(
         })
         .await
         .context("admin listener")
+}
+
+/// Largest request of an apply: a thousand documents of the size that people write.
+const APPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest name of who asks, in bytes.
+const BY_BYTES_MAX: usize = 128;
+
+/// Who asks, fit for a header.
+fn who(by: &str) -> Result<String, tonic::Status> {
+    if by.len() > BY_BYTES_MAX {
+        let message = format!("{} bytes exceed {BY_BYTES_MAX}; shorten it", by.len());
+        return Err(refusal::invalid("by", message));
+    }
+    Ok(by.chars().filter(|c| !c.is_control()).collect())
 }
 
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);

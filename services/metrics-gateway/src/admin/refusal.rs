@@ -66,6 +66,19 @@ pub(super) fn stopping() -> Status {
     status(Code::Unavailable, "STOPPING", message)
 }
 
+const REVISION_CONFLICT: &str = "REVISION_CONFLICT";
+
+/// A document does not stand at the revision that the change was made for.
+pub(super) fn revision_conflict(message: impl Display) -> Status {
+    status(Code::Aborted, REVISION_CONFLICT, message.to_string())
+}
+
+/// Whether it is a [`revision_conflict`].
+pub(super) fn is_conflict(status: &Status) -> bool {
+    let info = status.get_details_error_info();
+    info.is_some_and(|info| info.reason == REVISION_CONFLICT)
+}
+
 /// Somebody else kept changing the same documents.
 pub(super) fn contended() -> Status {
     let message = "others kept changing the same documents; try again";

@@ -21,10 +21,10 @@ impl Admin {
             0 => LIMIT,
             limit => limit.min(LIMIT_MAX),
         };
-        let revision = self.current(&request.definition).await?;
-        let id = revision.value.id();
-        let ticks = self.tick_records(id).await?;
-        let asked_for: Vec<Stored<AdminTick>> = self.stored(&subject::trigger(id)).await?;
+        // They outlast the definition.
+        let id = self.known(&request.definition).await?;
+        let ticks = self.tick_records(&id).await?;
+        let asked_for: Vec<Stored<AdminTick>> = self.stored(&subject::trigger(&id)).await?;
         let ticks = ticks.iter().map(tick_entry);
         let mut entries: Vec<_> = ticks.chain(asked_for.iter().map(asked_entry)).collect();
         entries.sort_by_key(|entry| entry.sequence);

@@ -32,10 +32,8 @@ use serde::de::DeserializeOwned;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, refusal};
+use super::{Admin, BY_BYTES_MAX, refusal};
 
-/// Longest name of who asks.
-const BY_BYTES_MAX: usize = 128;
 /// Longest note.
 const NOTE_BYTES_MAX: usize = 1_024;
 /// More than TICKS keeps of one subject.
@@ -120,7 +118,7 @@ impl Schedules for Admin {
 }
 
 impl Admin {
-    async fn server_time(&self) -> Result<Timestamp, Status> {
+    pub(super) async fn server_time(&self) -> Result<Timestamp, Status> {
         clock::server_time(&self.nats, stream::TICKS)
             .await
             .map_err(refusal::unavailable)

@@ -14,9 +14,9 @@ use kaizen_proto::{
     stream::REGISTRY,
     subject::{self, RegistryKind},
 };
-use kaizen_registry::{Definition, Document};
+use kaizen_registry::{Definition, Document, cursor::why};
 use kaizen_schedule::{
-    Audit, Class, InForce, Judged, LATE_AFTER, Question, Report, StoredTick, desired_at,
+    Audit, CatchUp, Class, InForce, Judged, LATE_AFTER, Question, Report, StoredTick, desired_at,
 };
 use tokio::sync::mpsc::channel;
 use tokio_stream::wrappers::ReceiverStream;
@@ -132,8 +132,21 @@ impl Admin {
         ticks: &[StoredTick],
     ) -> Result<Revisions, Status> {
         let named: BTreeSet<u64> = ticks.iter().map(|tick| tick.record.revision()).collect();
-        let mut revisions = Revisions::new();
+        let deletions = ticks.iter().filter_map(|tick| match &tick.record {
+            TickRecord::Cursor(cursor) if cursor.why == why::DELETED => Some(cursor.revision),
+            _ => None,
+        });
+        // A definition that is gone has no slots, as a disabled one.
+        let gone = InForce {
+            enabled: false,
+            schedule: None,
+            catchup: CatchUp::default(),
+        };
+        let mut revisions: Revisions = deletions.map(|number| (number, gone.clone())).collect();
         for number in named {
+            if revisions.contains_key(&number) {
+                continue;
+            }
             if let Some(definition) = self.revision(id, number).await? {
                 revisions.insert(
                     number,
