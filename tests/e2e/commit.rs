@@ -1,12 +1,15 @@
 //! What `kaizen-messaging` promises, on the real server.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use async_nats::HeaderMap;
 use futures::future::join_all;
 use kaizen_lifecycle::CancellationToken;
 use kaizen_messaging::{
-    CommitError, Committed, Guard, Message, Nats, StreamsConfig,
+    CommitError, Committed, Guard, Message, Nats, Pipeline, StreamsConfig,
     follow::follow,
     read::{self, PageStart},
     streams,
@@ -152,6 +155,65 @@ async fn too_large_is_refused_for_good_wherever_it_stands() {
         "{error:?}"
     );
     assert_eq!(count(&nats).await, 0);
+}
+
+#[tokio::test]
+async fn each_message_of_a_pipeline_is_answered_as_it_would_be_alone() {
+    const MANY: u64 = 3_000;
+    let (mesh, nats) = streams_alone().await;
+    let tick = |id: &str| subject::tick(&id.parse().unwrap());
+    let mut pipeline = Pipeline::open(&nats).await.unwrap();
+    for n in 0..MANY {
+        let first = message(tick(&format!("d-{n}")), Guard::Last(0), n.to_string());
+        pipeline.send(first, n.to_string()).await;
+    }
+    let mut sequences = BTreeMap::new();
+    while !pipeline.is_empty() {
+        for (n, answer) in pipeline.landed().await.unwrap() {
+            let Committed::Stored(sequence) = answer.unwrap() else {
+                panic!("nobody else writes");
+            };
+            assert_eq!(sequences.insert(sequence, n), None);
+        }
+    }
+    assert!(sequences.keys().copied().eq(1..=MANY));
+    for (sequence, n) in sequences.iter().step_by(500) {
+        let stored = read::at(&nats, stream::TICKS, *sequence).await.unwrap();
+        assert_eq!(stored.unwrap().payload, n.as_bytes());
+    }
+
+    // Somebody listens there, and says nothing.
+    let _silent = mesh.raw.subscribe("silent").await.unwrap();
+    mesh.raw.flush().await.unwrap();
+    let large = vec![b'x'; nats.client.max_payload() + 1];
+    let odd = [
+        message(tick("d-0"), Guard::Last(0), "stale"),
+        message(tick("e"), Guard::Last(0), large),
+        message("nowhere".to_owned(), Guard::None, "no stream"),
+        message("silent".to_owned(), Guard::None, "no answer"),
+    ];
+    for message in &odd {
+        pipeline
+            .send(message.clone(), message.subject.clone())
+            .await;
+    }
+    let mut answers = BTreeMap::new();
+    while !pipeline.is_empty() {
+        answers.extend(pipeline.landed().await.unwrap());
+    }
+    for message in odd {
+        let subject = message.subject.clone();
+        let alone = nats.commit.store(vec![message]).await;
+        let answer = answers.remove(&subject).unwrap();
+        match (&answer, &alone) {
+            (Ok(Committed::Doubtful), Ok(Committed::Doubtful))
+            | (Err(CommitError::Unavailable { .. }), Err(CommitError::Unavailable { .. }))
+            | (Err(CommitError::Refused { .. }), Err(CommitError::Refused { .. })) => {}
+            _ => panic!("{subject}: {answer:?}, but alone {alone:?}"),
+        }
+    }
+    let last = read::last_sequence(&nats, stream::TICKS).await.unwrap();
+    assert_eq!(last, MANY);
 }
 
 #[tokio::test]

@@ -4,14 +4,14 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, HeaderMap, PublishError, Request, RequestError, RequestErrorKind,
+    Client, HeaderMap, PublishError, Request, RequestError, RequestErrorKind, StatusCode,
     jetstream::{
-        self, ErrorCode, context::PublishErrorKind, message::PublishMessage, publish::PublishAck,
-        response::Response,
+        self, ErrorCode, context::PublishErrorKind, message::PublishMessage, response::Response,
     },
 };
 use bytes::Bytes;
 use kaizen_proto::{header, stream};
+use serde::Deserialize;
 use tokio::sync::{AcquireError, Semaphore};
 
 /// Atomic batches in flight from one process. The server takes 50 for each stream.
@@ -196,11 +196,7 @@ impl Commit {
             // It may have arrived.
             Err(SendError::Passing(_)) => return Ok(Committed::Doubtful),
         };
-        match serde_json::from_slice::<Response<PublishAck>>(&payload) {
-            Ok(Response::Ok(ack)) => Ok(Committed::Stored(ack.sequence)),
-            Ok(Response::Err { error }) => refused(subject, error),
-            Err(_) => Ok(Committed::Doubtful),
-        }
+        said(subject, &payload)
     }
 
     async fn request(
@@ -260,7 +256,45 @@ impl From<AcquireError> for SendError {
     }
 }
 
-fn guarded(mut headers: HeaderMap, guard: &Guard) -> HeaderMap {
+/// What the server says of a message that got out.
+pub(crate) fn answered(
+    subject: String,
+    answer: &async_nats::Message,
+) -> Result<Committed, CommitError> {
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+        // During elections, too.
+        let source = "no stream listens on it".into();
+        return Err(CommitError::Unavailable { subject, source });
+    }
+    said(subject, &answer.payload)
+}
+
+fn said(subject: String, payload: &[u8]) -> Result<Committed, CommitError> {
+    match serde_json::from_slice(payload) {
+        Ok(Answer {
+            error: Some(error), ..
+        }) => refused(subject, error),
+        Ok(Answer {
+            seq: Some(sequence),
+            ..
+        }) => Ok(Committed::Stored(sequence)),
+        Ok(_) | Err(_) => Ok(Committed::Doubtful),
+    }
+}
+
+/// The part of a publish ack that tells what became of it.
+#[derive(Deserialize)]
+struct Answer {
+    error: Option<jetstream::Error>,
+    seq: Option<u64>,
+}
+
+/// Why the client did not send a message.
+pub(crate) fn unsent(subject: String, error: PublishError) -> CommitError {
+    SendError::from(error).into_commit_error(subject)
+}
+
+pub(crate) fn guarded(mut headers: HeaderMap, guard: &Guard) -> HeaderMap {
     match guard {
         Guard::None => {}
         Guard::Last(sequence) => {

@@ -34,6 +34,8 @@ const CONSUMER_AGE: Duration = Duration::from_secs(30);
 /// How long a reader waits for a follower that does not move before it gives up. One that moves
 /// is waited for, however much there is to read.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two chunks of a follower that is held.
+const HOLD_MAX: Duration = Duration::from_millis(250);
 /// A follower that lags behind the leader this long binds anew.
 const REBIND_AFTER: Duration = Duration::from_secs(1);
 
@@ -59,6 +61,7 @@ pub struct Follower {
     stream: &'static str,
     position: watch::Receiver<u64>,
     rebind: Arc<Notify>,
+    held: watch::Sender<bool>,
 }
 
 /// Why a follower is not where it must be; trying again may help.
@@ -116,11 +119,13 @@ fn start(
 ) -> (Follower, tokio::task::JoinHandle<()>) {
     let (sender, position) = watch::channel(0);
     let rebind = Arc::new(Notify::new());
+    let (held, holding) = watch::channel(false);
     let follower = Follower {
         nats: nats.clone(),
         stream,
         position,
         rebind: rebind.clone(),
+        held,
     };
     let run = Run {
         nats: nats.clone(),
@@ -128,6 +133,7 @@ fn start(
         latest,
         position: sender,
         rebind,
+        holding,
         apply,
     };
     (follower, tokio::spawn(run.until(shutdown)))
@@ -152,6 +158,13 @@ impl Follower {
             position: *position.borrow(),
             wanted,
         })
+    }
+
+    /// While it is held it goes on slowly, so that delivering takes nothing from more urgent work:
+    /// for who has much to store, and hardly expects anything from others meanwhile.
+    pub fn hold(&self, held: bool) {
+        self.held
+            .send_if_modified(|before| std::mem::replace(before, held) != held);
     }
 
     /// Completes at the next change of position; `false` once the follower has ended.
@@ -182,6 +195,7 @@ struct Run<F> {
     latest: &'static [&'static str],
     position: watch::Sender<u64>,
     rebind: Arc<Notify>,
+    holding: watch::Receiver<bool>,
     apply: F,
 }
 
@@ -191,7 +205,7 @@ impl<F: FnMut(&[Stored<'_>]) + Send> Run<F> {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.rebind.notified() => {}
-                error = Self::read(&self.nats, self.stream, self.latest, &self.position, &mut self.apply) => {
+                error = Self::read(&self.nats, self.stream, self.latest, &self.position, &mut self.holding, &mut self.apply) => {
                     let error = chain(error.as_ref());
                     warn!(stream = self.stream, error, "following was interrupted; binding again");
                     tokio::time::sleep(jittered(REBUILD_DELAY)).await;
@@ -206,6 +220,7 @@ impl<F: FnMut(&[Stored<'_>]) + Send> Run<F> {
         stream: &'static str,
         latest: &[&str],
         position: &watch::Sender<u64>,
+        holding: &mut watch::Receiver<bool>,
         apply: &mut F,
     ) -> Box<dyn std::error::Error + Send + Sync> {
         let from = *position.borrow() + 1;
@@ -216,6 +231,8 @@ impl<F: FnMut(&[Stored<'_>]) + Send> Run<F> {
         let mut chunks = std::pin::pin!(messages.ready_chunks(CHUNK));
         let mut delivered = 0;
         while let Some(chunk) = chunks.next().await {
+            // What is not taken is not asked for, so the server keeps it.
+            _ = timeout(HOLD_MAX, holding.wait_for(|held| !held)).await;
             let (whole, error) = until_error(chunk);
             if let Err(error) = advance(&whole, &mut delivered, position, apply) {
                 return error;

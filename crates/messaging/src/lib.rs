@@ -10,6 +10,7 @@ pub mod commit;
 pub mod connection;
 pub mod consume;
 pub mod follow;
+pub mod pipeline;
 pub mod raw;
 pub mod read;
 pub mod rpc;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 pub use commit::{Commit, CommitError, Committed, Guard, Message};
 pub use connection::{ConnectError, NatsConfig, connect};
+pub use pipeline::Pipeline;
 pub use streams::StreamsConfig;
 
 /// The connection and its JetStream context, as every service holds them.

@@ -2,7 +2,6 @@
 
 use async_nats::HeaderMap;
 use kaizen_proto::{
-    header,
     id::DefinitionId,
     record::{Cursor, TickRecord},
     stream, subject,
@@ -78,22 +77,28 @@ pub async fn append(
     expected: u64,
     record: &TickRecord,
 ) -> Result<Committed, CommitError> {
+    let message = behind(expected, definition, record, &Span::current());
+    commit.store(vec![message]).await
+}
+
+/// The message that appends a record behind `expected`, as part of the trace of `span`. Subject
+/// and record say all that there is to say.
+#[must_use]
+pub fn behind(
+    expected: u64,
+    definition: &DefinitionId,
+    record: &TickRecord,
+    span: &Span,
+) -> Message {
     let mut headers = HeaderMap::new();
-    trace::inject_or_begin(&Span::current(), &mut headers);
-    headers.insert(header::DEFINITION, definition.as_str());
-    headers.insert(header::REVISION, record.revision().to_string());
-    if let TickRecord::Tick(tick) = record {
-        headers.insert(header::SLOT, tick.slot.to_string());
-    }
-    // A record holds nothing that JSON cannot say.
-    let payload = serde_json::to_vec(record).unwrap_or_default().into();
-    let message = Message {
+    trace::inject_or_begin(span, &mut headers);
+    Message {
         subject: subject::tick(definition),
         guard: Guard::Last(expected),
         headers,
-        payload,
-    };
-    commit.store(vec![message]).await
+        // A record holds nothing that JSON cannot say.
+        payload: serde_json::to_vec(record).unwrap_or_default().into(),
+    }
 }
 
 const ATTEMPTS_MAX: u32 = 20;

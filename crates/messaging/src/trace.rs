@@ -42,7 +42,9 @@ pub fn inject(span: &Span, headers: &mut HeaderMap) {
 /// a span, for what is written a hundred thousand times a second and mostly not exported.
 pub fn inject_or_begin(span: &Span, headers: &mut HeaderMap) {
     if span.is_disabled() {
-        let (trace, parent) = (Uuid::new_v4().simple(), Uuid::new_v4().as_u64_pair().0);
+        // A span may have the number of its trace.
+        let trace = Uuid::new_v4();
+        let (trace, (parent, _)) = (trace.simple(), trace.as_u64_pair());
         headers.insert(header::TRACEPARENT, format!("00-{trace}-{parent:016x}-01"));
     } else {
         inject(span, headers);

@@ -18,7 +18,9 @@ mod timekeeper;
 mod timetable;
 mod unrouted;
 
+use anyhow::Context as _;
 use kaizen_lifecycle::{Mesh, await_streams};
+use kaizen_messaging::Pipeline;
 use tracing::info;
 
 /// Runs the scheduler until the mesh shuts down.
@@ -38,7 +40,10 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
         registry,
         clock,
     };
-    let run = run::Run::new(context, cursors, peers, backlog, figures);
+    let ticks = Pipeline::open(&mesh.nats)
+        .await
+        .context("cannot listen for what becomes of ticks")?;
+    let run = run::Run::new(context, cursors, peers, backlog, figures, ticks);
     part.ready();
     info!(definitions = run.scheduled(), "scheduling");
     run.until(&mesh.shutdown).await

@@ -142,6 +142,19 @@ pub(crate) struct Share {
 }
 
 impl Share {
+    #[cfg(test)]
+    pub(crate) fn alone() -> Self {
+        Self {
+            me: 1,
+            others: Vec::new(),
+        }
+    }
+
+    /// Whether no other scheduler is heard of.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.others.is_empty()
+    }
+
     /// How many go first with this definition, by rendezvous hashing: 0 means that it is ours.
     pub(crate) fn rank(&self, definition: u64) -> u32 {
         let mine = weight(definition, self.me);

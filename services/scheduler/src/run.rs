@@ -12,8 +12,15 @@ use async_nats::connection::State;
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
 use kaizen_lifecycle::{CancellationToken, Registry};
-use kaizen_messaging::{backlog::UNROUTED_MAX, connection::jittered};
-use tracing::{debug, error, warn};
+use kaizen_messaging::{
+    Committed, Pipeline,
+    backlog::UNROUTED_MAX,
+    connection::jittered,
+    pipeline::Landed,
+    ticks::{self, CursorAt},
+};
+use kaizen_proto::record::TickRecord;
+use tracing::{Span, debug, debug_span, error, warn};
 
 use crate::{
     backlog::Backlog,
@@ -26,7 +33,7 @@ use crate::{
 
 /// Longest sleep.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// Steps under way at once: below the acks that one connection waits for.
+/// Steps under way at once: well below what the server queues for one stream.
 const FLIGHTS_MAX: usize = 4_000;
 /// Wait before a step that failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -36,6 +43,9 @@ const BEHIND_US_MAX: u32 = 15;
 const REFUSED_DELAY: Duration = Duration::from_millis(100);
 /// Between two looks whether the connection is back.
 const RECONNECT_LOOK: Duration = Duration::from_millis(100);
+/// Ticks under way while which those of others are followed at leisure, where nobody else is
+/// there to tick.
+const HOLD_ABOVE: usize = 100;
 /// Definitions that are looked at before the rest of the loop has its turn.
 const LOOKS_MAX: usize = 1_000;
 /// Between two looks whether there is room for what is made up for.
@@ -48,6 +58,18 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 
 type Flights = FuturesUnordered<Pin<Box<dyn Future<Output = (Key, Outcome)> + Send>>>;
 
+/// A tick that is being stored.
+#[derive(Debug)]
+pub(crate) struct Flying {
+    key: Key,
+    slot: Slot,
+    /// Sequence behind which it is to be stored.
+    expected: u64,
+    record: TickRecord,
+    /// Lasts until it is answered.
+    _span: Span,
+}
+
 /// The scheduler's state.
 pub(crate) struct Run {
     context: Arc<Context>,
@@ -57,6 +79,7 @@ pub(crate) struct Run {
     backlog: Backlog,
     figures: Figures,
     timetable: Timetable,
+    ticks: Pipeline<Flying>,
     flights: Flights,
     /// Definitions with missed slots that there is no room to make up for yet, first come first
     /// served.
@@ -99,6 +122,7 @@ impl Run {
         peers: Peers,
         backlog: Backlog,
         figures: Figures,
+        ticks: Pipeline<Flying>,
     ) -> Self {
         let mut run = Self {
             registry: context.registry.clone(),
@@ -108,6 +132,7 @@ impl Run {
             backlog,
             figures,
             timetable: Timetable::default(),
+            ticks,
             flights: Flights::new(),
             waiting: VecDeque::new(),
             failures: Failures::default(),
@@ -129,10 +154,11 @@ impl Run {
     /// What is known here is not what is stored: whoever starts anew reads it again.
     pub(crate) async fn until(mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
         while !shutdown.is_cancelled() {
-            self.launch();
+            self.launch().await;
             let wait = self.wait();
             tokio::select! {
                 () = shutdown.cancelled() => break,
+                answered = self.ticks.landed() => self.settle(answered?)?,
                 Some(landed) = self.flights.next() => self.land_all(landed)?,
                 following = self.cursors.changed() => {
                     ensure!(following || shutdown.is_cancelled(), "following TICKS has ended");
@@ -144,6 +170,9 @@ impl Run {
                 }
                 () = pause(wait) => {}
             }
+        }
+        while !self.ticks.is_empty() {
+            self.ticks.landed().await?;
         }
         while self.flights.next().await.is_some() {}
         Ok(())
@@ -172,19 +201,27 @@ impl Run {
 
     /// Starts a step for each definition that is due, so many that the rest of the loop has its
     /// turn. Where the server's clock is not known nothing is due: whoever keeps it is asking.
-    fn launch(&mut self) {
+    async fn launch(&mut self) {
+        let share = self.peers.share();
+        let busy = share.is_alone() && self.ticks.len() >= HOLD_ABOVE;
+        self.cursors.hold(busy);
         let Some(now) = self.now() else { return };
         self.call_in();
-        let share = self.peers.share();
         for _ in 0..LOOKS_MAX {
-            if self.flights.len() >= FLIGHTS_MAX {
+            if self.is_full() {
                 return;
             }
             let Some(key) = self.timetable.take_due(now) else {
                 return;
             };
-            self.look_at(key, now, &share);
+            if let Some((slot, sequence)) = self.look_at(key, now, &share) {
+                self.tick(key, slot, sequence).await;
+            }
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.ticks.len() + self.flights.len() >= FLIGHTS_MAX
     }
 
     /// What time it is, where it is known and there is somebody to tick to. What is published
@@ -210,32 +247,32 @@ impl Run {
         }
     }
 
-    fn look_at(&mut self, key: Key, now: Timestamp, share: &Share) {
+    /// Starts what is to be done for a definition, unless it is a tick: that is for the caller
+    /// to store, behind a sequence.
+    fn look_at(&mut self, key: Key, now: Timestamp, share: &Share) -> Option<(Slot, u64)> {
         let room = self.backlog.room() > 0;
         let entry = self.timetable.entry(key);
         if entry.flying {
-            return; // Its outcome says what comes next.
+            return None; // Its outcome says what comes next.
         }
         let sequence = entry.cursor.sequence;
-        let step = match entry.look(now, share, room) {
-            Look::Idle => return,
-            Look::Wait(until) => return self.timetable.look_at(key, until),
-            Look::NoRoom(until) => return self.wait_for_room(key, until),
+        match entry.look(now, share, room) {
+            Look::Idle => {}
+            Look::Wait(until) => self.timetable.look_at(key, until),
+            Look::NoRoom(until) => self.wait_for_room(key, until),
             Look::Unreadable => {
                 error!(definition = %entry.id, sequence, "its last message in TICKS is no tick record of this version; its slots stand still");
-                return;
             }
-            Look::Behind(revision) => Step::Reach(revision),
-            Look::Cursor => match entry.revision() {
-                Some(revision) => Step::Cursor(revision.clone(), entry.cursor.clone()),
-                None => return,
-            },
-            Look::Tick(slot) => match self.admit(key, slot, sequence, now) {
-                Some(step) => step,
-                None => return,
-            },
-        };
-        self.fly(key, step);
+            Look::Behind(revision) => self.fly(key, Step::Reach(revision)),
+            Look::Cursor => {
+                if let Some(revision) = entry.revision() {
+                    let step = Step::Cursor(revision.clone(), entry.cursor.clone());
+                    self.fly(key, step);
+                }
+            }
+            Look::Tick(slot) => return self.admit(key, slot, sequence, now),
+        }
+        None
     }
 
     /// Until there is room, or until a slot is due that is not missed.
@@ -252,7 +289,13 @@ impl Run {
 
     /// Any tick waits while storing it could make the stream drop one that the router has not
     /// seen: that is counted where what we saw ourselves does not tell.
-    fn admit(&mut self, key: Key, slot: Slot, sequence: u64, now: Timestamp) -> Option<Step> {
+    fn admit(
+        &mut self,
+        key: Key,
+        slot: Slot,
+        sequence: u64,
+        now: Timestamp,
+    ) -> Option<(Slot, u64)> {
         let floor = self.backlog.floor();
         let loaded_to = self.cursors.loaded_to;
         let entry = self.timetable.entry(key);
@@ -263,19 +306,40 @@ impl Run {
         };
         let unrouted = entry.unrouted.above(floor.unwrap_or(0));
         if unrouted.saturating_add(before_us) >= UNROUTED_MAX {
-            let Some(floor) = floor else {
+            match floor {
+                Some(floor) => {
+                    let last = sequence;
+                    self.fly(key, Step::Count { floor, last });
+                }
                 // Nobody knows where the router stands: the next answer may tell.
-                let later = now.checked_add(ROUTER_DELAY).unwrap_or(now);
-                self.timetable.look_at(key, later);
-                return None;
-            };
-            let last = sequence;
-            return Some(Step::Count { floor, last });
+                None => {
+                    let later = now.checked_add(ROUTER_DELAY).unwrap_or(now);
+                    self.timetable.look_at(key, later);
+                }
+            }
+            return None;
         }
         if slot.made_up {
             self.backlog.add(1);
         }
-        Some(Step::Tick(slot, sequence))
+        Some((slot, sequence))
+    }
+
+    /// Has a tick stored behind a sequence.
+    async fn tick(&mut self, key: Key, slot: Slot, expected: u64) {
+        let entry = self.timetable.entry(key);
+        entry.flying = true;
+        let record = TickRecord::Tick(slot.tick.clone());
+        let span = debug_span!("tick", otel.kind = "producer", definition = %entry.id, slot = %slot.tick.slot);
+        let message = ticks::behind(expected, &entry.id, &record, &span);
+        let flying = Flying {
+            key,
+            slot,
+            expected,
+            record,
+            _span: span,
+        };
+        self.ticks.send(message, flying).await;
     }
 
     fn fly(&mut self, key: Key, step: Step) {
@@ -283,6 +347,50 @@ impl Run {
         entry.flying = true;
         let flight = fly(self.context.clone(), key, entry.id.clone(), step);
         self.flights.push(Box::pin(flight));
+    }
+
+    /// Takes in what became of ticks.
+    fn settle(&mut self, answered: Vec<Landed<Flying>>) -> anyhow::Result<()> {
+        let now = self.context.clock.estimate();
+        for (flying, answer) in answered {
+            let key = flying.key;
+            match answer {
+                Ok(Committed::Stored(sequence)) => self.ticked(flying, sequence, now),
+                // Another replica was faster, or the definition has changed, or the answer does
+                // not tell: what stands says what comes next.
+                Ok(Committed::Doubtful) => {
+                    let (id, slot) = (&self.timetable.entry(key).id, flying.slot.tick.slot);
+                    debug!(definition = %id, %slot, "refused; reading the cursor");
+                    self.fly(key, Step::Read(flying.expected));
+                }
+                Err(error) => {
+                    let again = self.land(key, Outcome::Failed(error.into()))?;
+                    self.timetable.look_at(key, again);
+                }
+            }
+        }
+        self.failures.tell();
+        Ok(())
+    }
+
+    fn ticked(&mut self, flying: Flying, sequence: u64, now: Timestamp) {
+        let Flying {
+            key, slot, record, ..
+        } = flying;
+        let unseen = self.cursors.pass_over(sequence);
+        let entry = self.timetable.entry(key);
+        entry.flying = false;
+        entry.behind_us = 0;
+        debug!(definition = %entry.id, slot = %slot.tick.slot, "ticked");
+        self.figures.ticked(&entry.id, &slot, now);
+        if unseen {
+            entry.unrouted.add(sequence, 1);
+            self.backlog.add(1);
+        }
+        let record = Some(record);
+        entry.stands(CursorAt { sequence, record }, now);
+        let again = entry.undue(now).unwrap_or(Timestamp::MIN);
+        self.timetable.look_at(key, again);
     }
 
     /// Takes in an outcome, and every other that is there already.
@@ -304,11 +412,6 @@ impl Run {
         let entry = self.timetable.entry(key);
         entry.flying = false;
         match outcome {
-            Outcome::Ticked(slot, cursor) => {
-                entry.behind_us = 0;
-                self.figures.ticked(&entry.id, &slot, now);
-                entry.stands(cursor, now);
-            }
             Outcome::Moved(cursor) => {
                 if cursor.sequence <= entry.cursor.sequence {
                     return Ok(later(REFUSED_DELAY));
@@ -363,7 +466,7 @@ impl Run {
         let Some(now) = self.now() else {
             return RECONNECT_LOOK;
         };
-        if self.flights.len() >= FLIGHTS_MAX {
+        if self.is_full() {
             return SLEEP_MAX;
         }
         let wait = self.timetable.next_at().map_or(SLEEP_MAX, |next| {

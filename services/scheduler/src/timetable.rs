@@ -129,6 +129,15 @@ impl Entry {
         };
     }
 
+    /// When the slot behind the cursor is to be ticked, where that is not yet, and all that there
+    /// is to do.
+    pub(crate) fn undue(&self, now: Timestamp) -> Option<Timestamp> {
+        let known = self.revision.as_ref()?.number;
+        let named = self.cursor.record.as_ref()?.revision();
+        let (_, desired) = self.upcoming?;
+        (named == known && desired > now).then_some(desired)
+    }
+
     /// What is to be done now.
     pub(crate) fn look(&self, now: Timestamp, share: &Share, room: bool) -> Look {
         let Some(revision) = &self.revision else {
@@ -330,4 +339,58 @@ impl Timetable {
 
 fn index(key: Key) -> usize {
     usize::try_from(key).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use kaizen_registry::{StoredRevision, parse_documents};
+
+    use super::*;
+
+    const HOURLY: &str = "{kind: ActivityDefinition, id: d, trigger: {type: cron, cron: '0 * * * *'}, rules: [{id: always, tasks: [{queue: coach, title: TITLE}]}]}";
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-22T{text}Z").parse().unwrap()
+    }
+
+    fn apply(view: &mut View, sequence: u64, title: &str) {
+        let documents = parse_documents("d.yaml", &HOURLY.replace("TITLE", title)).unwrap();
+        let payload = documents[0].to_json().to_string();
+        view.apply(StoredRevision {
+            sequence,
+            stored_at: at("09:00:00"),
+            subject: "kaizen.registry.definition.d",
+            payload: payload.as_bytes(),
+            more: false,
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn revision_that_came_while_a_tick_was_under_way_is_looked_at_at_once() {
+        let (mut view, mut timetable) = (View::default(), Timetable::default());
+        apply(&mut view, 1, "one");
+        timetable.refresh(&view);
+        let now = at("10:00:01");
+        let key = timetable.take_due(now).unwrap();
+        let tick = Tick {
+            slot: at("10:00:00"),
+            revision: 1,
+            previous_slot: None,
+            skipped: Vec::new(),
+        };
+        let record = Some(TickRecord::Tick(tick));
+        let cursor = CursorAt {
+            sequence: 7,
+            record,
+        };
+        timetable.entry(key).stands(cursor, now);
+        assert_eq!(timetable.entry(key).undue(now), Some(at("11:00:00")));
+        apply(&mut view, 2, "two");
+        timetable.refresh(&view);
+        assert_eq!(timetable.entry(key).undue(now), None);
+        let share = Share::alone();
+        let look = timetable.entry(key).look(now, &share, true);
+        assert!(matches!(look, Look::Cursor), "{look:?}");
+    }
 }
