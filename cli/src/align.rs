@@ -16,7 +16,7 @@ use kaizen_proto::{
 };
 use kaizen_registry::{Definition, Document, parse_documents, source::DISCOVER_SCHEDULED_REPOS};
 use kaizen_resolver::repos;
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -249,21 +249,9 @@ async fn discovered(admin: &Admin, lead: &Lead) -> anyhow::Result<(Vec<Run>, Vec
         serde_json::from_str(&response.snapshot).context("the snapshot is not JSON")?;
     let runs = snapshot.get("runs").and_then(Value::as_array);
     let runs = runs.context("the snapshot holds no runs")?;
-    let runs = runs.iter().map(run_of).collect::<Option<_>>();
+    let runs: Result<_, _> = runs.iter().map(Run::deserialize).collect();
     let runs = runs.context("the mesh describes runs in a way that this version cannot read")?;
     Ok((runs, response.warnings))
-}
-
-fn run_of(value: &Value) -> Option<Run> {
-    let text = |key: &str| value.get(key).and_then(Value::as_str);
-    Some(Run {
-        repo: text("repo")?.to_owned(),
-        path: text("path")?.to_owned(),
-        agent: text("agent")?.parse().ok()?,
-        cadence: text("cadence")?.parse().ok()?,
-        cron: text("cron").map(str::to_owned),
-        engagement: text("engagement")?.parse().ok()?,
-    })
 }
 
 impl AlignView {

@@ -24,6 +24,7 @@ mod metrics;
 mod metrics_log;
 mod outbox;
 mod publish;
+mod publish_schedule;
 mod resolve;
 mod schedule;
 mod schema;

@@ -1,4 +1,4 @@
-//! `schedule init|validate|next|align`.
+//! `schedule init|validate|next|align|publish`.
 
 use anyhow::bail;
 use clap::Subcommand;
@@ -13,6 +13,7 @@ use similar::TextDiff;
 use crate::{
     Exit, align, disk,
     output::{count, instant, length, table},
+    publish_schedule,
     repo::{RepoArgs, TargetRepo},
     session::Session,
 };
@@ -64,6 +65,12 @@ Example:
   kaizen-agentic schedule align --engagement coulomb-loop
   kaizen-agentic schedule align -f definitions/ --roster roster.yaml")]
     Align(align::Args),
+    /// Publish the schedule to the mesh, for rosters that cannot reach the repo
+    #[command(after_help = "\
+Example:
+  kaizen-agentic schedule publish
+  kaizen-agentic schedule publish --repo pilot-api --dry-run")]
+    Publish(publish_schedule::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,6 +103,7 @@ pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
             Timestamp::now(),
         ),
         Verb::Align(args) => align::run(session, &args, Timestamp::now()),
+        Verb::Publish(args) => publish(session, &args),
     }
 }
 
@@ -188,6 +196,15 @@ fn validate(session: &Session, repo: &TargetRepo, now: Timestamp) -> anyhow::Res
         count(schedule.agents.len(), "agent")
     ));
     Ok(Exit::Ok)
+}
+
+fn publish(session: &Session, args: &publish_schedule::Args) -> anyhow::Result<Exit> {
+    let repo = args.repo.find()?;
+    match load(&repo)? {
+        None => Err(missing(&repo)),
+        Some(Err(diagnostics)) => invalid(session, &diagnostics),
+        Some(Ok(schedule)) => publish_schedule::run(session, args, &repo, schedule),
+    }
 }
 
 fn missing(repo: &TargetRepo) -> anyhow::Error {

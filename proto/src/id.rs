@@ -153,6 +153,11 @@ name_id!(
     SourceType,
     "source type"
 );
+name_id!(
+    /// Name that a repo's schedule is published under.
+    RepoName,
+    "repo"
+);
 text_id!(
     /// Dotted event type, for example `kaizen.metrics.recorded`.
     EventType,

@@ -83,11 +83,18 @@ pub enum RegistryKind {
     EventType,
     /// An engagement: roster and definitions of one customer engagement.
     Engagement,
+    /// The schedule that a target repo has published.
+    Schedule,
 }
 
 impl RegistryKind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Definition, Self::EventType, Self::Engagement];
+    pub const ALL: [Self; 4] = [
+        Self::Definition,
+        Self::EventType,
+        Self::Engagement,
+        Self::Schedule,
+    ];
 
     /// The token in the subject.
     #[must_use]
@@ -96,6 +103,7 @@ impl RegistryKind {
             Self::Definition => "definition",
             Self::EventType => "event_type",
             Self::Engagement => "engagement",
+            Self::Schedule => "schedule",
         }
     }
 
@@ -106,6 +114,7 @@ impl RegistryKind {
             Self::Definition => "ActivityDefinition",
             Self::EventType => "EventType",
             Self::Engagement => "Engagement",
+            Self::Schedule => "Schedule",
         }
     }
 
@@ -116,6 +125,7 @@ impl RegistryKind {
             Self::Definition => "activitydefinition",
             Self::EventType => "eventtype",
             Self::Engagement => "engagement",
+            Self::Schedule => "schedule",
         }
     }
 }

@@ -29,6 +29,7 @@ mod matching;
 mod oversized;
 mod readiness;
 mod redelivery;
+mod repos_elsewhere;
 mod restarts;
 mod revisions;
 mod router_backlog;

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use kaizen_proto::{
     admin::DocumentName,
-    id::{DefinitionId, EngagementSlug, EventType},
+    id::{DefinitionId, EngagementSlug, EventType, RepoName},
     subject::RegistryKind,
 };
 
@@ -42,6 +42,7 @@ impl FromStr for Reference {
             RegistryKind::Definition => name.parse::<DefinitionId>().map(drop),
             RegistryKind::EventType => name.parse::<EventType>().map(drop),
             RegistryKind::Engagement => name.parse::<EngagementSlug>().map(drop),
+            RegistryKind::Schedule => name.parse::<RepoName>().map(drop),
         };
         parsed.map_err(|error| error.to_string())?;
         let name = name.to_owned();

@@ -65,6 +65,8 @@ pub(crate) fn run(session: &Session, args: &UpArgs) -> anyhow::Result<Exit> {
     if args.engagements_dir.is_some() {
         config.engagements_dir.clone_from(&args.engagements_dir);
     }
+    let clones = || args.dir.join("repos");
+    config.resolver.cache_dir.get_or_insert_with(clones);
     let program = nats_server::find(args.nats_server.as_deref())?;
     session.output.say(format_args!(
         "starting {} on {}",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use kaizen_document::{Diagnostic, Examples, Fields, Node, Path, Problems, read_json, suggest};
 use kaizen_proto::id::{AgentName, EngagementSlug};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -107,25 +107,45 @@ fn cadence(fields: &Fields<'_>) -> Option<Option<Cadence>> {
 pub struct RepoSchedule {
     /// The repo's name in the roster.
     pub name: String,
-    /// Its folder.
+    /// Its folder; the URL of a git repo; `published:` and the name in the registry.
     pub path: String,
     /// The text of its `.kaizen/schedule.yml`, or why it could not be read.
     pub schedule: Result<String, String>,
+    /// The git repo that it was read from, where it was one.
+    pub git: Option<GitOrigin>,
+}
+
+/// What was read of a git repo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GitOrigin {
+    /// Its URL.
+    pub url: String,
+    /// The branch, tag or commit that the roster names.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// The commit that was read.
+    pub commit: String,
+    /// Why it is the one that was read before, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale: Option<String>,
 }
 
 /// One (repo, agent) entry that discovery returns.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// The repo's name in the roster.
     pub repo: String,
-    /// Its folder.
+    /// Its folder; the URL of a git repo; `published:` and the name in the registry.
     pub path: String,
+    /// What was read of a git repo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitOrigin>,
     /// The agent.
     pub agent: AgentName,
     /// The agent's cadence there.
     pub cadence: Cadence,
     /// The agent's own cron there, where it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cron: Option<String>,
     /// The engagement that the repo's schedule names.
     pub engagement: EngagementSlug,
@@ -152,6 +172,7 @@ pub fn discover(
     let mut found = Discovery::default();
     let mut agents_seen: Vec<AgentName> = Vec::new();
     for repo in repos {
+        found.warnings.extend(stale(repo));
         match read(repo) {
             Ok(schedule) => {
                 found
@@ -167,6 +188,11 @@ pub fn discover(
         found.warnings.extend(unknown_agents(params, &agents_seen));
     }
     found
+}
+
+fn stale(repo: &RepoSchedule) -> Option<String> {
+    let why = repo.git.as_ref()?.stale.as_ref()?;
+    Some(format!("repo {}: stale: {why}", repo.name))
 }
 
 fn read(repo: &RepoSchedule) -> Result<Schedule, Vec<String>> {
@@ -193,6 +219,7 @@ fn runs(
         .map(|agent| Run {
             repo: repo.name.clone(),
             path: repo.path.clone(),
+            git: repo.git.clone(),
             agent: agent.agent.clone(),
             cadence: agent.cadence,
             cron: agent.cron.as_ref().map(ToString::to_string),

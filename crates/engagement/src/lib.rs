@@ -10,6 +10,7 @@ mod lint;
 mod memory;
 mod metrics;
 mod preset;
+mod remote;
 mod roster;
 mod schedule;
 
@@ -18,7 +19,7 @@ pub use alignment::{
 };
 pub use cadence::{Cadence, CadenceError};
 pub use discovery::{
-    DiscoverParams, Discovery, RepoSchedule, RosterOrigin, RosterSource, Run, discover,
+    DiscoverParams, Discovery, GitOrigin, RepoSchedule, RosterOrigin, RosterSource, Run, discover,
     roster_source,
 };
 pub use lint::{Clocks, Finding, HERD_MIN, HERDS_MAX};
@@ -28,7 +29,8 @@ pub use metrics::{
     event_attributes, line, parse_log, summary,
 };
 pub use preset::{BootstrapCadence, bootstrap};
-pub use roster::{Roster, RosterRepo, parse_roster};
+pub use remote::Remote;
+pub use roster::{Place, Roster, RosterRepo, parse_roster, repo_folder};
 pub use schedule::{AgentSchedule, Schedule, parse_schedule};
 
 pub use kaizen_document::{DIAGNOSTICS_MAX, Diagnostic};

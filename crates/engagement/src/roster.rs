@@ -8,7 +8,9 @@ use std::{
 use kaizen_document::{
     self as document, Diagnostic, Examples, Fields, Node, Problems, cut, read_one,
 };
-use kaizen_proto::id::EngagementSlug;
+use kaizen_proto::id::{EngagementSlug, RepoName};
+
+use crate::remote::{self, Remote};
 
 /// An engagement's target repos, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,25 +26,34 @@ pub struct Roster {
 pub struct RosterRepo {
     /// Its name: 1 to 100 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
     pub name: String,
-    /// Its folder as written: absolute, or relative to the roster file's folder.
-    pub path: String,
+    /// Where its schedule is.
+    pub place: Place,
 }
 
-impl RosterRepo {
-    /// The repo's folder, seen from the folder that holds the roster file. Joined by text
-    /// alone: `..` takes back the part before it, whatever a symbolic link would say.
-    #[must_use]
-    pub fn folder(&self, roster_folder: &Path) -> PathBuf {
-        let mut folder = PathBuf::new();
-        for part in roster_folder.join(&self.path).components() {
-            match part {
-                Component::CurDir => {}
-                Component::ParentDir => up(&mut folder),
-                part => folder.push(part),
-            }
+/// Where the schedule of a target repo is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In a folder, as written: absolute, or relative to the roster file's folder.
+    Folder(String),
+    /// In a git repo.
+    Git(Remote),
+    /// In the registry, under the name that it was published by.
+    Published(RepoName),
+}
+
+/// A repo's folder, seen from the folder that holds the roster file. Joined by text alone: `..`
+/// takes back the part before it, whatever a symbolic link would say.
+#[must_use]
+pub fn repo_folder(path: &str, roster_folder: &Path) -> PathBuf {
+    let mut folder = PathBuf::new();
+    for part in roster_folder.join(path).components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => up(&mut folder),
+            part => folder.push(part),
         }
-        folder
     }
+    folder
 }
 
 fn up(folder: &mut PathBuf) {
@@ -106,29 +117,66 @@ fn repos(fields: &Fields<'_>) -> Option<Vec<RosterRepo>> {
 
 fn repo(node: &Node, path: document::Path, problems: &Problems) -> Option<RosterRepo> {
     let fields = Fields::open_like(node, path, REPO, problems)?;
-    fields.allow(&["name", "path", "git", "ref"], &[]);
+    fields.allow(&["name", "path", "git", "ref", "published"], &[]);
     let name = name(&fields);
-    if refuse_git(&fields) {
-        return None;
-    }
-    let folder = folder(&fields);
+    let place = place(&fields);
     Some(RosterRepo {
         name: name?,
-        path: folder?,
+        place: place?,
     })
 }
 
-fn refuse_git(fields: &Fields<'_>) -> bool {
-    let git = ["git", "ref"]
-        .into_iter()
-        .find(|key| fields.get(key).is_some());
-    if let Some(key) = git {
-        let hint = "clone it and give its folder: path: ../pilot".to_owned();
-        let message = "git repos are not supported yet";
-        let path = fields.path.key(key);
-        fields.problems.report_key(path, message, Some(hint));
+fn place(fields: &Fields<'_>) -> Option<Place> {
+    let (git, published) = (fields.has("git"), fields.has("published"));
+    if !git && fields.has("ref") {
+        let hint = Some("add git: with its URL, or leave it out".to_owned());
+        fields.report(
+            "ref",
+            "names a branch of a git repo that is not there",
+            hint,
+        );
+        return None;
     }
-    git.is_some()
+    if published && (git || fields.has("path")) {
+        let hint = Some("leave out path and git, or published".to_owned());
+        fields.report(
+            "published",
+            "is in the registry, so it has no other place",
+            hint,
+        );
+        return None;
+    }
+    match (git, published) {
+        (true, _) => remote(fields).map(Place::Git),
+        (_, true) => fields.parsed("published").map(Place::Published),
+        _ => folder(fields).map(Place::Folder),
+    }
+}
+
+fn remote(fields: &Fields<'_>) -> Option<Remote> {
+    let url = fields.text("git").filter(|url| {
+        let checked = remote::check_url(url);
+        let report = |(message, hint)| fields.report("git", message, hint);
+        checked.map_err(report).is_ok()
+    });
+    let reference = fields.text_opt("ref")?.unwrap_or("HEAD");
+    if !remote::is_ref(reference) {
+        let message = format!("{:?} is no branch, tag or commit", cut(reference));
+        fields.report("ref", message, None);
+        return None;
+    }
+    let folder = fields.text_opt("path")?.unwrap_or_default();
+    if !folder.is_empty() && !remote::is_folder(folder) {
+        let message = format!("{:?} is no folder inside of the git repo", cut(folder));
+        let hint = "write it without a leading or closing `/` and without `..`".to_owned();
+        fields.report("path", message, Some(hint));
+        return None;
+    }
+    Some(Remote {
+        url: url?.to_owned(),
+        reference: reference.to_owned(),
+        folder: folder.to_owned(),
+    })
 }
 
 fn name(fields: &Fields<'_>) -> Option<String> {

@@ -59,6 +59,9 @@ impl AgentSchedule {
     }
 }
 
+/// Most agents of a schedule.
+const AGENTS_MAX: usize = 1_000;
+
 const EXAMPLE_AGENT: &str = "{cadence: daily, cron: \"15 * * * *\"}";
 const EXAMPLES: &Examples = &[
     ("version", "1"),
@@ -76,14 +79,7 @@ pub fn parse_schedule(file: &str, text: &str) -> Result<Schedule, Vec<Diagnostic
 
 fn schedule(node: &Node, path: Path, problems: &Problems) -> Option<Schedule> {
     let fields = Fields::open_like(node, path, EXAMPLES, problems)?;
-    fields.allow(&["version", "engagement", "agents"], &[]);
-    fields.constant("version", 1);
-    let engagement = fields.parsed("engagement");
-    let agents = agents(&fields);
-    Some(Schedule {
-        engagement: engagement?,
-        agents: agents?,
-    })
+    Schedule::decode(&fields, &[])
 }
 
 fn agents(fields: &Fields<'_>) -> Option<Vec<AgentSchedule>> {
@@ -93,6 +89,15 @@ fn agents(fields: &Fields<'_>) -> Option<Vec<AgentSchedule>> {
     if agents.entries().next().is_none() {
         let hint = format!("add one such as coach: {EXAMPLE_AGENT}");
         fields.report("agents", "there is no agent", Some(hint));
+    }
+    let count = agents.entries().count();
+    if count > AGENTS_MAX {
+        fields.report(
+            "agents",
+            format!("{count} agents exceed {AGENTS_MAX}"),
+            None,
+        );
+        return None;
     }
     let read: Vec<_> = agents
         .entries()
@@ -148,6 +153,20 @@ fn cron(fields: &Fields<'_>) -> Option<Option<CronExpr>> {
 }
 
 impl Schedule {
+    /// Reads a schedule from a mapping that holds these other keys as well.
+    #[must_use]
+    pub fn decode(fields: &Fields<'_>, others: &[&str]) -> Option<Self> {
+        let keys = [others, &["version", "engagement", "agents"]].concat();
+        fields.allow(&keys, &[]);
+        fields.constant("version", 1);
+        let engagement = fields.parsed("engagement");
+        let agents = agents(fields);
+        Some(Self {
+            engagement: engagement?,
+            agents: agents?,
+        })
+    }
+
     /// The file's text, one aligned line for each agent. [`parse_schedule`] reads it back.
     #[must_use]
     pub fn to_yaml(&self) -> String {

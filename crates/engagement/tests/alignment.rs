@@ -46,6 +46,7 @@ fn run(repo: &str, agent: &str, cadence: Cadence, cron: Option<&str>) -> Run {
     Run {
         repo: repo.to_owned(),
         path: format!("/repos/{repo}"),
+        git: None,
         agent: agent.parse().unwrap(),
         cadence,
         cron: cron.map(str::to_owned),
@@ -447,6 +448,7 @@ fn presets_of_init_are_in_step_with_definitions_at_their_minutes() {
     let agents = ["coach", "optimization"].map(|agent| agent.parse().unwrap());
     let preset = bootstrap(slug, &agents, BootstrapCadence::Hourly).to_yaml();
     let repo = |name: &str| RepoSchedule {
+        git: None,
         name: name.to_owned(),
         path: format!("/repos/{name}"),
         schedule: Ok(preset.clone()),

@@ -9,7 +9,8 @@
 use std::path::PathBuf;
 
 use kaizen_engagement::{
-    Cadence, DiscoverParams, Discovery, RepoSchedule, RosterOrigin, discover, roster_source,
+    Cadence, DiscoverParams, Discovery, GitOrigin, RepoSchedule, RosterOrigin, Run, discover,
+    roster_source,
 };
 use serde_json::{Value, json};
 
@@ -25,6 +26,7 @@ fn repo(name: &str, schedule: Result<&str, &str>) -> RepoSchedule {
         name: name.to_owned(),
         path: format!("/repos/{name}"),
         schedule: schedule.map(str::to_owned).map_err(str::to_owned),
+        git: None,
     }
 }
 
@@ -164,6 +166,25 @@ fn due_are_the_runs_whose_own_cron_or_cadence_has_the_slot() {
     // What a definition in another zone calls 04:00 is 03:00 or 02:00 in UTC, which repos mean.
     assert_eq!(at("2026-11-24T04:00:00+01:00"), ["plain/other"]);
     assert!(at("2026-07-21T04:00:00+02:00").is_empty());
+}
+
+#[test]
+fn a_stale_copy_is_marked_in_its_runs_and_warned_of() {
+    let mut stale = repo("a", Ok(HOURLY));
+    stale.git = Some(GitOrigin {
+        url: "https://git.example/a.git".to_owned(),
+        reference: "main".to_owned(),
+        commit: "abc".to_owned(),
+        stale: Some("nobody is there".to_owned()),
+    });
+    let found = discover(&DiscoverParams::default(), &[stale], None);
+    assert_eq!(found.warnings, ["repo a: stale: nobody is there"]);
+    let run = serde_json::to_value(&found.runs[0]).unwrap();
+    assert_eq!(
+        run["git"],
+        json!({"url": "https://git.example/a.git", "ref": "main", "commit": "abc", "stale": "nobody is there"})
+    );
+    assert_eq!(serde_json::from_value::<Run>(run).unwrap(), found.runs[0]);
 }
 
 #[test]

@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use kaizen_engagement::{RosterRepo, parse_roster};
+use kaizen_engagement::{Place, Remote, RosterRepo, parse_roster, repo_folder};
 use proptest::prelude::*;
 
 fn refused(text: &str) -> Vec<String> {
@@ -17,11 +17,14 @@ fn refused(text: &str) -> Vec<String> {
 }
 
 fn folder(path: &str, base: &str) -> String {
-    let repo = RosterRepo {
-        name: "pilot".to_owned(),
-        path: path.to_owned(),
-    };
-    repo.folder(Path::new(base)).display().to_string()
+    repo_folder(path, Path::new(base)).display().to_string()
+}
+
+fn path(repo: &RosterRepo) -> &str {
+    match &repo.place {
+        Place::Folder(path) => path,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -35,7 +38,7 @@ fn repos_are_read_in_their_order() {
     let repos: Vec<_> = roster
         .repos
         .iter()
-        .map(|r| (r.name.as_str(), r.path.as_str()))
+        .map(|r| (r.name.as_str(), path(r)))
         .collect();
     assert_eq!(repos, [("pilot-b", "../b"), ("Pilot.a", "/srv/a")]);
 }
@@ -48,7 +51,7 @@ fn roster_of_the_example_leads_to_three_pilots() {
     let folders = roster
         .repos
         .iter()
-        .map(|repo| repo.folder(base).display().to_string());
+        .map(|repo| repo_folder(path(repo), base).display().to_string());
     assert_eq!(
         folders.collect::<Vec<_>>(),
         [
@@ -75,16 +78,120 @@ fn folders_are_joined_by_text() {
     assert_eq!(folder("x", ""), "x");
 }
 
+fn place(entry: &str) -> Place {
+    let text = format!("version: 1\nengagement: e\nrepos: [{{name: a, {entry}}}]\n");
+    let roster = parse_roster("roster.yaml", &text).unwrap_or_else(|e| panic!("{e:?}"));
+    roster.repos[0].place.clone()
+}
+
+fn refused_place(entry: &str) -> String {
+    let errors = refused(&format!(
+        "version: 1\nengagement: e\nrepos: [{{name: a, {entry}}}]\n"
+    ));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    errors[0].clone()
+}
+
 #[test]
-fn git_repos_are_not_supported_yet() {
-    let text =
-        "version: 1\nengagement: e\nrepos:\n  - {name: a, git: \"https://x/a.git\", ref: main}\n";
+fn git_repos_and_published_schedules_are_read() {
+    let remote = |url: &str, reference: &str, folder: &str| {
+        Place::Git(Remote {
+            url: url.to_owned(),
+            reference: reference.to_owned(),
+            folder: folder.to_owned(),
+        })
+    };
+    let https = "https://git.example/team/pilot.git";
+    assert_eq!(place(&format!("git: '{https}'")), remote(https, "HEAD", ""));
     assert_eq!(
-        refused(text),
-        [
-            "roster.yaml:4:15: repos[0].git: git repos are not supported yet; clone it and give its folder: path: ../pilot"
-        ]
+        place(&format!("git: '{https}', ref: release/1.2, path: apps/api")),
+        remote(https, "release/1.2", "apps/api")
     );
+    for url in [
+        "ssh://git@git.example/pilot.git",
+        "ssh://git.example:2222/~team/pilot",
+        "https://[::1]:8443/pilot",
+        "file:///srv/git/pilot.git",
+    ] {
+        assert_eq!(place(&format!("git: '{url}'")), remote(url, "HEAD", ""));
+    }
+    assert_eq!(
+        place("published: pilot-api"),
+        Place::Published("pilot-api".parse().unwrap())
+    );
+}
+
+#[test]
+fn what_git_could_take_for_something_else_is_refused() {
+    for (entry, expected) in [
+        (
+            "git: 'git@git.example:team/pilot.git'",
+            "is no URL of a git repo; write ssh://git@git.example/team/pilot.git",
+        ),
+        (
+            "git: '../pilot'",
+            "is no URL of a git repo; write for example https://git.example",
+        ),
+        (
+            "git: '--upload-pack=touch /tmp/x'",
+            "is no URL of a git repo",
+        ),
+        ("git: 'ext::sh -c touch% /tmp/x'", "is no URL of a git repo"),
+        (
+            "git: 'http://git.example/p'",
+            "is of a protocol that is not allowed; use https:// or ssh://",
+        ),
+        (
+            "git: 'https://ada:secret@git.example/p'",
+            "holds credentials",
+        ),
+        ("git: 'https://token@git.example/p'", "holds credentials"),
+        ("git: 'ssh://git:secret@git.example/p'", "holds credentials"),
+        ("git: 'ssh://-oProxyCommand=x/p'", "lacks a host or a path"),
+        ("git: 'ssh://-oX@git.example/p'", "looks like an option"),
+        ("git: 'https://git.example'", "lacks a host or a path"),
+        ("git: 'file://host/p'", "lacks a host or a path"),
+        (
+            "git: \"https://git.example/a\\nb\"",
+            "holds a character that is not allowed",
+        ),
+        (
+            "git: 'https://git.example/p', ref: '--all'",
+            "\"--all\" is no branch, tag or commit",
+        ),
+        (
+            "git: 'https://git.example/p', ref: 'a:b'",
+            "is no branch, tag or commit",
+        ),
+        (
+            "git: 'https://git.example/p', ref: 'a..b'",
+            "is no branch, tag or commit",
+        ),
+        (
+            "git: 'https://git.example/p', ref: 'a/.b'",
+            "is no branch, tag or commit",
+        ),
+        (
+            "git: 'https://git.example/p', path: ../x",
+            "is no folder inside of the git repo",
+        ),
+        (
+            "git: 'https://git.example/p', path: /x",
+            "is no folder inside of the git repo",
+        ),
+        (
+            "path: ../a, ref: main",
+            "names a branch of a git repo that is not there",
+        ),
+        (
+            "path: ../a, published: a",
+            "is in the registry, so it has no other place",
+        ),
+        ("published: A B", "is not a name"),
+    ] {
+        let error = refused_place(entry);
+        assert!(error.contains(expected), "{entry}: {error}");
+    }
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub struct Config {
     pub gateway: GatewayConfig,
     /// How long what cannot be had is waited for.
     pub router: RouterConfig,
+    /// Repos that the resolver reads through git.
+    pub resolver: ResolverConfig,
     /// Roster that discovery falls back to; `KAIZEN_ENGAGEMENT_ROSTER` in the environment.
     pub engagement_roster: Option<PathBuf>,
     /// Folder that relative roster paths of engagements start from [default: the working folder].
@@ -89,6 +91,31 @@ impl Default for RouterConfig {
             context_attempts: 100,
             unanswered_attempts: 12,
             optional_attempts: 6,
+        }
+    }
+}
+
+/// Repos that the resolver reads through git.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResolverConfig {
+    /// Folder of the clones; absent, no git repo is read.
+    pub cache_dir: Option<PathBuf>,
+    /// How long a fetch may take, in seconds.
+    pub git_timeout_s: u64,
+    /// For how many seconds what was fetched is fresh.
+    pub git_fetch_every_s: u64,
+    /// Whether `file:` URLs are read: repos on the resolver's own disk.
+    pub git_allow_file: bool,
+}
+
+impl Default for ResolverConfig {
+    fn default() -> Self {
+        Self {
+            cache_dir: None,
+            git_timeout_s: 60,
+            git_fetch_every_s: 60,
+            git_allow_file: false,
         }
     }
 }

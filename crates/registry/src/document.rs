@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use kaizen_document::{
     Diagnostic, Fields, Node, Path, Problems, nearest, read_all, read_json, suggest,
 };
-use kaizen_engagement::DiscoverParams;
+use kaizen_engagement::{AgentSchedule, DiscoverParams, Schedule};
 use kaizen_proto::{
-    id::{EngagementSlug, EventType, EventTypePattern, PatternPart},
+    id::{EngagementSlug, EventType, EventTypePattern, PatternPart, RepoName},
     subject::{self, RegistryKind},
 };
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Serialize, Serializer, ser::SerializeStruct as _};
+use serde_json::{Map, Value, json};
 
 use crate::{
     definition::{self, DefinitionSpec},
@@ -38,6 +38,37 @@ pub enum Document {
     EventType(EventTypeSpec),
     /// An engagement.
     Engagement(EngagementSpec),
+    /// A target repo's schedule.
+    Schedule(ScheduleSpec),
+}
+
+/// A document of kind `Schedule`: what a target repo has in its `.kaizen/schedule.yml`, under a
+/// name of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleSpec {
+    /// The name that rosters give.
+    pub name: RepoName,
+    /// What it says.
+    pub schedule: Schedule,
+}
+
+impl Serialize for ScheduleSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let agent = |agent: &AgentSchedule| {
+            let mut entry = json!({"cadence": agent.cadence});
+            if let (Some(cron), Some(entry)) = (&agent.cron, entry.as_object_mut()) {
+                entry.insert("cron".to_owned(), json!(cron.as_str()));
+            }
+            (agent.agent.to_string(), entry)
+        };
+        let agents: Map<_, _> = self.schedule.agents.iter().map(agent).collect();
+        let mut spec = serializer.serialize_struct("ScheduleSpec", 4)?;
+        spec.serialize_field("name", &self.name)?;
+        spec.serialize_field("version", &1)?;
+        spec.serialize_field("engagement", &self.schedule.engagement)?;
+        spec.serialize_field("agents", &agents)?;
+        spec.end()
+    }
 }
 
 /// A document of kind `Engagement`.
@@ -63,6 +94,7 @@ impl Document {
             Self::Definition(_) => RegistryKind::Definition,
             Self::EventType(_) => RegistryKind::EventType,
             Self::Engagement(_) => RegistryKind::Engagement,
+            Self::Schedule(_) => RegistryKind::Schedule,
         }
     }
 
@@ -73,6 +105,7 @@ impl Document {
             Self::Definition(spec) => spec.id.as_str(),
             Self::EventType(spec) => spec.name.as_str(),
             Self::Engagement(spec) => spec.slug.as_str(),
+            Self::Schedule(spec) => spec.name.as_str(),
         }
     }
 
@@ -111,6 +144,7 @@ fn decode_kind(fields: &Fields<'_>) -> Option<Document> {
         Some(RegistryKind::Definition) => definition::decode(fields).map(Document::Definition),
         Some(RegistryKind::EventType) => event_type::decode(fields).map(Document::EventType),
         Some(RegistryKind::Engagement) => decode_engagement(fields).map(Document::Engagement),
+        Some(RegistryKind::Schedule) => decode_schedule(fields).map(Document::Schedule),
         None => {
             let kinds = RegistryKind::ALL.map(RegistryKind::kind);
             let hint = suggest(kind, "kinds", &kinds);
@@ -118,6 +152,17 @@ fn decode_kind(fields: &Fields<'_>) -> Option<Document> {
             None
         }
     }
+}
+
+fn decode_schedule(fields: &Fields<'_>) -> Option<ScheduleSpec> {
+    let name = fields.parsed("name");
+    let mut schedule = Schedule::decode(fields, &["kind", "name"])?;
+    // The order that the stored JSON has.
+    schedule.agents.sort_by(|a, b| a.agent.cmp(&b.agent));
+    Some(ScheduleSpec {
+        name: name?,
+        schedule,
+    })
 }
 
 fn decode_engagement(fields: &Fields<'_>) -> Option<EngagementSpec> {
@@ -151,7 +196,7 @@ pub fn warnings(view: &View, documents: &[Document]) -> Vec<String> {
                 warnings.extend(same_version(view, spec));
                 continue;
             }
-            Document::Engagement(_) => continue,
+            Document::Engagement(_) | Document::Schedule(_) => continue,
         };
         warnings.extend(unknown_event_types(spec, &types));
         warnings.extend(doubtful_filters(spec));

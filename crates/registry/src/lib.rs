@@ -48,7 +48,7 @@ pub use cursor::{
 };
 pub use decision::{Decision, TASKS_MAX, decide};
 pub use definition::{Definition, DefinitionSpec, Lane, TriggerSpec};
-pub use document::{Document, EngagementSpec, parse_documents, warnings};
+pub use document::{Document, EngagementSpec, ScheduleSpec, parse_documents, warnings};
 pub use event_type::{EventTypeSpec, Mode, RegisteredType, Violation};
 pub use filter::{Filter, Miss};
 pub use references::{DocumentKey, references};

@@ -37,6 +37,8 @@ pub enum Format {
     EventType,
     /// A document of kind `Engagement`.
     Engagement,
+    /// A document of kind `Schedule`.
+    PublishedSchedule,
     /// An engagement's roster.
     Roster,
     /// A target repo's `.kaizen/schedule.yml`.
@@ -47,11 +49,12 @@ pub enum Format {
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Document,
         Self::ActivityDefinition,
         Self::EventType,
         Self::Engagement,
+        Self::PublishedSchedule,
         Self::Roster,
         Self::Schedule,
         Self::EventEnvelope,
@@ -65,6 +68,7 @@ impl Format {
             Self::ActivityDefinition => "activity-definition",
             Self::EventType => "event-type",
             Self::Engagement => "engagement",
+            Self::PublishedSchedule => "published-schedule",
             Self::Roster => "roster",
             Self::Schedule => "schedule",
             Self::EventEnvelope => "event-envelope",
@@ -79,6 +83,7 @@ impl Format {
             Self::ActivityDefinition => "ActivityDefinition of kaizen-mesh",
             Self::EventType => "EventType of kaizen-mesh",
             Self::Engagement => "Engagement of kaizen-mesh",
+            Self::PublishedSchedule => "Schedule of kaizen-mesh, as a target repo publishes it",
             Self::Roster => "Roster of an engagement",
             Self::Schedule => "Schedule of a target repo, .kaizen/schedule.yml",
             Self::EventEnvelope => "Event envelope of kaizen-mesh",
@@ -105,10 +110,16 @@ impl Format {
 
     fn body(self) -> Value {
         match self {
-            Self::Document => one_of([activity_definition(), event_type(), engagement()]),
+            Self::Document => one_of([
+                activity_definition(),
+                event_type(),
+                engagement(),
+                published_schedule(),
+            ]),
             Self::ActivityDefinition => activity_definition(),
             Self::EventType => event_type(),
             Self::Engagement => engagement(),
+            Self::PublishedSchedule => published_schedule(),
             Self::Roster => roster(),
             Self::Schedule => schedule(),
             Self::EventEnvelope => event_envelope(),
@@ -355,17 +366,38 @@ fn engagement() -> Value {
 }
 
 fn roster() -> Value {
-    let repo = object(
-        &["name", "path"],
-        json!({
+    let repo = |key: &str, place: Value| {
+        let mut properties = json!({
             "name": {
                 "type": "string",
                 "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
                 "description": "Its name, once in the roster",
             },
-            "path": not_empty("Its folder, absolute or relative to the roster's"),
-        }),
-    );
+        });
+        if let (Value::Object(properties), Value::Object(place)) = (&mut properties, place) {
+            properties.extend(place);
+        }
+        object(&["name", key], properties)
+    };
+    let url = json!({"type": "string", "pattern": "^(https|ssh|file)://", "description": "URL of its git repo, without credentials"});
+    let repo = one_of([
+        repo(
+            "path",
+            json!({"path": not_empty("Its folder, absolute or relative to the roster's")}),
+        ),
+        repo(
+            "git",
+            json!({
+                "git": url,
+                "ref": nullable(text("Branch, tag or commit; the remote's own branch if left out")),
+                "path": nullable(text("The folder in it that has the .kaizen/; its top if left out")),
+            }),
+        ),
+        repo(
+            "published",
+            json!({"published": name("The name that its schedule is published under")}),
+        ),
+    ]);
     object(
         &["version", "engagement", "repos"],
         json!({
@@ -377,6 +409,17 @@ fn roster() -> Value {
 }
 
 fn schedule() -> Value {
+    object(&["version", "engagement", "agents"], schedule_keys())
+}
+
+fn published_schedule() -> Value {
+    let mut keys = schedule_keys();
+    set(&mut keys, "kind", json!({"const": "Schedule"}));
+    set(&mut keys, "name", name("The name that rosters give"));
+    object(&["kind", "name", "version", "engagement", "agents"], keys)
+}
+
+fn schedule_keys() -> Value {
     let agent = object(
         &["cadence"],
         json!({
@@ -384,20 +427,17 @@ fn schedule() -> Value {
             "cron": cron("Its own cron of five fields, in place of the cadence's"),
         }),
     );
-    object(
-        &["version", "engagement", "agents"],
-        json!({
-            "version": {"const": 1},
-            "engagement": name("The engagement that the repo belongs to"),
-            "agents": {
-                "type": "object",
-                "description": "How often each agent runs",
-                "minProperties": 1,
-                "propertyNames": {"pattern": name_pattern()},
-                "additionalProperties": agent,
-            },
-        }),
-    )
+    json!({
+        "version": {"const": 1},
+        "engagement": name("The engagement that the repo belongs to"),
+        "agents": {
+            "type": "object",
+            "description": "How often each agent runs",
+            "minProperties": 1,
+            "propertyNames": {"pattern": name_pattern()},
+            "additionalProperties": agent,
+        },
+    })
 }
 
 fn event_envelope() -> Value {

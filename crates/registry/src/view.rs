@@ -6,14 +6,14 @@ use jiff::{SignedDuration, Timestamp};
 use kaizen_document::{nearest, on_big_stack};
 use kaizen_proto::{
     envelope::EventEnvelope,
-    id::{DefinitionId, EngagementSlug, EventType, EventTypePattern},
+    id::{DefinitionId, EngagementSlug, EventType, EventTypePattern, RepoName},
     subject::{self, RegistryKind},
 };
 use serde_json::Value;
 
 use crate::{
     definition::Definition,
-    document::{Document, EngagementSpec},
+    document::{Document, EngagementSpec, ScheduleSpec},
     event_type::RegisteredType,
     index::TriggerIndex,
 };
@@ -131,6 +131,7 @@ pub struct View {
     definitions: BTreeMap<DefinitionId, History<Definition>>,
     event_types: BTreeMap<EventType, History<RegisteredType>>,
     engagements: BTreeMap<EngagementSlug, History<EngagementSpec>>,
+    schedules: BTreeMap<RepoName, History<ScheduleSpec>>,
     /// Definitions by the number of their latest change.
     changed: BTreeMap<u64, DefinitionId>,
     /// Enabled definitions by the event types that set them off.
@@ -153,6 +154,7 @@ enum Target {
     Definition(DefinitionId, Option<Definition>),
     EventType(EventType, Option<RegisteredType>),
     Engagement(EngagementSlug, Option<EngagementSpec>),
+    Schedule(RepoName, Option<ScheduleSpec>),
 }
 
 impl Default for View {
@@ -174,6 +176,7 @@ impl View {
             definitions: BTreeMap::new(),
             event_types: BTreeMap::new(),
             engagements: BTreeMap::new(),
+            schedules: BTreeMap::new(),
             changed: BTreeMap::new(),
             by_event_type: TriggerIndex::default(),
             broken: BTreeMap::new(),
@@ -244,6 +247,11 @@ impl View {
             Target::Engagement(slug, value) => {
                 let subject = subject::registry(RegistryKind::Engagement, &slug);
                 push(&mut self.engagements, slug, number, at, value);
+                subject
+            }
+            Target::Schedule(name, value) => {
+                let subject = subject::registry(RegistryKind::Schedule, &name);
+                push(&mut self.schedules, name, number, at, value);
                 subject
             }
         };
@@ -416,6 +424,17 @@ impl View {
         self.engagements.values().filter_map(History::latest)
     }
 
+    /// The schedule that was published last under every name, by name.
+    pub fn schedules(&self) -> impl Iterator<Item = &Arc<Revision<ScheduleSpec>>> {
+        self.schedules.values().filter_map(History::latest)
+    }
+
+    /// The schedule that was published last under a name.
+    #[must_use]
+    pub fn schedule(&self, name: &RepoName) -> Option<Arc<Revision<ScheduleSpec>>> {
+        self.schedules.get(name)?.latest().cloned()
+    }
+
     /// Documents whose latest revision cannot be read, by subject.
     pub fn broken(&self) -> impl Iterator<Item = &Broken> {
         self.broken.values()
@@ -475,6 +494,7 @@ fn removal(kind: RegistryKind, name: &str) -> Option<Target> {
         RegistryKind::Definition => Target::Definition(name.parse().ok()?, None),
         RegistryKind::EventType => Target::EventType(name.parse().ok()?, None),
         RegistryKind::Engagement => Target::Engagement(name.parse().ok()?, None),
+        RegistryKind::Schedule => Target::Schedule(name.parse().ok()?, None),
     })
 }
 
@@ -489,6 +509,9 @@ fn read_document(payload: &[u8], named: &Target) -> Result<Target, String> {
         ),
         (Document::Engagement(spec), Target::Engagement(slug, _)) if spec.slug == *slug => {
             Ok(Target::Engagement(slug.clone(), Some(spec)))
+        }
+        (Document::Schedule(spec), Target::Schedule(name, _)) if spec.name == *name => {
+            Ok(Target::Schedule(name.clone(), Some(spec)))
         }
         (other, _) => Err(format!(
             "it is the {} {:?}, which the subject does not name",

@@ -7,6 +7,7 @@
 
 mod bind;
 mod cache;
+mod git;
 mod outside;
 pub mod repos;
 mod source;
@@ -18,7 +19,7 @@ use kaizen_lifecycle::{Mesh, await_streams};
 use kaizen_messaging::rpc;
 use kaizen_proto::{resolver::ResolveRequest, subject};
 
-use crate::{bind::Binder, cache::Cache, source::Sources};
+use crate::{bind::Binder, cache::Cache, git::Clones, source::Sources};
 
 /// What a response keeps free below max_payload for its headers and for
 /// what it says of items that did not fit.
@@ -38,6 +39,7 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
             registry: mesh.registry().await?,
             roster: mesh.config.engagement_roster.clone(),
             engagements_dir: mesh.config.engagements_dir.clone().unwrap_or_default(),
+            clones: Clones::new(&mesh.config.resolver),
         },
         cache: Cache::default(),
     });

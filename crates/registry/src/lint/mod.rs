@@ -182,7 +182,7 @@ impl Known {
                     event_types.insert(spec.name.clone(), spec.clone());
                 }
                 Document::Engagement(spec) => engagements.push(spec.slug.to_string()),
-                Document::Definition(_) => {}
+                Document::Definition(_) | Document::Schedule(_) => {}
             }
         }
         Self {

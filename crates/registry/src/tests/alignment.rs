@@ -42,6 +42,7 @@ fn discovered(definitions: &[CronDefinition]) -> Discovery {
             name: repo.name,
             path: "repo".to_owned(),
             schedule: Ok(preset.to_yaml()),
+            git: None,
         })
         .collect();
     let mut params = definitions[0].discovers[0].clone();

@@ -80,10 +80,16 @@ fn defaults_are_written_into_the_canonical_json() {
 fn canonical_json_reads_back() {
     let engagement =
         "kind: Engagement\nslug: coulomb-loop\nname: Coulomb\nroster_path: rosters/pilot.yaml\n";
-    let yaml = format!("{REVIEW}---{ORIENT}---\n{engagement}");
+    let schedule = "kind: Schedule\nname: pilot\nversion: 1\nengagement: e\nagents:\n  zoe: {cadence: daily}\n  coach: {cadence: weekly, cron: '5 * * * *'}\n";
+    let yaml = format!("{REVIEW}---{ORIENT}---\n{engagement}---\n{schedule}");
     let mut documents = parse_documents("d.yaml", &yaml).unwrap();
     documents.extend(builtin_event_types().into_iter().map(Document::EventType));
-    assert_eq!(documents.len(), 4);
+    assert_eq!(documents.len(), 5);
+    assert_eq!(
+        documents[3].to_json(),
+        json!({"kind": "Schedule", "name": "pilot", "version": 1, "engagement": "e",
+               "agents": {"coach": {"cadence": "weekly", "cron": "5 * * * *"}, "zoe": {"cadence": "daily"}}})
+    );
     for document in documents {
         assert_eq!(Document::from_json(&document.to_json()), Ok(document));
     }

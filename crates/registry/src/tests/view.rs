@@ -325,7 +325,7 @@ fn a_document_must_be_the_one_that_its_subject_names() {
         "{error}"
     );
     let stray = Message {
-        subject: "kaizen.registry.schedule.x".to_owned(),
+        subject: "kaizen.registry.nonsense.x".to_owned(),
         payload: Vec::new(),
     };
     assert!(matches!(

@@ -151,7 +151,7 @@ fn pruned(
         let engagement = match document {
             Document::Definition(spec) => &spec.engagement,
             Document::EventType(spec) => &spec.engagement,
-            Document::Engagement(_) => continue,
+            Document::Engagement(_) | Document::Schedule(_) => continue,
         };
         if engagement.as_ref() != Some(slug) {
             warnings.push(format!(

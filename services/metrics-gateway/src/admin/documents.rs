@@ -17,7 +17,7 @@ use kaizen_proto::{
         RollbackResponse,
     },
     header,
-    id::{DefinitionId, EngagementSlug, EventType, NameError},
+    id::{DefinitionId, EngagementSlug, EventType, NameError, RepoName},
     pb_timestamp, stream,
     subject::{self, RegistryKind},
 };
@@ -74,6 +74,7 @@ fn checked(kind: RegistryKind, name: &str) -> Result<(), NameError> {
         RegistryKind::Definition => name.parse::<DefinitionId>().map(drop),
         RegistryKind::EventType => name.parse::<EventType>().map(drop),
         RegistryKind::Engagement => name.parse::<EngagementSlug>().map(drop),
+        RegistryKind::Schedule => name.parse::<RepoName>().map(drop),
     }
 }
 
@@ -292,6 +293,10 @@ impl Admin {
             RegistryKind::EventType => view.nearest_event_type(&named.name),
             RegistryKind::Engagement => {
                 let known = view.engagements().map(|one| one.value.slug.as_str());
+                nearest(&named.name, known).map(str::to_owned)
+            }
+            RegistryKind::Schedule => {
+                let known = view.schedules().map(|one| one.value.name.as_str());
                 nearest(&named.name, known).map(str::to_owned)
             }
         };
