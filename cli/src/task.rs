@@ -335,6 +335,16 @@ fn trigger(trigger: &TriggerRecord) -> String {
         TriggerRecord::Tick { slot, sequence, .. } => {
             format!("slot {}, {sequence} in TICKS", instant(Some(*slot)))
         }
+        TriggerRecord::Memory {
+            concluded,
+            key,
+            since,
+            ..
+        } => {
+            let what = concluded.as_str().replace('_', " ");
+            let whose = if key.is_empty() { "" } else { " of " };
+            format!("{what}{whose}{key} since {}", instant(Some(*since)))
+        }
     }
 }
 

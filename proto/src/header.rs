@@ -9,6 +9,8 @@ pub const EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT: &str =
     "Nats-Expected-Last-Subject-Sequence-Subject";
 /// How long a message lives, in whole seconds, or `never`.
 pub const TTL: &str = "Nats-TTL";
+/// `sub`: the message replaces every earlier one on its subject.
+pub const ROLLUP: &str = "Nats-Rollup";
 /// Atomic batch: its id, 64 characters at most.
 pub const BATCH_ID: &str = "Nats-Batch-Id";
 /// Atomic batch: position of the message, from 1.

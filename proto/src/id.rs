@@ -300,6 +300,13 @@ impl TriggerId {
         Self(format!("at-{stream}-{sequence}"))
     }
 
+    /// Identity of what the mesh concludes from memory: the cell that it was kept in, and since
+    /// when. `word` says what it is, for example `silent`.
+    #[must_use]
+    pub fn of_memory(word: &str, cell: &CellId, since: Timestamp) -> Self {
+        Self(format!("{word}-{cell}-{}", since.as_nanosecond()))
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -329,6 +336,48 @@ fn hex128(digest: &[u8]) -> String {
             _ = write!(text, "{byte:02x}");
             text
         })
+}
+
+/// Address of one cell of memory: 32 hex digits over what keeps it and the key that it is kept for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CellId(u128);
+
+/// A text that is no address of a cell.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no cell id: it has 32 hex digits")]
+pub struct CellIdError(String);
+
+impl CellId {
+    /// The cell that `clause` keeps for `key`. `clause` is a hash of all that gives the cell its
+    /// meaning, so that a changed clause starts afresh.
+    #[must_use]
+    pub fn new(clause: &str, key: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(clause.as_bytes());
+        hash.update([0]);
+        hash.update(key.as_bytes());
+        let digest = hash.finalize();
+        let first = digest.iter().take(16);
+        Self(first.fold(0, |number, byte| number << 8 | u128::from(*byte)))
+    }
+}
+
+impl fmt::Display for CellId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for CellId {
+    type Err = CellIdError;
+
+    fn from_str(text: &str) -> Result<Self, CellIdError> {
+        let number = u128::from_str_radix(text, 16).ok();
+        number
+            .map(Self)
+            .filter(|cell| cell.to_string() == text)
+            .ok_or_else(|| CellIdError(text.chars().take(64).collect()))
+    }
 }
 
 /// Namespace of all activation ids; arbitrary, fixed for ever.

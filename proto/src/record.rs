@@ -184,6 +184,50 @@ pub enum TriggerRecord {
         /// When TICKS stored it.
         stored_at: Timestamp,
     },
+    /// What a definition's memory concluded from several triggers, or from their absence.
+    Memory {
+        /// Identity over what it is, the cell that it was kept in, and since when.
+        trigger_id: TriggerId,
+        /// What it is.
+        concluded: Conclusion,
+        /// The key that it was kept for.
+        key: String,
+        /// Since when: the first event of a join, the last event before a silence, the beginning
+        /// of a period.
+        since: Timestamp,
+        /// Where the reader stood in its stream.
+        sequence: u64,
+        /// The instant that it speaks of: of a join when the last event was stored, otherwise the
+        /// deadline.
+        stored_at: Timestamp,
+    },
+}
+
+/// What memory concludes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conclusion {
+    /// All events of a join were there within its window.
+    Joined,
+    /// No event came for as long as a silence takes.
+    Silent,
+    /// The period of a rate limit is over, and tasks were held back in it.
+    HeldBack,
+    /// What an open task held back may go on.
+    Released,
+}
+
+impl Conclusion {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Joined => "joined",
+            Self::Silent => "silent",
+            Self::HeldBack => "held_back",
+            Self::Released => "released",
+        }
+    }
 }
 
 /// Where a tick came from.
@@ -210,15 +254,19 @@ impl TriggerRecord {
     #[must_use]
     pub fn trigger_id(&self) -> &TriggerId {
         match self {
-            Self::Event { trigger_id, .. } | Self::Tick { trigger_id, .. } => trigger_id,
+            Self::Event { trigger_id, .. }
+            | Self::Tick { trigger_id, .. }
+            | Self::Memory { trigger_id, .. } => trigger_id,
         }
     }
 
-    /// When the trigger's stream stored it.
+    /// When the trigger's stream stored it; of a conclusion, the instant that it speaks of.
     #[must_use]
     pub fn stored_at(&self) -> Timestamp {
         match self {
-            Self::Event { stored_at, .. } | Self::Tick { stored_at, .. } => *stored_at,
+            Self::Event { stored_at, .. }
+            | Self::Tick { stored_at, .. }
+            | Self::Memory { stored_at, .. } => *stored_at,
         }
     }
 }
@@ -405,6 +453,9 @@ pub struct Decided {
     /// The sources whose values the resolver had asked for before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cached: Vec<CachedSource>,
+    /// Whether the tasks with these subjects were open, where that mattered.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub open: BTreeMap<String, bool>,
     /// Outcome of every rule.
     pub rules: Vec<RuleOutcome>,
     /// How many tasks were ordered.
@@ -418,6 +469,24 @@ pub struct CachedSource {
     pub bind_to: String,
     /// How old the value was, in milliseconds.
     pub age_ms: u64,
+}
+
+/// A message on `kaizen.state.<reader>.checkpoint`: how far an ordered reader has come. It goes
+/// together with the cells of memory that stand when it was stored.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Who reads: the id of its process, and a text that no other has; empty where the last one has
+    /// let go.
+    pub owner: String,
+    /// Sequence of the last message that it has dealt with.
+    pub position: u64,
+    /// Its time: the latest stored time of anything that it has dealt with.
+    pub clock: Timestamp,
+    /// Sequence of the last revision that it has looked at.
+    pub registry: u64,
+    /// When something follows next if no trigger comes before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
 }
 
 /// Outcome of one rule, or of one item of a rule with `for_each`.
@@ -439,6 +508,9 @@ pub struct RuleOutcome {
     /// What went wrong, with the path or sub-expression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Why it ordered nothing although it matched, for example a cooldown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<String>,
 }
 
 /// The three outcomes of a condition.

@@ -3,7 +3,10 @@
 
 use std::fmt::Display;
 
-use crate::id::{ActivationId, DefinitionId, EventType, QueueName, SourceType, TaskId, TriggerId};
+use crate::{
+    id::{ActivationId, CellId, DefinitionId, EventType, QueueName, SourceType, TaskId, TriggerId},
+    stream,
+};
 
 /// Everything in EVENTS.
 pub const EVENTS_ALL: &str = "activity.>";
@@ -215,6 +218,89 @@ pub fn parse_task(subject: &str) -> Option<TaskSubject> {
         id: TaskId { activation, n },
         queue,
     })
+}
+
+/// A reader of the ordered lane: one position in one stream, and the memory that came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reader {
+    /// Over EVENTS.
+    Events,
+    /// Over TICKS.
+    Ticks,
+    /// Over EVENTS, for definitions that need outside context as well.
+    EventsBound,
+    /// Over TICKS, for definitions that need outside context as well.
+    TicksBound,
+}
+
+impl Reader {
+    /// All readers.
+    pub const ALL: [Self; 4] = [
+        Self::Events,
+        Self::Ticks,
+        Self::EventsBound,
+        Self::TicksBound,
+    ];
+
+    /// The token in the subject.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Ticks => "ticks",
+            Self::EventsBound => "events-bound",
+            Self::TicksBound => "ticks-bound",
+        }
+    }
+
+    /// The stream that it reads.
+    #[must_use]
+    pub fn stream(self) -> &'static str {
+        match self {
+            Self::Events | Self::EventsBound => stream::EVENTS,
+            Self::Ticks | Self::TicksBound => stream::TICKS,
+        }
+    }
+
+    /// Whether its definitions need outside context.
+    #[must_use]
+    pub fn is_bound(self) -> bool {
+        matches!(self, Self::EventsBound | Self::TicksBound)
+    }
+}
+
+/// `kaizen.state.<reader>.checkpoint`: how far the reader has come. Below the same prefix as the
+/// cells, so that one filter tells both.
+#[must_use]
+pub fn checkpoint(reader: Reader) -> String {
+    format!("kaizen.state.{}.checkpoint", reader.token())
+}
+
+/// `kaizen.state.<reader>.<definition>.<cell>`: one cell of a reader's memory.
+#[must_use]
+pub fn state(reader: Reader, definition: &DefinitionId, cell: &CellId) -> String {
+    format!("kaizen.state.{}.{definition}.{cell}", reader.token())
+}
+
+/// Filter on all that a reader keeps: its checkpoint, and every cell.
+#[must_use]
+pub fn states_of(reader: Reader) -> String {
+    format!("kaizen.state.{}.>", reader.token())
+}
+
+/// Filter on the triggers that a reader reads: all of its stream.
+#[must_use]
+pub fn triggers_of(reader: Reader) -> &'static str {
+    match reader {
+        Reader::Events | Reader::EventsBound => EVENTS_ALL,
+        Reader::Ticks | Reader::TicksBound => "kaizen.>",
+    }
+}
+
+/// Filter on the memory of a definition, whichever reader keeps it.
+#[must_use]
+pub fn states_of_definition(definition: &DefinitionId) -> String {
+    format!("kaizen.state.*.{definition}.*")
 }
 
 /// Where a message gave up.

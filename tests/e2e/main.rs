@@ -26,6 +26,7 @@ mod error_texts;
 mod gateway;
 mod letters;
 mod matching;
+mod memory;
 mod oversized;
 mod readiness;
 mod redelivery;

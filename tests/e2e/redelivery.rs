@@ -1,6 +1,5 @@
 //! Inputs that come again, to the same router or another: what stands is found standing.
 
-use kaizen_proto::stream;
 use kaizen_tests::{Engagement, Mesh, Which};
 
 use crate::documents::{RECORDED, REVIEW, REVIEW_ID, bad_run_bytes, bound};
@@ -28,7 +27,7 @@ async fn redelivered_events_make_no_second_task_in_either_lane() {
         .map(|task| task.sequence)
         .collect();
     assert_eq!(before.len(), EVENTS + 3 * EVENTS);
-    let ledger = mesh.stored.last_sequence(stream::LEDGER).await;
+    let ledger = mesh.stored.concluded().await;
 
     mesh.stored.deliver_events_again().await;
     mesh.stored.settled().await;
@@ -41,7 +40,7 @@ async fn redelivered_events_make_no_second_task_in_either_lane() {
         .collect();
     assert_eq!(after, before);
     assert_eq!(
-        mesh.stored.last_sequence(stream::LEDGER).await,
+        mesh.stored.concluded().await,
         ledger,
         "nothing at all is written"
     );

@@ -15,9 +15,11 @@ use kaizen_messaging::{
 };
 use kaizen_proto::{
     header,
-    record::{DecisionRecord, TaskOrder, TaskRecord, TickRecord},
-    stream, subject,
+    record::{Checkpoint, DecisionRecord, TaskOrder, TaskRecord, TickRecord},
+    stream,
+    subject::{self, Reader},
 };
+use kaizen_registry::memory::Cell;
 
 use crate::until;
 
@@ -145,6 +147,47 @@ impl Stored {
         for (stream, durable, filter) in CONSUMERS {
             self.settled_by(stream, durable, filter).await;
         }
+    }
+
+    /// Waits until every ordered reader has dealt with all that stands now.
+    pub async fn remembered(&self) {
+        for reader in Reader::ALL {
+            let last = self.last_sequence(reader.stream()).await;
+            let subject = subject::checkpoint(reader);
+            until(&format!("{subject} has passed {last}"), async || {
+                let standing = read::last(&self.nats, stream::LEDGER, &subject).await;
+                let standing = standing.map_err(|error| error.to_string())?;
+                let standing = standing.ok_or("there is none")?;
+                let checkpoint: Checkpoint = serde_json::from_slice(&standing.payload).unwrap();
+                if checkpoint.position >= last {
+                    Ok(())
+                } else {
+                    Err(format!("{checkpoint:?}"))
+                }
+            })
+            .await;
+        }
+    }
+
+    /// What the readers of the ordered lane remember of a definition.
+    pub async fn cells(&self, definition: &str) -> Vec<Cell> {
+        let filter = subject::states_of_definition(&definition.parse().unwrap());
+        let messages = self.all(stream::LEDGER, &filter).await;
+        let kept = messages
+            .iter()
+            .filter(|message| !message.payload.is_empty());
+        kept.map(|message| serde_json::from_slice(&message.payload).unwrap())
+            .collect()
+    }
+
+    /// Sequences of all that the mesh has concluded: checkpoints move by themselves.
+    pub async fn concluded(&self) -> Vec<u64> {
+        let messages = self.all(stream::LEDGER, ">").await;
+        let checkpoints = Reader::ALL.map(subject::checkpoint);
+        let concluded = messages
+            .iter()
+            .filter(|message| !checkpoints.contains(&message.subject.to_string()));
+        concluded.map(sequence).collect()
     }
 
     /// Waits until the router has settled every event: each task or pending decision stands.

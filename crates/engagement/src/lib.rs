@@ -26,7 +26,7 @@ pub use lint::{Clocks, Finding, HERD_MIN, HERDS_MAX};
 pub use memory::memory_template;
 pub use metrics::{
     LineWarning, MetricsError, MetricsLog, MetricsRecord, SUMMARY_RUNS_MAX, Summary, append_bytes,
-    event_attributes, line, parse_log, summary,
+    event_attributes, line, mean, parse_log, summary,
 };
 pub use preset::{BootstrapCadence, bootstrap};
 pub use remote::Remote;

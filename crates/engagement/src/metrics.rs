@@ -208,7 +208,8 @@ pub fn summary(records: &[MetricsRecord], agent: &AgentName) -> Option<Summary> 
 }
 
 /// The mean to four decimals; `None` of nothing. Running, so that it never overflows.
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+#[must_use]
+pub fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (count, mean) = values.fold((0.0, 0.0), |(count, mean), value| {
         let count = count + 1.0;
         (count, mean + (value / count - mean / count))

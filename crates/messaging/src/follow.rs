@@ -245,30 +245,82 @@ impl<F: FnMut(&[Stored<'_>]) + Send> Run<F> {
     }
 }
 
-/// Not the client's ordered consumer: after a server restart that stalls for half a minute.
 async fn in_order(
     nats: &Nats,
     stream: &str,
     latest: &[&str],
     from: u64,
 ) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
-    let handle = nats.jetstream.get_stream_no_info(stream).await?;
-    let (deliver_policy, filter_subjects) = if from == 1 && !latest.is_empty() {
-        let subjects = latest.iter().map(ToString::to_string).collect();
-        (DeliverPolicy::LastPerSubject, subjects)
+    let config = if from == 1 && !latest.is_empty() {
+        pull::Config {
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            filter_subjects: latest.iter().map(ToString::to_string).collect(),
+            ..pull::Config::default()
+        }
     } else {
-        let start_sequence = from;
-        (DeliverPolicy::ByStartSequence { start_sequence }, vec![])
+        pull::Config {
+            deliver_policy: from_sequence(from),
+            ..pull::Config::default()
+        }
     };
+    open(nats, stream, config).await
+}
+
+/// The messages of `stream` that match `filter`, in order, from a sequence on: for a reader that
+/// keeps its own position. An error or the end means that it is to be opened again.
+///
+/// # Errors
+/// It cannot be opened now.
+pub async fn from(
+    nats: &Nats,
+    stream: &str,
+    filter: &str,
+    sequence: u64,
+) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
+    let config = pull::Config {
+        deliver_policy: from_sequence(sequence),
+        filter_subject: filter.to_owned(),
+        ..pull::Config::default()
+    };
+    open(nats, stream, config).await
+}
+
+/// The last message of every subject of `stream` that matches `filter`, in order, from the replica
+/// that answers: it may be behind the leader.
+///
+/// # Errors
+/// It cannot be opened now.
+pub async fn latest(
+    nats: &Nats,
+    stream: &str,
+    filter: &str,
+) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
+    let config = pull::Config {
+        deliver_policy: DeliverPolicy::LastPerSubject,
+        filter_subject: filter.to_owned(),
+        ..pull::Config::default()
+    };
+    open(nats, stream, config).await
+}
+
+fn from_sequence(start_sequence: u64) -> DeliverPolicy {
+    DeliverPolicy::ByStartSequence { start_sequence }
+}
+
+/// Not the client's ordered consumer: after a server restart that stalls for half a minute.
+async fn open(
+    nats: &Nats,
+    stream: &str,
+    config: pull::Config,
+) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
+    let handle = nats.jetstream.get_stream_no_info(stream).await?;
     let config = pull::Config {
         name: Some(read::ephemeral_name("follow")),
-        deliver_policy,
-        filter_subjects,
         ack_policy: AckPolicy::None,
         inactive_threshold: CONSUMER_AGE,
         memory_storage: true,
         num_replicas: 1,
-        ..pull::Config::default()
+        ..config
     };
     let consumer = handle.create_consumer(config).await?;
     let messages = consumer

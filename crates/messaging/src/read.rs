@@ -23,7 +23,8 @@ pub struct ReadError {
 }
 
 impl ReadError {
-    pub(crate) fn new(
+    /// What could not be read, and why.
+    pub fn new(
         stream: &'static str,
         what: impl Into<String>,
         source: Box<dyn std::error::Error + Send + Sync>,

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     definition::Definition,
-    source::{self, ContextSource, EVENT_PAYLOAD, STATIC},
+    source::{self, ContextSource, EVENT_PAYLOAD, METRICS_SUMMARY, STATIC},
     trigger::Trigger,
 };
 
@@ -17,6 +17,12 @@ pub enum BindError {
     /// The type needs more than the trigger.
     #[error("source type `{source_type}` needs the resolver: it cannot be bound from the trigger")]
     NotInline {
+        /// The type.
+        source_type: String,
+    },
+    /// Memory holds it.
+    #[error("source type `{source_type}` is bound from memory, by the router's ordered lane alone")]
+    FromMemory {
         /// The type.
         source_type: String,
     },
@@ -55,6 +61,7 @@ pub fn bind_inline(
             .get("value")
             .cloned()
             .ok_or(BindError::NoValue),
+        METRICS_SUMMARY => Err(BindError::FromMemory { source_type }),
         _ => Err(BindError::NotInline { source_type }),
     }
 }

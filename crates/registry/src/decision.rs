@@ -1,19 +1,22 @@
 //! The pure result of an activation: the outcome of every rule, and the tasks.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, collections::HashMap};
 
 use kaizen_document::shown;
 use kaizen_proto::{
     id::ActivationId,
     record::{Outcome, RuleOutcome, SNAPSHOT_BYTES_MAX, TaskOrder, Why},
+    subject,
 };
 use serde_json::{Map, Value};
 
 use crate::{
-    condition::{Condition, json_fits},
+    clause::{Clause, OverlapPolicy, Place},
+    condition::{Condition, Verdict, json_fits},
     definition::Definition,
     json,
     machine::{LIST_ITEMS_MAX, Machine},
+    memory::{Memory, gate, session::Session},
     rule::{ForEach, Rule},
     scope::{Facts, Variables},
     task::Draft,
@@ -53,14 +56,30 @@ fn described_error(outcome: &RuleOutcome) -> Option<String> {
     })
 }
 
-/// Evaluates every rule of a definition. A rule that fails orders nothing and leaves the others
-/// alone. The same arguments give the same decision, on every replica and at any time.
+/// Evaluates every rule of a definition, with a memory that is empty. A rule that fails orders
+/// nothing and leaves the others alone. The same arguments give the same decision, on every
+/// replica and at any time.
 #[must_use]
 pub fn decide(
     revision: &Revision<Definition>,
     activation: ActivationId,
     trigger: &Trigger,
     snapshot: &Value,
+) -> Decision {
+    let mut memory = Memory::at(0, trigger.record.stored_at());
+    let (definition, id) = (revision.value.id(), trigger.record.trigger_id());
+    let open = HashMap::new();
+    let mut session = Session::new(&mut memory, definition, revision.number, id, &open);
+    decide_in(revision, activation, trigger, snapshot, &mut session)
+}
+
+/// Evaluates every rule of a definition, with what its rules keep.
+pub(crate) fn decide_in(
+    revision: &Revision<Definition>,
+    activation: ActivationId,
+    trigger: &Trigger,
+    snapshot: &Value,
+    session: &mut Session<'_>,
 ) -> Decision {
     let facts = Facts::new(trigger);
     let variables = facts.variables(snapshot);
@@ -82,13 +101,55 @@ pub fn decide(
         snapshot: json_fits(snapshot, SNAPSHOT_BYTES_MAX).then_some(snapshot),
     };
     for rule in revision.value.rules() {
-        decision.add(rule, bench.evaluate(rule), &order);
+        let evaluations = bench.evaluate(rule, trigger.hops, session);
+        decision.add(rule, evaluations, &order, session);
     }
+    decision.bound_keys(session.touched());
     decision
 }
 
+/// The tasks that memory orders by itself, for `rule`: instead of those that it held back.
+pub(crate) fn stand_in(
+    revision: &Revision<Definition>,
+    activation: ActivationId,
+    trigger: &Trigger,
+    rule: &str,
+    drafts: Vec<Draft>,
+    what: &str,
+    count: u64,
+) -> Decision {
+    let order = Order {
+        revision,
+        activation,
+        trigger,
+        snapshot: None,
+    };
+    let outcome = RuleOutcome {
+        rule: rule.to_owned(),
+        item: None,
+        outcome: Outcome::Matched,
+        when: None,
+        values: Map::from_iter([(what.to_owned(), count.into())]),
+        error: None,
+        suppressed: None,
+    };
+    let numbered = drafts.into_iter().enumerate();
+    let tasks = numbered.map(|(n, draft)| order.task(draft, &outcome, n));
+    Decision {
+        tasks: tasks.collect(),
+        rules: vec![outcome],
+        too_many_tasks: false,
+    }
+}
+
 impl Decision {
-    fn add(&mut self, rule: &Rule, evaluations: Vec<Evaluation>, order: &Order<'_>) {
+    fn add(
+        &mut self,
+        rule: &Rule,
+        evaluations: Vec<Evaluation>,
+        order: &Order<'_>,
+        session: &mut Session<'_>,
+    ) {
         let count: usize = evaluations.iter().map(|e| e.drafts.len()).sum();
         if self.tasks.len() + count > TASKS_MAX {
             self.too_many_tasks = true;
@@ -101,14 +162,54 @@ impl Decision {
             ));
             return;
         }
-        for evaluation in evaluations {
+        for mut evaluation in evaluations {
+            let first = self.tasks.len();
             for draft in evaluation.drafts {
                 let task = order.task(draft, &evaluation.outcome, self.tasks.len());
                 self.tasks.push(task);
             }
+            let tasks = self.tasks.get(first..).unwrap_or_default();
+            if let Some(key) = &evaluation.overlaps
+                && let Err(error) = remember(session, rule, key, tasks)
+            {
+                evaluation.outcome.error = Some(error);
+            }
             self.rules.push(evaluation.outcome);
         }
     }
+}
+
+impl Decision {
+    /// Tasks and memory go into one transaction.
+    fn bound_keys(&mut self, keys: usize) {
+        if keys + self.tasks.len() > TASKS_MAX
+            && let Some(last) = self.rules.last_mut()
+        {
+            last.outcome = Outcome::Error;
+            last.error = Some(format!(
+                "{} tasks and {keys} keys of memory exceed {TASKS_MAX} of one activation",
+                self.tasks.len()
+            ));
+            self.too_many_tasks = true;
+            self.tasks.clear();
+        }
+    }
+}
+
+/// Keeps in mind which tasks the next match may overlap with.
+fn remember(
+    session: &mut Session<'_>,
+    rule: &Rule,
+    key: &str,
+    tasks: &[TaskOrder],
+) -> Result<(), String> {
+    let Some(overlap) = rule.clauses.overlap.as_ref().filter(|_| !tasks.is_empty()) else {
+        return Ok(());
+    };
+    let subjects = tasks
+        .iter()
+        .map(|task| subject::task(&task.definition, task.activation, task.n, &task.queue));
+    gate::ordered(session, &overlap.place, rule, key, subjects.collect())
 }
 
 fn failed(rule: &Rule, error: String) -> RuleOutcome {
@@ -119,6 +220,7 @@ fn failed(rule: &Rule, error: String) -> RuleOutcome {
         when: rule.when.as_ref().map(|when| when.source().to_owned()),
         values: Map::new(),
         error: Some(error),
+        suppressed: None,
     }
 }
 
@@ -163,6 +265,25 @@ impl Order<'_> {
 struct Evaluation {
     outcome: RuleOutcome,
     drafts: Vec<Draft>,
+    /// The key under which the next match may overlap with this one's tasks.
+    overlaps: Option<String>,
+}
+
+/// What passed the clauses of a rule.
+#[derive(Default)]
+struct Passed {
+    drafts: Vec<Draft>,
+    suppressed: Option<String>,
+    overlaps: Option<String>,
+}
+
+impl Passed {
+    fn suppressed(reason: String) -> Self {
+        Self {
+            suppressed: Some(reason),
+            ..Self::default()
+        }
+    }
 }
 
 /// What the rules of one activation are evaluated with; converted when first needed, since most
@@ -176,31 +297,32 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn evaluate(&self, rule: &Rule) -> Vec<Evaluation> {
+    fn evaluate(&self, rule: &Rule, hops: u32, session: &mut Session<'_>) -> Vec<Evaluation> {
         let Some(for_each) = &rule.for_each else {
-            return vec![self.evaluate_one(rule, &self.variables, None)];
+            return vec![self.evaluate_one(rule, &self.variables, None, hops, session)];
         };
         match self.items(for_each) {
             Err(error) => vec![Evaluation {
                 outcome: failed(rule, error),
                 drafts: Vec::new(),
+                overlaps: None,
             }],
             Ok(items) => (0..)
                 .zip(items)
                 .map(|(n, item)| {
                     let variables = self.variables.with_item(&for_each.item, item);
-                    self.evaluate_one(rule, &variables, Some(n))
+                    self.evaluate_one(rule, &variables, Some(n), hops, session)
                 })
                 .collect(),
         }
     }
 
     fn machine(&self) -> Result<Machine, String> {
-        let conditions = self
-            .definition
-            .rules()
-            .iter()
-            .filter_map(|rule| rule.when.as_ref());
+        let rules = self.definition.rules().iter();
+        let conditions = rules.flat_map(|rule| {
+            let until = rule.clauses.until.as_ref().map(|until| &until.value);
+            rule.when.iter().chain(until)
+        });
         let reads = conditions.flat_map(Condition::variables).collect();
         Machine::new(&self.variables, &reads)
     }
@@ -238,6 +360,8 @@ impl Bench<'_> {
         rule: &Rule,
         variables: &Variables<'_>,
         item: Option<u32>,
+        hops: u32,
+        session: &mut Session<'_>,
     ) -> Evaluation {
         let mut outcome = RuleOutcome {
             rule: rule.id.clone(),
@@ -246,21 +370,26 @@ impl Bench<'_> {
             when: rule.when.as_ref().map(|when| when.source().to_owned()),
             values: Map::new(),
             error: None,
+            suppressed: None,
         };
-        let drafts = match self.holds(rule, variables, &mut outcome.values) {
-            Ok(true) => self.drafts(rule, variables),
-            Ok(false) => {
+        let holds = self.holds(rule, variables, &mut outcome.values);
+        let passed = holds.and_then(|holds| {
+            if !holds {
                 outcome.outcome = Outcome::NotMatched;
-                Ok(Vec::new())
             }
-            Err(error) => Err(error),
-        };
-        let drafts = drafts.unwrap_or_else(|error| {
+            self.pass(rule, variables, holds, hops, session)
+        });
+        let passed = passed.unwrap_or_else(|error| {
             outcome.outcome = Outcome::Error;
             outcome.error = Some(error);
-            Vec::new()
+            Passed::default()
         });
-        Evaluation { outcome, drafts }
+        outcome.suppressed = passed.suppressed;
+        Evaluation {
+            outcome,
+            drafts: passed.drafts,
+            overlaps: passed.overlaps,
+        }
     }
 
     fn holds(
@@ -272,16 +401,134 @@ impl Bench<'_> {
         let Some(when) = &rule.when else {
             return Ok(true);
         };
-        let machine = self.machine.get_or_init(|| self.machine());
-        let machine = machine.as_ref().map_err(String::clone)?;
-        let verdict = when.evaluate(machine, variables);
+        let verdict = self.judge(when, variables)?;
         *values = verdict.values;
         verdict.holds
     }
 
+    fn judge(&self, condition: &Condition, variables: &Variables<'_>) -> Result<Verdict, String> {
+        let machine = self.machine.get_or_init(|| self.machine());
+        let machine = machine.as_ref().map_err(String::clone)?;
+        Ok(condition.evaluate(machine, variables))
+    }
+
+    /// What of a match passes the clauses of its rule; they hear of what does not match as well.
+    fn pass(
+        &self,
+        rule: &Rule,
+        variables: &Variables<'_>,
+        holds: bool,
+        hops: u32,
+        session: &mut Session<'_>,
+    ) -> Result<Passed, String> {
+        let clauses = &rule.clauses;
+        let mut suppressed = None;
+        if let Some(streak) = &clauses.streak {
+            let key = self.key(&streak.place, variables)?;
+            suppressed = gate::streak(session, streak, rule, &key, holds)?;
+        }
+        if let Some(until) = &clauses.until {
+            let key = self.key(&until.place, variables)?;
+            let counts = holds && suppressed.is_none();
+            let held = self.is_held(until, rule, &key, counts, variables, session)?;
+            suppressed = suppressed.or(held);
+        }
+        if !holds || suppressed.is_some() {
+            return Ok(Passed {
+                suppressed,
+                ..Passed::default()
+            });
+        }
+        if let Some(cooldown) = &clauses.cooldown {
+            let key = self.key(&cooldown.place, variables)?;
+            if let Some(reason) = gate::cooldown(session, cooldown, rule, &key)? {
+                return Ok(Passed::suppressed(reason));
+            }
+        }
+        let mut overlaps = None;
+        if let Some(overlap) = &clauses.overlap {
+            let key = self.key(&overlap.place, variables)?;
+            if let Some(open) = gate::overlaps(session, &overlap.place, rule, &key)? {
+                let waiting = match overlap.value {
+                    OverlapPolicy::BufferOne => Some((self.drafts(rule, variables)?, hops)),
+                    OverlapPolicy::Allow | OverlapPolicy::Skip => None,
+                };
+                let reason = gate::wait(session, &overlap.place, rule, &key, &open, waiting)?;
+                return Ok(Passed::suppressed(reason));
+            }
+            overlaps = Some(key);
+        }
+        let mut drafts = self.drafts(rule, variables)?;
+        let mut suppressed = None;
+        if let Some(limit) = &clauses.rate_limit {
+            let key = self.key(&limit.place, variables)?;
+            (drafts, suppressed) = gate::limit(session, limit, rule, &key, drafts, hops)?;
+        }
+        self.begin(rule, variables, session)?;
+        Ok(Passed {
+            drafts,
+            suppressed,
+            overlaps,
+        })
+    }
+
+    /// Why a held rule orders nothing, unless it is held no longer.
+    fn is_held(
+        &self,
+        until: &Clause<Condition>,
+        rule: &Rule,
+        key: &str,
+        counts: bool,
+        variables: &Variables<'_>,
+        session: &mut Session<'_>,
+    ) -> Result<Option<String>, String> {
+        if !gate::is_held(session, &until.place, rule, key)? {
+            return Ok(None);
+        }
+        if self.judge(&until.value, variables)?.holds? {
+            gate::hold(session, &until.place, rule, key, false)?;
+            return Ok(None);
+        }
+        if !counts {
+            return Ok(None);
+        }
+        let source = until.value.source();
+        gate::suppress_held(session, &until.place, rule, key, source).map(Some)
+    }
+
+    /// A match has passed: what begins with it.
+    fn begin(
+        &self,
+        rule: &Rule,
+        variables: &Variables<'_>,
+        session: &mut Session<'_>,
+    ) -> Result<(), String> {
+        if let Some(until) = &rule.clauses.until {
+            let key = self.key(&until.place, variables)?;
+            gate::hold(session, &until.place, rule, &key, true)?;
+        }
+        if let Some(cooldown) = &rule.clauses.cooldown {
+            let key = self.key(&cooldown.place, variables)?;
+            gate::quieten(session, cooldown, rule, &key)?;
+        }
+        Ok(())
+    }
+
+    fn key(&self, place: &Place, variables: &Variables<'_>) -> Result<String, String> {
+        let Some(template) = &place.key else {
+            return Ok(String::new());
+        };
+        let input = self.inputs().of(variables);
+        let templates = self.definition.templates();
+        gate::bounded(templates.render(template, &input, variables)?)
+    }
+
+    fn inputs(&self) -> &Inputs {
+        self.inputs.get_or_init(|| Inputs::new(&self.variables))
+    }
+
     fn drafts(&self, rule: &Rule, variables: &Variables<'_>) -> Result<Vec<Draft>, String> {
-        let inputs = self.inputs.get_or_init(|| Inputs::new(&self.variables));
-        let input = inputs.of(variables);
+        let input = self.inputs().of(variables);
         let render = |template: &Template| {
             self.definition
                 .templates()

@@ -7,23 +7,27 @@ use kaizen_engagement::{CronDefinition, DiscoverParams};
 use kaizen_proto::{
     envelope::EventEnvelope,
     id::{DefinitionId, EngagementSlug, EventType, EventTypePattern, QueueName},
+    subject::Reader,
 };
 use kaizen_schedule::{CatchUp, Schedule, ScheduleSpec};
 use serde::Serialize;
 
 use crate::{
+    clause::clause_hash,
+    conclusion::{self, JoinSpec, SilenceSpec, Watch},
     cron,
     filter::{self, Filter, Miss},
+    memory::summary::SummaryMemory,
     rule::{self, Rule, RuleSpec},
-    scope::Names,
-    source::{self, ContextSource, EVENT_PAYLOAD},
+    scope::{Names, TriggerKind},
+    source::{self, ContextSource, EVENT_PAYLOAD, METRICS_SUMMARY},
     template::Templates,
 };
 
 /// Most context sources of a definition.
 const SOURCES_MAX: usize = 16;
-/// Trigger types that the design names and that are built later.
-const RESERVED_TRIGGER_TYPES: [&str; 3] = ["all", "join", "silence"];
+/// Every trigger type.
+const TRIGGER_TYPES: [&str; 4] = ["all", "cron", "event", "silence"];
 
 /// A document of kind `ActivityDefinition`, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -76,15 +80,23 @@ pub enum TriggerSpec {
         /// What happens to slots missed during downtime.
         catchup: CatchUp,
     },
+    /// Events of several types for one key, inside of a window.
+    All(JoinSpec),
+    /// No event of a type for a key.
+    Silence(SilenceSpec),
 }
 
 impl TriggerSpec {
     /// The event types that set it off.
     pub fn event_types(&self) -> impl Iterator<Item = &EventTypePattern> {
-        match self {
-            Self::Event { event_type, .. } => Some(event_type).into_iter(),
-            Self::Cron { .. } => None.into_iter(),
-        }
+        let (one, joined) = match self {
+            Self::Event { event_type, .. } => (Some(event_type), None),
+            Self::Silence(silence) => (Some(&silence.event_type), None),
+            Self::All(join) => (None, Some(&join.events)),
+            Self::Cron { .. } => (None, None),
+        };
+        let joined = joined.into_iter().flatten().map(|event| &event.event_type);
+        one.into_iter().chain(joined)
     }
 
     /// Whether events of this type set it off, as far as the type alone tells.
@@ -99,7 +111,7 @@ impl TriggerSpec {
     pub fn filters(&self) -> &[Filter] {
         match self {
             Self::Event { filters, .. } => filters,
-            Self::Cron { .. } => &[],
+            Self::Cron { .. } | Self::All(_) | Self::Silence(_) => &[],
         }
     }
 
@@ -119,6 +131,21 @@ impl TriggerSpec {
             Self::Cron { schedule, .. } => {
                 format!("cron {} {}", schedule.cron, schedule.timezone)
             }
+            Self::All(join) => {
+                let types: Vec<_> = join.events.iter().map(|e| e.event_type.as_str()).collect();
+                format!("all of {} within {:#}", types.join(", "), join.within)
+            }
+            Self::Silence(silence) => {
+                format!("no {} for {:#}", silence.event_type, silence.quiet)
+            }
+        }
+    }
+
+    pub(crate) fn kind(&self) -> TriggerKind {
+        match self {
+            Self::Event { .. } => TriggerKind::Event,
+            Self::Cron { .. } => TriggerKind::Tick,
+            Self::All(_) | Self::Silence(_) => TriggerKind::Memory,
         }
     }
 }
@@ -130,15 +157,18 @@ pub enum Lane {
     Direct,
     /// The resolver binds the context.
     Bound,
+    /// It keeps memory: this reader takes its triggers one after another.
+    Ordered(Reader),
 }
 
 impl Lane {
-    /// `direct` or `bound`.
+    /// `direct`, `bound` or `ordered`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Bound => "bound",
+            Self::Ordered(_) => "ordered",
         }
     }
 }
@@ -151,6 +181,8 @@ pub struct Definition(Arc<Compiled>);
 struct Compiled {
     spec: DefinitionSpec,
     schedule: Option<Schedule>,
+    watch: Option<Watch>,
+    summaries: Vec<SummaryMemory>,
     rules: Vec<Rule>,
     templates: Templates,
 }
@@ -168,9 +200,13 @@ impl Definition {
         let problems = Problems::default();
         let schedule = compile_trigger(&spec, &problems);
         let mut templates = Templates::new();
+        // What gives memory its meaning: another trigger, and it starts afresh.
+        let meaning = clause_hash(spec.id.as_str(), &[], &spec.trigger);
+        let watch = compile_watch(&spec.trigger, &meaning, &mut templates, &problems);
+        let summaries = SummaryMemory::of(&spec.context_sources, &meaning);
         let names = Names {
             sources: Some(&spec.context_sources),
-            event: Some(matches!(spec.trigger, TriggerSpec::Event { .. })),
+            kind: Some(spec.trigger.kind()),
             item: None,
         };
         let root = Path::default().key("rules");
@@ -179,13 +215,16 @@ impl Definition {
             .iter()
             .enumerate()
             .filter_map(|(n, rule)| {
-                rule::compile(rule, &root.index(n), &names, &mut templates, &problems)
+                let path = root.index(n);
+                rule::compile(rule, &path, &meaning, &names, &mut templates, &problems)
             })
             .collect();
         problems.settle(Some(())).map_err(|p| joined(&p))?;
         Ok(Self(Arc::new(Compiled {
             spec,
             schedule,
+            watch,
+            summaries,
             rules,
             templates,
         })))
@@ -231,11 +270,30 @@ impl Definition {
     /// How the router handles it.
     #[must_use]
     pub fn lane(&self) -> Lane {
-        if self.sources().iter().all(ContextSource::is_inline) {
-            Lane::Direct
-        } else {
-            Lane::Bound
+        let outside = self.sources().iter().any(ContextSource::is_outside);
+        let looks_at_tasks = |rule: &RuleSpec| rule.clauses.looks_at_tasks();
+        let outside = outside || self.spec().rules.iter().any(looks_at_tasks);
+        match (self.keeps_memory(), outside) {
+            (false, false) => Lane::Direct,
+            (false, true) => Lane::Bound,
+            (true, outside) => Lane::Ordered(self.reader(outside)),
         }
+    }
+
+    fn reader(&self, outside: bool) -> Reader {
+        match (self.trigger(), outside) {
+            (TriggerSpec::Cron { .. }, false) => Reader::Ticks,
+            (TriggerSpec::Cron { .. }, true) => Reader::TicksBound,
+            (_, false) => Reader::Events,
+            (_, true) => Reader::EventsBound,
+        }
+    }
+
+    fn keeps_memory(&self) -> bool {
+        let keeps = |rule: &RuleSpec| !rule.clauses.is_empty();
+        self.watch().is_some()
+            || !self.summaries().is_empty()
+            || self.spec().rules.iter().any(keeps)
     }
 
     /// The document.
@@ -274,9 +332,28 @@ impl Definition {
     #[must_use]
     pub fn catchup(&self) -> Option<&CatchUp> {
         match &self.0.spec.trigger {
-            TriggerSpec::Event { .. } => None,
             TriggerSpec::Cron { catchup, .. } => Some(catchup),
+            _ => None,
         }
+    }
+
+    /// Whether one of its clauses keeps memory under this hash.
+    pub(crate) fn keeps(&self, clause: &str) -> bool {
+        let rules = self.rules().iter();
+        let mut places = rules.flat_map(|rule| rule.clauses.places());
+        self.watch().is_some_and(|w| w.place().clause == clause)
+            || self.summaries().iter().any(|s| s.clause() == clause)
+            || places.any(|place| place.clause == clause)
+    }
+
+    /// The trigger, where memory concludes it.
+    pub(crate) fn watch(&self) -> Option<&Watch> {
+        self.0.watch.as_ref()
+    }
+
+    /// The sources that memory binds.
+    pub(crate) fn summaries(&self) -> &[SummaryMemory] {
+        &self.0.summaries
     }
 
     pub(crate) fn rules(&self) -> &[Rule] {
@@ -297,6 +374,20 @@ fn compile_trigger(spec: &DefinitionSpec, problems: &Problems) -> Option<Schedul
             cron::report(&error, &Path::default().key("trigger"), problems);
         })
         .ok()
+}
+
+fn compile_watch(
+    trigger: &TriggerSpec,
+    meaning: &str,
+    templates: &mut Templates,
+    problems: &Problems,
+) -> Option<Watch> {
+    let (key, watch): (_, fn(_) -> _) = match trigger {
+        TriggerSpec::All(join) => (&join.key, Watch::Join),
+        TriggerSpec::Silence(silence) => (&silence.key, Watch::Silence),
+        TriggerSpec::Event { .. } | TriggerSpec::Cron { .. } => return None,
+    };
+    conclusion::compile_watch(key, meaning, watch, templates, problems)
 }
 
 /// Decodes a document of kind `ActivityDefinition` and compiles all of it.
@@ -322,9 +413,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<DefinitionSpec> {
     let sources = decode_sources(fields, trigger.as_ref());
     let names = Names {
         sources: sources.as_deref(),
-        event: trigger
-            .as_ref()
-            .map(|trigger| matches!(trigger, TriggerSpec::Event { .. })),
+        kind: trigger.as_ref().map(TriggerSpec::kind),
         item: None,
     };
     let rules = rule::decode_all(fields, &names, &mut Templates::new());
@@ -356,15 +445,15 @@ fn decode_trigger(fields: &Fields<'_>, id: Option<&DefinitionId>) -> Option<Trig
             let (schedule, catchup) = cron::decode(&trigger, id.map_or("", DefinitionId::as_str))?;
             Some(TriggerSpec::Cron { schedule, catchup })
         }
+        "all" => conclusion::decode_join(&trigger).map(TriggerSpec::All),
+        "silence" => conclusion::decode_silence(&trigger).map(TriggerSpec::Silence),
         other => {
-            let known = ["event", "cron"];
-            if RESERVED_TRIGGER_TYPES.contains(&other) {
-                let message = format!("trigger type `{other}` is not supported yet");
-                trigger.report("type", message, None);
-            } else {
-                let message = format!("unknown trigger type {other:?}");
-                trigger.report("type", message, Some(suggest(other, "types", &known)));
-            }
+            let message = format!("unknown trigger type {other:?}");
+            trigger.report(
+                "type",
+                message,
+                Some(suggest(other, "types", &TRIGGER_TYPES)),
+            );
             None
         }
     }
@@ -381,9 +470,7 @@ fn decode_sources(
             complete = false;
             continue;
         };
-        if source.source_type == EVENT_PAYLOAD && matches!(trigger, Some(TriggerSpec::Cron { .. }))
-        {
-            let message = "binds an event's attributes, but the trigger is a cron expression";
+        if let Some(message) = trigger.and_then(|trigger| unfit(&source, trigger)) {
             fields.problems.report(path.key("type"), message, None);
         }
         if source.is_due_only() && matches!(trigger, Some(TriggerSpec::Event { .. })) {
@@ -398,6 +485,21 @@ fn decode_sources(
         sources.push(source);
     }
     complete.then_some(sources)
+}
+
+/// Why a source cannot be bound for this trigger.
+fn unfit(source: &ContextSource, trigger: &TriggerSpec) -> Option<&'static str> {
+    match (source.source_type.as_str(), trigger) {
+        (EVENT_PAYLOAD, TriggerSpec::Cron { .. }) => {
+            Some("binds an event's attributes, but the trigger is a cron expression")
+        }
+        (EVENT_PAYLOAD, TriggerSpec::Silence(_)) => {
+            Some("binds an event's attributes, but the trigger is that none came")
+        }
+        (METRICS_SUMMARY, TriggerSpec::Event { .. }) => None,
+        (METRICS_SUMMARY, _) => Some("sums up events, so it takes a trigger of type `event`"),
+        _ => None,
+    }
 }
 
 /// Two bindings overlap where one is the other, or lies inside of it.

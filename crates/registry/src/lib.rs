@@ -12,6 +12,8 @@ pub mod admission;
 pub mod binding;
 pub mod builtin;
 pub mod changes;
+mod clause;
+mod conclusion;
 mod condition;
 mod cron;
 pub mod cursor;
@@ -24,6 +26,7 @@ mod index;
 mod json;
 pub mod lint;
 mod machine;
+pub mod memory;
 mod parsing;
 pub mod references;
 mod rule;
@@ -43,6 +46,8 @@ pub use binding::{
 };
 pub use builtin::builtin_event_types;
 pub use changes::changes;
+pub use clause::ClausesSpec;
+pub use conclusion::{JoinSpec, JoinedSpec, SilenceSpec};
 pub use cursor::{
     CursorRefusal, cursor_for, pause_cursor, removal_cursor, reset_cursor, resume_cursor,
 };
@@ -51,10 +56,11 @@ pub use definition::{Definition, DefinitionSpec, Lane, TriggerSpec};
 pub use document::{Document, EngagementSpec, ScheduleSpec, parse_documents, warnings};
 pub use event_type::{EventTypeSpec, Mode, RegisteredType, Violation};
 pub use filter::{Filter, Miss};
+pub use memory::{Concluded, Lacks, Memory, Outside};
 pub use references::{DocumentKey, references};
 pub use rule::RuleSpec;
 pub use source::ContextSource;
-pub use task::TaskSpec;
+pub use task::{Draft, TaskSpec};
 pub use trigger::Trigger;
 pub use view::{ReadRevision, Revision, StoredRevision, View, ViewError};
 pub use wire::{resolve_item, wire_source};

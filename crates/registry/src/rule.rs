@@ -6,6 +6,7 @@ use kaizen_document::{Fault, Fields, Node, Path, Problems};
 use serde::Serialize;
 
 use crate::{
+    clause::{self, Clauses, ClausesSpec, Meaning},
     condition::Condition,
     json::Part,
     scope::{Names, VARIABLES},
@@ -22,16 +23,7 @@ const ITEM: &str = "item";
 const RULE_ID_BYTES_MAX: usize = 63;
 
 /// Named by the design, built later.
-const RESERVED_RULE_KEYS: &[&str] = &[
-    "cooldown",
-    "for",
-    "until",
-    "rate_limit",
-    "overlap",
-    "join",
-    "silence",
-    "summary",
-];
+const RESERVED_RULE_KEYS: &[&str] = &["join", "silence", "summary"];
 
 /// One entry of `rules`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,6 +39,9 @@ pub struct RuleSpec {
     /// Name of the item; present with `for_each` alone.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
     pub item: Option<String>,
+    /// What it keeps between triggers.
+    #[serde(flatten)]
+    pub clauses: ClausesSpec,
     /// What a match orders.
     pub tasks: Vec<TaskSpec>,
 }
@@ -57,6 +52,7 @@ pub(crate) struct Rule {
     pub(crate) id: String,
     pub(crate) when: Option<Condition>,
     pub(crate) for_each: Option<ForEach>,
+    pub(crate) clauses: Clauses,
     pub(crate) tasks: Vec<TaskTemplates>,
 }
 
@@ -98,7 +94,7 @@ pub(crate) fn decode_all(
             let message = format!("rule id `{}` is taken by an earlier rule", rule.id);
             fields.problems.report(path.key("id"), message, None);
         }
-        compile(&rule, &path, names, templates, fields.problems);
+        compile(&rule, &path, "", names, templates, fields.problems);
         rules.push(rule);
     }
     complete.then_some(rules)
@@ -106,14 +102,16 @@ pub(crate) fn decode_all(
 
 fn decode(node: &Node, path: Path, problems: &Problems) -> Option<RuleSpec> {
     let fields = Fields::open(node, path, problems)?;
-    fields.allow(
-        &["id", "when", "for_each", "as", "tasks"],
-        RESERVED_RULE_KEYS,
-    );
+    let known: Vec<_> = ["id", "when", "for_each", "as", "tasks"]
+        .into_iter()
+        .chain(clause::CLAUSE_KEYS)
+        .collect();
+    fields.allow(&known, RESERVED_RULE_KEYS);
     let id = rule_id(&fields);
     let when = fields.text_opt("when");
     let for_each = fields.text_opt("for_each");
     let item = item_name(&fields);
+    let clauses = clause::decode(&fields);
     let tasks = task::decode_all(&fields);
     let for_each = for_each?;
     Some(RuleSpec {
@@ -121,6 +119,7 @@ fn decode(node: &Node, path: Path, problems: &Problems) -> Option<RuleSpec> {
         when: when?.map(str::to_owned),
         for_each: for_each.map(str::to_owned),
         item: item?.or_else(|| for_each.map(|_| ITEM.to_owned())),
+        clauses: clauses?,
         tasks: tasks?,
     })
 }
@@ -162,10 +161,12 @@ fn item_name(fields: &Fields<'_>) -> Option<Option<String>> {
     Some(Some(name.to_owned()))
 }
 
-/// Compiles a rule; what is wrong is reported below `path`.
+/// Compiles a rule; what is wrong is reported below `path`. `definition` is a hash of the
+/// definition's id and trigger: what gives its memory a meaning.
 pub(crate) fn compile(
     spec: &RuleSpec,
     path: &Path,
+    definition: &str,
     names: &Names<'_>,
     templates: &mut Templates,
     problems: &Problems,
@@ -189,6 +190,11 @@ pub(crate) fn compile(
             .ok()
             .map(Some),
     };
+    let meaning = Meaning {
+        definition,
+        rule: &spec.id,
+    };
+    let clauses = clause::compile(&spec.clauses, meaning, path, &names, templates, &report);
     let tasks: Vec<_> = spec
         .tasks
         .iter()
@@ -202,6 +208,7 @@ pub(crate) fn compile(
         id: spec.id.clone(),
         when: when?,
         for_each: for_each?,
+        clauses: clauses?,
         tasks: tasks.into_iter().collect::<Option<_>>()?,
     })
 }

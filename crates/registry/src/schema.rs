@@ -15,10 +15,16 @@ use kaizen_schedule::CRON_BYTES_MAX;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    clause::{RATE_TASKS_MAX, STREAK_MAX},
+    conclusion::{JOINED_MAX, JOINED_MIN, SILENCE_KEYS_MAX},
     event_type::VERSION_BYTES_MAX,
+    memory::summary::RUNS_MAX,
     parsing::CONDITION_BYTES_MAX,
     rule::RULES_MAX,
-    source::{DISCOVER_SCHEDULED_REPOS, EVENT_PAYLOAD, SOURCE_BYTES_MAX, SOURCE_TYPES, STATIC},
+    source::{
+        DISCOVER_SCHEDULED_REPOS, EVENT_PAYLOAD, METRICS_SUMMARY, SOURCE_BYTES_MAX, SOURCE_TYPES,
+        STATIC,
+    },
     task::LABELS_MAX,
     template::TEMPLATE_BYTES_MAX,
 };
@@ -145,7 +151,12 @@ fn activity_definition() -> Value {
 
 fn trigger() -> Value {
     described(
-        one_of([event_trigger(), cron_trigger()]),
+        one_of([
+            event_trigger(),
+            cron_trigger(),
+            join_trigger(),
+            silence_trigger(),
+        ]),
         "What sets it off",
     )
 }
@@ -157,6 +168,38 @@ fn event_trigger() -> Value {
             "type": {"const": "event"},
             "event_type": event_type_pattern(),
             "filters": nullable(list(filter_ref(), "What an event must pass, judged before anything is bound")),
+        }),
+    )
+}
+
+fn join_trigger() -> Value {
+    let event = object(
+        &["event_type"],
+        json!({
+            "event_type": event_type_pattern(),
+            "as": nullable(text("Name of the event in the context; the type with _ for . and - if left out")),
+        }),
+    );
+    object(
+        &["type", "key", "within", "events"],
+        json!({
+            "type": {"const": "all"},
+            "key": template("Template over event: what belongs together"),
+            "within": text("How far the first and the last may lie apart, for example 1h"),
+            "events": bounded(list(event, "The event types"), JOINED_MIN, JOINED_MAX),
+        }),
+    )
+}
+
+fn silence_trigger() -> Value {
+    object(
+        &["type", "event_type", "key", "for", "keys"],
+        json!({
+            "type": {"const": "silence"},
+            "event_type": event_type_pattern(),
+            "key": template("Template over event: whose silence it is"),
+            "for": text("How long it takes, for example 48h"),
+            "keys": bounded(list(text("A key"), "The keys that are watched"), 1, SILENCE_KEYS_MAX),
         }),
     )
 }
@@ -224,6 +267,14 @@ fn context_source() -> Value {
     let value = json!({"description": "What is bound, as it stands"});
     one_of([
         source(&known(EVENT_PAYLOAD), object(&[], json!({})), &[]),
+        source(
+            &known(METRICS_SUMMARY),
+            object(
+                &[],
+                json!({"runs": nullable(whole(RUNS_MAX, "How many of the last runs it covers; 50 if left out"))}),
+            ),
+            &[],
+        ),
         source(
             &known(STATIC),
             object(&["value"], json!({"value": value})),
@@ -301,9 +352,53 @@ fn rule() -> Value {
             "when": nullable(longest(text("Condition in CEL; without one the rule always matches"), CONDITION_BYTES_MAX)),
             "for_each": nullable(text("Path of the list whose items the rule goes over, for example context.runs")),
             "as": nullable(text("Name of the item, with for_each alone; item if left out")),
+            "for": either(
+                &whole(STREAK_MAX, "Matches count once so many triggers in a row matched"),
+                &clause(&["consecutive"], json!({"consecutive": whole(STREAK_MAX, "How many triggers in a row must match")})),
+            ),
+            "until": either(
+                &longest(text("Condition in CEL that lets the rule match again"), CONDITION_BYTES_MAX),
+                &clause(&["when"], json!({"when": longest(text("Condition in CEL that lets the rule match again"), CONDITION_BYTES_MAX)})),
+            ),
+            "cooldown": nullable(clause(&["for"], json!({"for": text("How long it is quiet after a match, for example 24h")}))),
+            "overlap": either(
+                &overlap_policy(),
+                &clause(&["policy"], json!({"policy": overlap_policy()})),
+            ),
+            "rate_limit": nullable(clause(&["tasks", "per"], json!({
+                "tasks": whole(RATE_TASKS_MAX, "How many tasks are ordered in one period"),
+                "per": text("How long a period is, for example 1h"),
+            }))),
             "tasks": at_least_one(list(task(), "What a match orders")),
         }),
     )
+}
+
+/// A clause that keeps memory, for each key by itself.
+fn clause(required: &[&str], properties: Value) -> Value {
+    let mut clause = object(required, properties);
+    if let Some(properties) = clause.get_mut("properties") {
+        let key = template("Template of what has a memory of its own");
+        set(properties, "key", nullable(key));
+    }
+    clause
+}
+
+fn overlap_policy() -> Value {
+    let policies = ["allow", "skip", "buffer_one", "Allow", "Forbid"];
+    words(
+        &policies,
+        "What happens to a match while a task of the last one is open",
+    )
+}
+
+fn whole(maximum: u64, what: &str) -> Value {
+    json!({"type": "integer", "minimum": 1, "maximum": maximum, "description": what})
+}
+
+/// The short form of a clause, or the long one, or none.
+fn either(short: &Value, long: &Value) -> Value {
+    json!({"oneOf": [short, long, {"type": "null"}]})
 }
 
 fn task() -> Value {

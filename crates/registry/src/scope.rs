@@ -20,6 +20,18 @@ const EVENT_TRIGGER_FIELDS: &[&str] = &[
     "stored_at",
 ];
 const TICK_TRIGGER_FIELDS: &[&str] = &["id", "kind", "slot", "stored_at", "tick"];
+const MEMORY_TRIGGER_FIELDS: &[&str] = &["id", "key", "kind", "since", "stored_at"];
+
+/// What sets the rules of a definition off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TriggerKind {
+    /// One event.
+    Event,
+    /// A slot.
+    Tick,
+    /// What memory concluded: a join, or a silence.
+    Memory,
+}
 
 /// Which variables a rule may name. Where a part of the definition could not be read, nothing is
 /// claimed of it, so that one mistake is not reported twice.
@@ -27,8 +39,8 @@ const TICK_TRIGGER_FIELDS: &[&str] = &["id", "kind", "slot", "stored_at", "tick"
 pub(crate) struct Names<'a> {
     /// Sources that bind into `context`; `None` where they could not be read.
     pub(crate) sources: Option<&'a [ContextSource]>,
-    /// Whether the trigger is an event; `None` where it could not be read.
-    pub(crate) event: Option<bool>,
+    /// What the trigger is; `None` where it could not be read.
+    pub(crate) kind: Option<TriggerKind>,
     /// Name of the item under `for_each`.
     pub(crate) item: Option<&'a str>,
 }
@@ -42,14 +54,19 @@ impl Names<'_> {
         match variable {
             "now" => Ok(()),
             "context" => self.check_context(parts),
-            "event" if self.event == Some(false) => Err(Fault::new(
+            "event" if self.kind == Some(TriggerKind::Tick) => Err(Fault::new(
                 "there is no `event`: the trigger is a slot",
                 Some("use `trigger.slot` or `context`".to_owned()),
             )),
+            "event" if self.kind == Some(TriggerKind::Memory) => Err(Fault::new(
+                "there is no single `event`: the trigger is a conclusion from several, or from none",
+                Some("use `trigger.key`, `trigger.since` or `context`".to_owned()),
+            )),
             "event" => check_field("event", EVENT_FIELDS, parts),
-            "trigger" => match self.event {
-                Some(true) => check_field("trigger", EVENT_TRIGGER_FIELDS, parts),
-                Some(false) => check_field("trigger", TICK_TRIGGER_FIELDS, parts),
+            "trigger" => match self.kind {
+                Some(TriggerKind::Event) => check_field("trigger", EVENT_TRIGGER_FIELDS, parts),
+                Some(TriggerKind::Tick) => check_field("trigger", TICK_TRIGGER_FIELDS, parts),
+                Some(TriggerKind::Memory) => check_field("trigger", MEMORY_TRIGGER_FIELDS, parts),
                 None => Ok(()),
             },
             unknown => Err(self.unknown(unknown)),
@@ -190,6 +207,20 @@ fn trigger_facts(record: &TriggerRecord) -> Value {
             "tick": tick,
             "id": trigger_id,
             "slot": slot,
+            "stored_at": stored_at,
+        }),
+        TriggerRecord::Memory {
+            trigger_id,
+            concluded,
+            key,
+            since,
+            stored_at,
+            ..
+        } => json!({
+            "kind": concluded,
+            "id": trigger_id,
+            "key": key,
+            "since": since,
             "stored_at": stored_at,
         }),
     }

@@ -7,7 +7,7 @@ use kaizen_proto::id::SourceType;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{condition::json_fits, cron::decode_duration};
+use crate::{condition::json_fits, cron::decode_duration, memory::summary};
 
 /// Binds the attributes of the event's envelope.
 pub const EVENT_PAYLOAD: &str = "event_payload";
@@ -15,8 +15,15 @@ pub const EVENT_PAYLOAD: &str = "event_payload";
 pub const DISCOVER_SCHEDULED_REPOS: &str = "discover_kaizen_scheduled_repos";
 /// Binds a value that stands in the definition.
 pub const STATIC: &str = "static";
+/// Binds the latest run and a summary of the last runs of the event's agent and project.
+pub const METRICS_SUMMARY: &str = "metrics_summary";
 /// Every source type that is ours.
-pub const SOURCE_TYPES: [&str; 3] = [EVENT_PAYLOAD, DISCOVER_SCHEDULED_REPOS, STATIC];
+pub const SOURCE_TYPES: [&str; 4] = [
+    EVENT_PAYLOAD,
+    DISCOVER_SCHEDULED_REPOS,
+    STATIC,
+    METRICS_SUMMARY,
+];
 
 /// Largest value of one source, as JSON, and what a source may have in place of it: 256 KiB.
 pub const SOURCE_BYTES_MAX: usize = 256 * 1024;
@@ -24,7 +31,7 @@ pub const SOURCE_BYTES_MAX: usize = 256 * 1024;
 pub const SOURCE_TIMEOUT_MAX: SignedDuration = SignedDuration::from_secs(10);
 
 /// Named by the design, built later.
-const RESERVED_TYPES: [&str; 2] = ["metrics_summary", "last_task"];
+const RESERVED_TYPES: [&str; 1] = ["last_task"];
 /// Largest value of a `static` source, as JSON: 16 KiB.
 const STATIC_BYTES_MAX: usize = 16 * 1024;
 /// Largest params of any other source, as JSON: 16 KiB.
@@ -115,6 +122,18 @@ impl ContextSource {
     pub fn is_due_only(&self) -> bool {
         self.source_type == DISCOVER_SCHEDULED_REPOS
             && self.params.get("due") == Some(&Value::Bool(true))
+    }
+
+    /// Whether memory of the ordered lane holds what it binds.
+    #[must_use]
+    pub fn is_memory(&self) -> bool {
+        self.source_type == METRICS_SUMMARY
+    }
+
+    /// Whether it takes the resolver to bind it.
+    #[must_use]
+    pub fn is_outside(&self) -> bool {
+        !self.is_inline() && !self.is_memory()
     }
 
     /// The keys below `context` under which it binds.
@@ -242,6 +261,9 @@ fn params(fields: &Fields<'_>, source_type: Option<&str>) -> Option<Map<String, 
         }
         Some(DISCOVER_SCHEDULED_REPOS) => {
             DiscoverParams::decode(value, path, fields.problems)?;
+        }
+        Some(METRICS_SUMMARY) => {
+            summary::decode_params(value, path, fields.problems)?;
         }
         _ => {
             Fields::open(value, path, fields.problems)?;

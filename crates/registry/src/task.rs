@@ -113,6 +113,21 @@ pub struct Draft {
     pub timeout_s: Option<u32>,
 }
 
+impl Draft {
+    /// One without anything but these.
+    pub(crate) fn plain(queue: QueueName, title: String, body: String) -> Self {
+        Self {
+            queue,
+            title,
+            body,
+            labels: BTreeMap::new(),
+            priority: Priority::default(),
+            due: None,
+            timeout_s: None,
+        }
+    }
+}
+
 /// Decodes `tasks` of a rule.
 pub(crate) fn decode_all(fields: &Fields<'_>) -> Option<Vec<TaskSpec>> {
     fields.required("tasks")?;

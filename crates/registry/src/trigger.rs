@@ -1,6 +1,6 @@
 //! What sets a definition off.
 
-use kaizen_proto::{envelope::EventEnvelope, record::TriggerRecord};
+use kaizen_proto::{envelope::EventEnvelope, id::content_hash, record::TriggerRecord};
 
 /// What set a definition off, with all that deciding needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,12 +16,39 @@ pub struct Trigger {
 }
 
 impl Trigger {
+    /// An event, as EVENTS stored it.
+    #[must_use]
+    pub fn of_event(
+        envelope: EventEnvelope,
+        sequence: u64,
+        stored_at: jiff::Timestamp,
+        hops: u32,
+    ) -> Self {
+        // Over the parsed envelope: white space and the order of keys do not make another event.
+        let canonical = serde_json::to_vec(&envelope).unwrap_or_default();
+        Self {
+            record: TriggerRecord::Event {
+                trigger_id: envelope.trigger_id(),
+                event_id: envelope.id.clone(),
+                source: envelope.source.clone(),
+                event_type: envelope.event_type.clone(),
+                sequence,
+                stored_at,
+            },
+            content_hash: content_hash(&canonical),
+            envelope: Some(envelope),
+            hops,
+        }
+    }
+
     /// The instant that the trigger speaks of: a tick's slot, or when an event was stored.
     #[must_use]
     pub fn instant(&self) -> jiff::Timestamp {
         match &self.record {
             TriggerRecord::Tick { slot, .. } => *slot,
-            TriggerRecord::Event { stored_at, .. } => *stored_at,
+            TriggerRecord::Event { stored_at, .. } | TriggerRecord::Memory { stored_at, .. } => {
+                *stored_at
+            }
         }
     }
 }

@@ -1,18 +1,21 @@
 //! The registry as it stands, with the history that decisions need.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use kaizen_document::{nearest, on_big_stack};
 use kaizen_proto::{
     envelope::EventEnvelope,
     id::{DefinitionId, EngagementSlug, EventType, EventTypePattern, RepoName},
-    subject::{self, RegistryKind},
+    subject::{self, Reader, RegistryKind},
 };
 use serde_json::Value;
 
 use crate::{
-    definition::Definition,
+    definition::{Definition, Lane},
     document::{Document, EngagementSpec, ScheduleSpec},
     event_type::RegisteredType,
     index::TriggerIndex,
@@ -134,6 +137,8 @@ pub struct View {
     schedules: BTreeMap<RepoName, History<ScheduleSpec>>,
     /// Definitions by the number of their latest change.
     changed: BTreeMap<u64, DefinitionId>,
+    /// Definitions that ever kept memory, by the reader that takes their triggers.
+    by_reader: BTreeMap<Reader, BTreeSet<DefinitionId>>,
     /// Enabled definitions by the event types that set them off.
     by_event_type: TriggerIndex,
     /// Latest revisions that cannot be read, by subject.
@@ -178,6 +183,7 @@ impl View {
             engagements: BTreeMap::new(),
             schedules: BTreeMap::new(),
             changed: BTreeMap::new(),
+            by_reader: BTreeMap::new(),
             by_event_type: TriggerIndex::default(),
             broken: BTreeMap::new(),
         }
@@ -274,6 +280,10 @@ impl View {
 
     /// Called before `value` becomes the latest revision of `id`.
     fn index(&mut self, id: &DefinitionId, value: Option<&Definition>) {
+        if let Some(Lane::Ordered(reader)) = value.map(Definition::lane) {
+            let ordered = self.by_reader.entry(reader).or_default();
+            ordered.insert(id.clone());
+        }
         let latest = self.definitions.get(id).and_then(History::latest);
         let before = heard(latest.map(|revision| &revision.value));
         let now = heard(value);
@@ -305,6 +315,16 @@ impl View {
         number: u64,
     ) -> Option<Arc<Revision<Definition>>> {
         self.definitions.get(id)?.numbered(number).cloned()
+    }
+
+    /// The revision of a definition in effect at `at`.
+    #[must_use]
+    pub fn definition_in_effect(
+        &self,
+        id: &DefinitionId,
+        at: Timestamp,
+    ) -> Option<Arc<Revision<Definition>>> {
+        self.definitions.get(id)?.in_effect(at).cloned()
     }
 
     /// What stood since a certain revision of a definition, that one first, each with the time
@@ -380,6 +400,11 @@ impl View {
     ) -> impl Iterator<Item = Arc<Revision<Definition>>> {
         self.triggered_by(&envelope.event_type, at)
             .filter(|revision| revision.value.takes(envelope))
+    }
+
+    /// The definitions whose triggers a reader of the ordered lane ever took.
+    pub fn ordered_by(&self, reader: Reader) -> impl Iterator<Item = &DefinitionId> {
+        self.by_reader.get(&reader).into_iter().flatten()
     }
 
     /// The revision of an event type in effect at `at`.

@@ -2,20 +2,48 @@
 
 use jiff::SignedDuration;
 use kaizen_proto::resolver::{self, ResolveItem, resolve_item};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{definition::Definition, source::ContextSource, trigger::Trigger};
 
 /// All sources of a definition, with the trigger that they see.
 #[must_use]
 pub fn resolve_item(definition: &Definition, trigger: &Trigger) -> ResolveItem {
-    let trigger = match &trigger.envelope {
-        Some(envelope) => resolve_item::Trigger::EventAttributes(json(&envelope.attributes)),
+    let attributes = trigger
+        .envelope
+        .as_ref()
+        .map(|envelope| &envelope.attributes);
+    item(definition, trigger, attributes, |_| true)
+}
+
+/// The sources of a definition that neither the trigger nor memory holds; `None` where there are
+/// none. `attributes` are those of the event, or of all events of a join.
+pub(crate) fn outside_item(
+    definition: &Definition,
+    trigger: &Trigger,
+    attributes: Option<&Map<String, Value>>,
+) -> Option<ResolveItem> {
+    let item = item(definition, trigger, attributes, ContextSource::is_outside);
+    (!item.sources.is_empty()).then_some(item)
+}
+
+fn item(
+    definition: &Definition,
+    trigger: &Trigger,
+    attributes: Option<&Map<String, Value>>,
+    wanted: impl Fn(&ContextSource) -> bool,
+) -> ResolveItem {
+    let trigger = match attributes {
+        Some(attributes) => resolve_item::Trigger::EventAttributes(json(attributes)),
         None => resolve_item::Trigger::Slot(trigger.instant().to_string()),
     };
+    let sources = definition.sources().iter();
     ResolveItem {
         definition: definition.id().to_string(),
-        sources: definition.sources().iter().map(wire_source).collect(),
+        sources: sources
+            .filter(|source| wanted(source))
+            .map(wire_source)
+            .collect(),
         trigger: Some(trigger),
         without_optional: false,
     }
@@ -41,7 +69,7 @@ fn millis(duration: SignedDuration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(0)
 }
 
-fn json(object: &serde_json::Map<String, Value>) -> Vec<u8> {
+fn json(object: &Map<String, Value>) -> Vec<u8> {
     // A map with text keys always serializes.
     serde_json::to_vec(object).unwrap_or_default()
 }

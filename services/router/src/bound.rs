@@ -1,6 +1,6 @@
 //! The bound lane: activations that wait for their outside context.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream::Message;
 use futures::future::join_all;
@@ -380,6 +380,7 @@ impl Bound {
             snapshot,
             warnings: bound.warnings,
             cached: bound.cached.into_iter().map(cached).collect(),
+            open: BTreeMap::new(),
             tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
             rules: decision.rules,
         });
@@ -399,7 +400,7 @@ impl Bound {
     }
 }
 
-fn cached(source: resolver::CachedSource) -> CachedSource {
+pub(crate) fn cached(source: resolver::CachedSource) -> CachedSource {
     CachedSource {
         bind_to: source.bind_to,
         age_ms: source.age_ms,

@@ -6,22 +6,20 @@ use kaizen_lifecycle::Registry;
 use kaizen_messaging::{
     chain,
     consume::{Handler, Settlement, backoff},
-    instant, trace,
+    trace,
 };
 use kaizen_proto::{
-    header,
-    id::{ActivationId, DefinitionId, TriggerId, content_hash},
-    record::{AdminTick, Pending, TickKind, TickRecord, TriggerRecord},
-    stream, subject,
+    id::{ActivationId, TriggerId},
+    record::Pending,
     subject::{DeadReason, DeadStage},
 };
-use kaizen_registry::{Definition, Lane, Revision, Trigger, View, admit, bind_direct, decide};
+use kaizen_registry::{Definition, Lane, Revision, Trigger, View, bind_direct, decide};
 use tracing::{Instrument as _, Span, info_span, warn};
 
-use crate::effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision};
-
-/// Hops after which a chain of tasks and events is taken for a loop.
-const HOPS_MAX: u32 = 16;
+use crate::{
+    effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision},
+    input::{Input, Refused},
+};
 
 #[derive(Debug)]
 pub(crate) struct Direct {
@@ -82,98 +80,32 @@ impl Direct {
 
     /// All that follows from one input. Pure but for what the view holds.
     fn judge(&self, view: &View, message: &Message) -> Vec<Effect> {
-        let Ok(info) = message.info() else {
+        let Some(input) = Input::read(message) else {
             return Vec::new();
         };
-        let input = Input {
-            original: Original::from(message),
-            stream: if info.stream == stream::TICKS {
-                stream::TICKS
-            } else {
-                stream::EVENTS
-            },
-            sequence: info.stream_sequence,
-            stored_at: instant(info.published),
-            hops: hops(message),
-        };
-        if input.stream == stream::TICKS {
-            self.judge_tick(view, &input)
-        } else {
-            self.judge_event(view, &input)
-        }
-    }
-
-    fn judge_event(&self, view: &View, input: &Input) -> Vec<Effect> {
-        let subject_type = subject::activity_type(&input.original.subject);
-        let payload = &input.original.payload;
-        let envelope = match admit(view, input.stored_at, subject_type, payload) {
-            Ok(envelope) => envelope,
-            Err(refusal) => {
-                let error = match refusal.hint() {
-                    Some(hint) => format!("{refusal}; {hint}"),
-                    None => refusal.to_string(),
-                };
-                return vec![self.refuse(refusal.reason(), &error, input)];
+        match input.judge(view) {
+            Ok(None) => Vec::new(),
+            Ok(Some(set_off)) => {
+                let revisions = set_off.revisions.iter();
+                let activated = revisions.filter_map(|revision| {
+                    self.activate(revision, &set_off.trigger, &input.original)
+                });
+                activated.collect()
             }
-        };
-        if input.hops > HOPS_MAX {
-            let error = format!(
-                "{} hops exceed {HOPS_MAX}: events and tasks set each other off",
-                input.hops
-            );
-            return vec![self.refuse(DeadReason::TooManyHops, &error, input)];
+            Err(refused) => vec![self.refuse(&refused, &input)],
         }
-        let revisions: Vec<_> = view.set_off_by(&envelope, input.stored_at).collect();
-        if revisions.is_empty() {
-            return Vec::new();
-        }
-        // Over the parsed envelope: white space and the order of keys do not make another event.
-        let canonical = serde_json::to_vec(&envelope).unwrap_or_default();
-        let trigger = Trigger {
-            record: TriggerRecord::Event {
-                trigger_id: envelope.trigger_id(),
-                event_id: envelope.id.clone(),
-                source: envelope.source.clone(),
-                event_type: envelope.event_type.clone(),
-                sequence: input.sequence,
-                stored_at: input.stored_at,
-            },
-            content_hash: content_hash(&canonical),
-            envelope: Some(envelope),
-            hops: input.hops,
-        };
-        revisions
-            .iter()
-            .filter_map(|revision| self.activate(revision, &trigger, input))
-            .collect()
-    }
-
-    fn judge_tick(&self, view: &View, input: &Input) -> Vec<Effect> {
-        let slot = match Slot::read(&input.original.subject, &input.original.payload) {
-            Ok(Some(slot)) => slot,
-            // A cursor record sets nothing off.
-            Ok(None) => return Vec::new(),
-            Err(error) => return vec![self.refuse(DeadReason::Malformed, &error, input)],
-        };
-        let Some(revision) = view.definition_revision(&slot.definition, slot.revision) else {
-            let error = format!(
-                "revision {} of {} is not in REGISTRY",
-                slot.revision, slot.definition
-            );
-            return vec![self.refuse(DeadReason::UnknownRevision, &error, input)];
-        };
-        let trigger = slot.trigger(input);
-        self.activate(&revision, &trigger, input)
-            .into_iter()
-            .collect()
     }
 
     fn activate(
         &self,
         revision: &Revision<Definition>,
         trigger: &Trigger,
-        input: &Input,
+        original: &Original,
     ) -> Option<Effect> {
+        let lane = revision.value.lane();
+        if matches!(lane, Lane::Ordered(_)) {
+            return None; // Its reader takes it.
+        }
         let definition = revision.value.id();
         let activation = ActivationId::new(definition, trigger.record.trigger_id());
         let letter = Letter {
@@ -182,9 +114,9 @@ impl Direct {
                 revision: revision.number,
                 activation,
             },
-            original: input.original.clone(),
+            original: original.clone(),
         };
-        if revision.value.lane() == Lane::Bound {
+        if lane == Lane::Bound {
             let pending = Pending {
                 revision: revision.number,
                 trigger: trigger.record.clone(),
@@ -215,11 +147,11 @@ impl Direct {
         self.ledger.decided(definition, activation, decided, letter)
     }
 
-    fn refuse(&self, reason: DeadReason, error: &str, input: &Input) -> Effect {
+    fn refuse(&self, refused: &Refused, input: &Input) -> Effect {
         warn!(
             subject = input.original.subject,
             sequence = input.sequence,
-            error,
+            error = refused.error,
             "refused"
         );
         // By position: two refused messages may well share an event id.
@@ -228,120 +160,7 @@ impl Direct {
             identity: Identity::Trigger(trigger),
             original: input.original.clone(),
         };
-        self.ledger
-            .dead(DeadStage::Admission, reason, error, letter)
+        let (stage, reason) = (DeadStage::Admission, refused.reason);
+        self.ledger.dead(stage, reason, &refused.error, letter)
     }
-}
-
-/// One delivery, read.
-struct Input {
-    original: Original,
-    stream: &'static str,
-    sequence: u64,
-    stored_at: jiff::Timestamp,
-    hops: u32,
-}
-
-fn hops(message: &Message) -> u32 {
-    let value = message
-        .headers
-        .as_ref()
-        .and_then(|headers| headers.get(header::HOPS));
-    value
-        .and_then(|value| value.as_str().parse().ok())
-        .unwrap_or(0)
-}
-
-/// One message of TICKS that sets its definition off.
-struct Slot {
-    definition: DefinitionId,
-    revision: u64,
-    instant: jiff::Timestamp,
-    kind: TickKind,
-    trigger_id: TriggerId,
-}
-
-impl Slot {
-    /// `None` for a cursor record; an error says what is malformed.
-    fn read(subject: &str, payload: &[u8]) -> Result<Option<Self>, String> {
-        match (
-            subject::tick_definition(subject),
-            subject::trigger_definition(subject),
-        ) {
-            (Some(definition), _) => Self::scheduled(&definition_id(definition)?, payload),
-            (None, Some(definition)) => {
-                Self::asked_for(definition_id(definition)?, payload).map(Some)
-            }
-            (None, None) => Err("neither a tick nor a trigger by its subject".to_owned()),
-        }
-    }
-
-    fn scheduled(definition: &DefinitionId, payload: &[u8]) -> Result<Option<Self>, String> {
-        let record = serde_json::from_slice(payload)
-            .map_err(|error| format!("not a tick record: {error}"))?;
-        Ok(match record {
-            TickRecord::Cursor(_) => None,
-            TickRecord::Tick(tick) => Some(Self {
-                trigger_id: TriggerId::of_slot(definition, tick.slot),
-                definition: definition.clone(),
-                revision: tick.revision,
-                instant: tick.slot,
-                kind: TickKind::Scheduled,
-            }),
-        })
-    }
-
-    fn asked_for(definition: DefinitionId, payload: &[u8]) -> Result<Self, String> {
-        let record = serde_json::from_slice(payload)
-            .map_err(|error| format!("not a record of a tick that was asked for: {error}"))?;
-        let (kind, trigger_id, instant, revision) = match record {
-            AdminTick::Manual {
-                slot,
-                revision,
-                request_id,
-                ..
-            } => {
-                if request_id.is_empty() {
-                    return Err("request_id is empty: nobody could ask twice for the same".into());
-                }
-                let trigger_id = TriggerId::of_request(&definition, &request_id);
-                (TickKind::Manual, trigger_id, slot, revision)
-            }
-            // The identity of the slot: where its tick was routed, nothing new follows.
-            AdminTick::Backfill { slot, revision, .. } => {
-                let trigger_id = TriggerId::of_slot(&definition, slot);
-                (TickKind::Backfill, trigger_id, slot, revision)
-            }
-        };
-        Ok(Self {
-            definition,
-            revision,
-            instant,
-            kind,
-            trigger_id,
-        })
-    }
-
-    fn trigger(self, input: &Input) -> Trigger {
-        Trigger {
-            // Of the identity alone: a slot backfilled, and a request sent again at another
-            // moment, are the trigger that they were.
-            content_hash: content_hash(self.trigger_id.as_str().as_bytes()),
-            record: TriggerRecord::Tick {
-                tick: self.kind,
-                trigger_id: self.trigger_id,
-                slot: self.instant,
-                sequence: input.sequence,
-                stored_at: input.stored_at,
-            },
-            envelope: None,
-            hops: input.hops,
-        }
-    }
-}
-
-fn definition_id(token: &str) -> Result<DefinitionId, String> {
-    token
-        .parse()
-        .map_err(|error| format!("the subject names no definition: {error}"))
 }

@@ -7,7 +7,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use kaizen_messaging::{
-    CommitError, Committed, Guard, Message, Nats,
+    CommitError, Committed, Guard, Message, Nats, chain,
     raw::RawMessage,
     read::{self, ReadError},
     trace,
@@ -15,11 +15,11 @@ use kaizen_messaging::{
 use kaizen_proto::{
     header,
     id::{ActivationId, DefinitionId, TriggerId},
-    record::{DecisionRecord, Pending, TaskOrder, TaskRecord},
+    record::{Checkpoint, DecisionRecord, Pending, TaskOrder, TaskRecord},
     stream,
-    subject::{self, DeadReason, DeadStage},
+    subject::{self, DeadReason, DeadStage, Reader},
 };
-use kaizen_registry::Decision;
+use kaizen_registry::{Decision, memory::Stored};
 use serde::Serialize;
 use tracing::{Span, debug, warn};
 
@@ -53,6 +53,13 @@ pub(crate) struct Effect {
     trigger_hash: Option<String>,
     /// What is buried when it can never be stored.
     letter: Letter,
+}
+
+impl Effect {
+    /// What is to be stored.
+    pub(crate) fn messages(&self) -> &[Message] {
+        &self.messages
+    }
 }
 
 /// The message that an input came as: what a dead letter keeps.
@@ -139,6 +146,10 @@ pub(crate) struct Decided {
     pub(crate) dead: Option<(DeadReason, String)>,
     pub(crate) trigger_hash: String,
 }
+
+/// Why an activation is buried whose tasks followed from something else.
+const CONFLICT: &str = "what follows from another content stands under this activation: two \
+    triggers share one identity";
 
 /// Why a decision is buried, if it is.
 pub(crate) fn dead_decision(decision: &Decision) -> Option<(DeadReason, String)> {
@@ -267,9 +278,7 @@ impl Ledger {
                 let standing = read::last(&self.nats, stream::LEDGER, &effect.settled_by).await?;
                 match standing.filter(|message| message.sequence > effect.settled_after) {
                     Some(found) if self.conflicts(&effect, &found).await? => {
-                        let error = "what follows from another content stands under this \
-                            activation: two triggers share one identity";
-                        self.bury(DeadReason::IdentityConflict, error, &effect.letter)
+                        self.bury(DeadReason::IdentityConflict, CONFLICT, &effect.letter)
                             .await
                     }
                     Some(_) => Ok(()),
@@ -306,7 +315,19 @@ impl Ledger {
     /// whole transaction every time it is tried.
     async fn store_rest(&self, whole: Vec<Message>, subject: String) -> Result<(), EffectError> {
         let count = whole.len();
-        let mut rest = Vec::with_capacity(count);
+        let rest = self.outstanding(whole).await?;
+        if rest.len() == count {
+            return Err(EffectError::Unsettled { subject });
+        }
+        match self.nats.commit.store(rest).await? {
+            Committed::Stored(_) => Ok(()),
+            Committed::Doubtful => Err(EffectError::Unsettled { subject }),
+        }
+    }
+
+    /// Those of one effect's messages that do not stand yet.
+    async fn outstanding(&self, whole: Vec<Message>) -> Result<Vec<Message>, ReadError> {
+        let mut rest = Vec::with_capacity(whole.len());
         let mut tasks_stand = false;
         for message in whole {
             let stands = match &message.guard {
@@ -323,12 +344,86 @@ impl Ledger {
                 rest.push(message);
             }
         }
-        if rest.len() == count {
-            return Err(EffectError::Unsettled { subject });
+        Ok(rest)
+    }
+
+    /// Takes what stands already out of an effect that goes into a larger transaction; answers
+    /// whether anything did. Where it followed from another content, a letter takes its place.
+    pub(crate) async fn leave_out_standing(
+        &self,
+        effect: &mut Effect,
+    ) -> Result<bool, EffectError> {
+        let count = effect.messages.len();
+        let messages = std::mem::take(&mut effect.messages);
+        effect.messages = self.outstanding(messages).await?;
+        if effect.messages.len() == count {
+            return Ok(false);
         }
-        match self.nats.commit.store(rest).await? {
-            Committed::Stored(_) => Ok(()),
-            Committed::Doubtful => Err(EffectError::Unsettled { subject }),
+        let standing = read::last(&self.nats, stream::LEDGER, &effect.settled_by).await?;
+        if let Some(standing) = standing
+            && self.conflicts(effect, &standing).await?
+        {
+            let (stage, reason) = (DeadStage::Store, DeadReason::IdentityConflict);
+            let letter = self.letter(stage, reason, CONFLICT, &effect.letter);
+            if !self.stands(&letter.subject).await? {
+                effect.messages.push(letter);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Puts a letter in the place of an effect that holds a message larger than the server takes;
+    /// answers whether it did.
+    pub(crate) fn bury_too_large(
+        &self,
+        effect: &mut Effect,
+        bytes_max: usize,
+        error: &CommitError,
+    ) -> bool {
+        let fits = |message: &Message| message.payload.len() + HEADERS_BYTES_MAX <= bytes_max;
+        if effect.messages.iter().all(fits) {
+            return false;
+        }
+        let error = chain(error);
+        warn!(subject = effect.settled_by, error, "buried");
+        let mut letter = effect.letter.clone();
+        letter.original.headers = OriginalHeaders::LeftOut;
+        let (stage, reason) = (DeadStage::Store, DeadReason::StoreRefused);
+        effect.messages = vec![self.letter(stage, reason, &error, &letter)];
+        true
+    }
+
+    /// A cell of memory: it replaces what stood before.
+    pub(crate) fn cell(&self, reader: Reader, stored: &Stored) -> Message {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ROLLUP, "sub");
+        if let Some(age) = stored.age {
+            headers.insert(header::TTL, age.as_secs().max(1).to_string());
+        }
+        let payload = stored.cell.as_ref().map(serde_json::to_vec);
+        Message {
+            subject: subject::state(reader, &stored.definition, &stored.id),
+            // Whoever owns the checkpoint owns the cells.
+            guard: Guard::None,
+            headers,
+            payload: payload.and_then(Result::ok).unwrap_or_default().into(),
+        }
+    }
+
+    /// A checkpoint behind the one with the sequence `expected`.
+    pub(crate) fn checkpoint(
+        &self,
+        reader: Reader,
+        checkpoint: &Checkpoint,
+        expected: u64,
+    ) -> Message {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ROLLUP, "sub");
+        Message {
+            subject: subject::checkpoint(reader),
+            guard: Guard::Last(expected),
+            headers,
+            payload: serde_json::to_vec(checkpoint).unwrap_or_default().into(),
         }
     }
 
@@ -448,6 +543,8 @@ impl OriginalHeaders {
 /// Most of an undecodable header block that a letter keeps. The server stores at most 64 KiB of
 /// headers, and base64 makes four bytes of three.
 const BLOCK_BYTES_MAX: usize = 32 * 1024;
+/// What the headers of our own messages take at most.
+const HEADERS_BYTES_MAX: usize = 8 * 1024;
 /// Longest error text in a header, in bytes.
 const ERROR_BYTES_MAX: usize = 4096;
 

@@ -1,6 +1,6 @@
 //! Events and ticks in, tasks out.
 //!
-//! Two lanes. The direct lane (`direct`) takes each event and each tick, judges it, finds the
+//! Three lanes. The direct lane (`direct`) takes each event and each tick, judges it, finds the
 //! definitions that it sets off, and decides those whose context is in the trigger itself; the
 //! others it leaves in LEDGER as pending. The bound lane (`bound`) takes what is pending, has
 //! its context bound by the resolver, and decides it. Both store what follows by compare-and-set
@@ -11,11 +11,14 @@
 mod bound;
 mod direct;
 mod effect;
+mod input;
+mod ordered;
 mod screen;
 
+use futures::future::join_all;
 use kaizen_lifecycle::{Mesh, await_streams};
 use kaizen_messaging::consume::consume;
-use kaizen_proto::stream;
+use kaizen_proto::{stream, subject::Reader};
 
 /// Runs the router until the mesh shuts down.
 pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
@@ -28,16 +31,20 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     let direct = direct::Direct::new(registry.clone(), ledger.clone());
     let bound = bound::Bound::new(
         mesh.nats.clone(),
-        registry,
+        registry.clone(),
         ledger.clone(),
         mesh.config.router.clone(),
     );
     let events = screen::Events {
         direct: &direct,
-        screen: screen::Screen::new(mesh.nats.clone(), ledger),
+        screen: screen::Screen::new(mesh.nats.clone(), ledger.clone()),
     };
+    let limits = &mesh.config.router;
+    let readers = Reader::ALL
+        .map(|reader| ordered::Ordered::new(&mesh.nats, &registry, &ledger, limits, reader));
     part.ready();
     let (nats, shutdown) = (&mesh.nats, &mesh.shutdown);
+    let ordered = join_all(readers.iter().map(|reader| reader.run(shutdown)));
     tokio::join!(
         consume(
             nats,
@@ -48,6 +55,7 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
         ),
         consume(nats, stream::TICKS, stream::ROUTER_TICKS, &direct, shutdown),
         consume(nats, stream::LEDGER, stream::ROUTER_BOUND, &bound, shutdown),
+        ordered,
     );
     Ok(())
 }

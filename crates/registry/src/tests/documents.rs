@@ -1,7 +1,7 @@
 //! Reading files: what is accepted, what is refused, and where a refusal points.
 
 use kaizen_engagement::DiscoverParams;
-use kaizen_proto::subject::RegistryKind;
+use kaizen_proto::subject::{Reader, RegistryKind};
 use serde_json::json;
 
 use super::{ORIENT, REVIEW};
@@ -130,36 +130,123 @@ fn unknown_key_in_a_flow_mapping_is_placed_exactly() {
 }
 
 #[test]
+fn mistakes_in_clauses_are_told_with_their_place() {
+    let rule = |clause: &str| review_with("    tasks:\n", &format!("    {clause}\n    tasks:\n"));
+    for (clause, expected) in [
+        (
+            "cooldown: {key: x}",
+            "11:15: rules[0].cooldown.for: `for` is required; add for: 24h",
+        ),
+        (
+            "cooldown: {for: 5 parsecs}",
+            "11:21: rules[0].cooldown.for: \"5 parsecs\" is no duration; write for example 90m or 24h",
+        ),
+        (
+            "cooldown: {for: 31d}",
+            "rules[0].cooldown.for: \"31d\" is no duration",
+        ),
+        (
+            "cooldown: {for: 800h}",
+            "rules[0].cooldown.for: 800h is not between 1s and 720h",
+        ),
+        (
+            "cooldown: {for: 1h, kei: x}",
+            "rules[0].cooldown.kei: unknown key `kei`; did you mean `key`?",
+        ),
+        (
+            "cooldown: {for: 1h, key: '{{ contex.a }}'}",
+            "rules[0].cooldown.key: unknown variable `contex`; did you mean `context`?",
+        ),
+        (
+            "for: 0",
+            "rules[0].for: takes a whole number from 1 to 1000, got the number 0",
+        ),
+        (
+            "for: often",
+            "rules[0].for: takes a mapping, got the text \"often\"; write {consecutive: 3}",
+        ),
+        (
+            "until: context.metrics.a =",
+            "rules[0].until.when: not a CEL expression",
+        ),
+        (
+            "overlap: skipp",
+            "rules[0].overlap: unknown policy \"skipp\"; did you mean `skip`?",
+        ),
+        (
+            "rate_limit: 5",
+            "rules[0].rate_limit: takes a mapping, got the number 5; write {tasks: 5, per: 1h}",
+        ),
+        (
+            "join: {}",
+            "rules[0].join: `join` is not supported yet; leave it out",
+        ),
+    ] {
+        let found = finding(&rule(clause));
+        assert!(found.contains(expected), "{clause}: {found}");
+    }
+}
+
+#[test]
+fn items_of_one_trigger_need_keys() {
+    let clauses = "as: run, cooldown: {for: 1h}, tasks:";
+    let found = finding(&ORIENT.replace("as: run, tasks:", clauses));
+    assert!(
+        found.contains("rules[0].cooldown: takes a `key` under for_each"),
+        "{found}"
+    );
+    let keyed = clauses.replace("1h", "1h, key: '{{ run.repo }}'");
+    let document = definition(&ORIENT.replace("as: run, tasks:", &keyed));
+    assert_eq!(document.lane(), Lane::Ordered(Reader::TicksBound));
+}
+
+#[test]
+fn mistakes_in_triggers_of_memory_are_told_with_their_place() {
+    let trigger = |trigger: &str| {
+        format!(
+            "kind: ActivityDefinition\nid: d\ntrigger: {trigger}\nrules: [{{id: r, tasks: [{{queue: q, title: t}}]}}]\n"
+        )
+    };
+    for (yaml, expected) in [
+        (
+            "{type: all, key: x, within: 1h, events: [{event_type: a.b}]}",
+            "3:50: trigger.events: takes 2 to 8 event types; for one, use `type: event`",
+        ),
+        (
+            "{type: all, key: x, within: 1h, events: [{event_type: a.b}, {event_type: a-b}]}",
+            "trigger.events[1].as: `a_b` is taken by an earlier event type",
+        ),
+        (
+            "{type: all, key: '{{ context.x }}', within: 1h, events: [{event_type: a.b}, {event_type: c.d}]}",
+            "trigger.key: nothing is bound at `context.x`",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, for: 1h, keys: []}",
+            "trigger.keys: is empty; list whose silence matters",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, for: 1h, keys: [x, x]}",
+            "trigger.keys[1]: is listed twice",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, keys: [x]}",
+            "trigger.for: `for` is required",
+        ),
+        (
+            "{type: silense}",
+            "trigger.type: unknown trigger type \"silense\"; did you mean `silence`?",
+        ),
+    ] {
+        let found = finding(&trigger(yaml));
+        assert!(found.contains(expected), "{yaml}: {found}");
+    }
+}
+
+#[test]
 fn what_comes_later_is_refused_as_not_supported_yet() {
-    let rule = |key: &str| review_with("    tasks:\n", &format!("    {key}\n    tasks:\n"));
-    for key in [
-        "cooldown: {for: 24h}",
-        "for: 3",
-        "until: x",
-        "rate_limit: 5",
-        "overlap: skip",
-    ] {
-        let name = key.split(':').next().unwrap();
-        assert_eq!(
-            finding(&rule(key)),
-            format!("d.yaml:11:5: rules[0].{name}: `{name}` is not supported yet; leave it out")
-        );
-    }
-    for (line, by, expected) in [
-        (
-            "{type: event, event_type: kaizen.metrics.recorded}",
-            "{type: all, of: []}",
-            "trigger type `all` is not supported yet",
-        ),
-        (
-            "type: event-payload",
-            "type: last-task",
-            "source type `last-task` is not supported yet",
-        ),
-    ] {
-        let found = finding(&review_with(line, by));
-        assert!(found.contains(expected), "{found}");
-    }
+    let found = finding(&review_with("type: event-payload", "type: last-task"));
+    let expected = "source type `last-task` is not supported yet";
+    assert!(found.contains(expected), "{found}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod decisions;
 mod documents;
 mod filters;
 mod lint;
+mod memory;
 mod properties;
 mod reference;
 mod robustness;

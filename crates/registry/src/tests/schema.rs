@@ -54,10 +54,29 @@ fn examples() -> Vec<(Format, Value)> {
         "type": "discover_kaizen_scheduled_repos", "bind_to": "context.runs",
         "params": {"cadence": "daily", "agents": ["coach"], "engagement_slug": "e", "roster_path": "r.yaml", "due": true},
     });
+    let summary =
+        json!({"type": "metrics-summary", "bind_to": "context.sum", "params": {"runs": 20}});
+    let join = json!({
+        "type": "all", "key": "{{ event.source }}", "within": "1h",
+        "events": [{"event_type": "a.b", "as": "x"}, {"event_type": "c.d"}],
+    });
+    let silence = json!({
+        "type": "silence", "event_type": "a.b", "key": "{{ event.source }}", "for": "2h",
+        "keys": ["s"],
+    });
     let plain = json!({"id": "r", "when": "true", "tasks": [task]});
+    let calm = json!({
+        "id": "r", "for": {"consecutive": 3, "key": "k"}, "until": {"when": "true", "key": "k"},
+        "cooldown": {"for": "24h", "key": "k"}, "overlap": {"policy": "skip", "key": "k"},
+        "rate_limit": {"tasks": 5, "per": "1h", "key": "k"}, "tasks": [task],
+    });
+    let short = json!({"id": "r", "for": 3, "until": "true", "overlap": "skip", "tasks": [task]});
     let each = json!({"id": "r", "for_each": "context.runs", "as": "run", "tasks": [task]});
     let documents = [
-        definition(event, json!([payload, fixed, others]), plain),
+        definition(event.clone(), json!([payload, fixed, others]), plain),
+        definition(event, json!([summary]), calm.clone()),
+        definition(join, json!([payload]), short),
+        definition(silence, json!([]), calm),
         definition(cron, json!([discover]), each),
         json!({"kind": "EventType", "name": "a.b", "description": "x", "engagement": "e", "version": "1.0", "mode": "warn", "schema": {"type": "object"}}),
         json!({"kind": "Engagement", "slug": "e", "name": "n", "description": "d", "roster_path": "r.yaml"}),
@@ -344,7 +363,8 @@ fn a_value_of_another_type_is_refused_by_the_schemas_too() {
             let other = if value.is_string() || value.is_boolean() {
                 json!({"a": 1})
             } else {
-                json!("zzz")
+                // A condition as well, where one may stand in short for a mapping.
+                json!("true")
             };
             let mut asked = example.clone();
             *asked.pointer_mut(&pointer).unwrap() = other;

@@ -1,6 +1,6 @@
 //! `kaizen.admin.v1.DryRun`: decides and binds as production does, and stores nothing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kaizen_messaging::{read, rpc};
@@ -11,8 +11,7 @@ use kaizen_proto::{
         dry_run_server::DryRun,
     },
     envelope::EventEnvelope,
-    id::{ActivationId, TriggerId, content_hash},
-    record::{Decided, TriggerRecord},
+    id::ActivationId,
     resolver::{
         self, ContextSource as WireSource, ResolveItem, ResolveRequest, ResolveResponse, Snapshot,
         resolve_item::Trigger as WireTrigger, resolve_result,
@@ -20,7 +19,8 @@ use kaizen_proto::{
     stream, subject,
 };
 use kaizen_registry::{
-    Definition, Lane, Revision, Trigger, admit, bind_direct, decide, resolve_item, wire_source,
+    Decision, Definition, Lane, Memory, Outside, Revision, Trigger, admit, bind_direct, decide,
+    resolve_item, wire_source,
 };
 use serde_json::Value;
 use tonic::{Request, Response, Status};
@@ -118,7 +118,7 @@ impl DryRun for Admin {
 impl Admin {
     async fn preview(
         &self,
-        revision: &Revision<Definition>,
+        revision: &Arc<Revision<Definition>>,
         trigger: &Trigger,
         warnings: &mut Vec<String>,
     ) -> Result<ActivationPreview, Status> {
@@ -141,27 +141,62 @@ impl Admin {
             preview.filtered = miss.to_string();
             return Ok(preview);
         }
+        if let Lane::Ordered(_) = revision.value.lane() {
+            return self
+                .with_empty_memory(revision, trigger, preview, warnings)
+                .await;
+        }
         match self.snapshot(revision, trigger, warnings).await? {
             Err(error) => preview.error = error,
             Ok(snapshot) => {
                 let decision = decide(revision, activation, trigger, &snapshot);
-                preview.snapshot = snapshot.to_string();
-                let decided = Decided {
-                    revision: revision.number,
-                    trigger: trigger.record.clone(),
-                    snapshot,
-                    warnings: Vec::new(),
-                    cached: Vec::new(),
-                    tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
-                    rules: decision.rules.clone(),
-                };
-                preview.error = decision.error().unwrap_or_default();
-                preview.decision = serde_json::json!({
-                    "rules": decided.rules,
-                    "tasks": decision.tasks,
-                })
-                .to_string();
+                show(&mut preview, &snapshot, &decision);
             }
+        }
+        Ok(preview)
+    }
+
+    /// What would follow if the definition had kept nothing yet.
+    async fn with_empty_memory(
+        &self,
+        revision: &Arc<Revision<Definition>>,
+        trigger: &Trigger,
+        mut preview: ActivationPreview,
+        warnings: &mut Vec<String>,
+    ) -> Result<ActivationPreview, Status> {
+        let definition = revision.value.id();
+        warnings.push(format!(
+            "definition {definition} keeps memory, which is taken for empty here: a cooldown, a row or a limit may suppress what this shows"
+        ));
+        let mut outside = Outside::default();
+        let concluded = loop {
+            let mut memory = Memory::at(0, trigger.record.stored_at());
+            match memory.activate(revision, trigger, &outside) {
+                Ok(concluded) => break concluded,
+                Err(lacks) => {
+                    // Of an empty memory no task is open.
+                    let open = lacks.tasks.into_iter().map(|task| (task, false));
+                    outside.open.extend(open);
+                    if let Some((activation, item)) = lacks.context.map(|context| *context) {
+                        let answer = self.ask_resolver(item).await?;
+                        let context = answer.and_then(|snapshot| {
+                            warnings.extend(snapshot.warnings);
+                            serde_json::from_slice(&snapshot.json)
+                                .map_err(|error| error.to_string())
+                        });
+                        outside.context.insert(activation, context);
+                    }
+                }
+            }
+        };
+        match concluded {
+            None => warnings.push(format!(
+                "definition {definition} takes note of the event; by itself it sets nothing off"
+            )),
+            Some(concluded) => match concluded.decision {
+                Err(error) => preview.error = error,
+                Ok(decision) => show(&mut preview, &concluded.snapshot, &decision),
+            },
         }
         Ok(preview)
     }
@@ -219,22 +254,19 @@ fn cached(source: resolver::CachedSource) -> CachedSource {
     }
 }
 
+fn show(preview: &mut ActivationPreview, snapshot: &Value, decision: &Decision) {
+    preview.snapshot = snapshot.to_string();
+    preview.error = decision.error().unwrap_or_default();
+    preview.decision = serde_json::json!({
+        "rules": decision.rules,
+        "tasks": decision.tasks,
+    })
+    .to_string();
+}
+
 fn event_trigger(envelope: EventEnvelope) -> Trigger {
-    let canonical = serde_json::to_vec(&envelope).unwrap_or_default();
-    Trigger {
-        record: TriggerRecord::Event {
-            trigger_id: TriggerId::of_event(&envelope.source, &envelope.id),
-            event_id: envelope.id.clone(),
-            source: envelope.source.clone(),
-            event_type: envelope.event_type.clone(),
-            // Not stored, so it has no sequence.
-            sequence: 0,
-            stored_at: Timestamp::now(),
-        },
-        content_hash: content_hash(&canonical),
-        envelope: Some(envelope),
-        hops: 0,
-    }
+    // Not stored, so it has no sequence.
+    Trigger::of_event(envelope, 0, Timestamp::now(), 0)
 }
 
 fn slot(text: &str) -> Result<Timestamp, Status> {

@@ -129,10 +129,11 @@ impl Admin {
         let revision = self.current(id).await?;
         match revision.value.trigger() {
             TriggerSpec::Cron { .. } => Ok(revision),
-            TriggerSpec::Event { event_type, .. } => Err(refusal::precondition(
+            other => Err(refusal::precondition(
                 "NOT_SCHEDULED",
                 format!(
-                    "definition {id} is set off by events of type {event_type}, not by slots; see what one would do with `kaizen-agentic event dry-run`"
+                    "definition {id} is set off by {}, not by slots; see what one would do with `kaizen-agentic event dry-run`",
+                    other.summary()
                 ),
             )),
         }

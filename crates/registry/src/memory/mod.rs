@@ -1,0 +1,365 @@
+//! What definitions keep between triggers: the ordered lane's memory, and how a trigger changes it.
+//!
+//! [`Memory::activate`] takes one trigger of one definition and answers what follows;
+//! [`Memory::advance`] lets time pass, and answers what follows from deadlines. Both are
+//! functions of what memory holds and of their arguments: the same triggers in the same order
+//! give the same effects, on whichever replica. Time is that of the triggers, made monotonic.
+//!
+//! Whoever stores the effects stores [`Memory::take_changed`] with them, in one transaction;
+//! [`Memory::restore`] reads it back.
+
+pub mod cell;
+mod conclude;
+pub(crate) mod gate;
+pub(crate) mod session;
+pub(crate) mod summary;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use kaizen_proto::{
+    id::{ActivationId, CellId, DefinitionId},
+    resolver::ResolveItem,
+};
+use serde_json::{Map, Value};
+
+pub use cell::{Cell, State};
+use session::CELLS_PER_DEFINITION_MAX;
+
+use crate::{
+    conclusion::Watch,
+    decision::Decision,
+    definition::{Definition, TriggerSpec},
+    trigger::Trigger,
+    view::{Revision, View},
+};
+
+/// The memory of one reader.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Latest stored time of anything that it has taken in.
+    clock: Timestamp,
+    /// Sequence of the last message that its reader has dealt with.
+    position: u64,
+    cells: HashMap<CellId, Cell>,
+    /// When something follows from a cell, if no trigger comes before.
+    acting: BTreeSet<(Timestamp, CellId)>,
+    /// When a cell may be forgotten.
+    fading: BTreeSet<(Timestamp, CellId)>,
+    /// Cells of each definition.
+    counts: HashMap<DefinitionId, usize>,
+    /// Cells that changed since they were last taken; whose they are, for those that are gone.
+    changed: BTreeMap<CellId, DefinitionId>,
+}
+
+/// What follows from one trigger of one definition.
+#[derive(Debug, Clone)]
+pub struct Concluded {
+    /// The revision that decided.
+    pub revision: Arc<Revision<Definition>>,
+    /// The activation.
+    pub activation: ActivationId,
+    /// What set it off: the trigger itself, or what memory concluded from it.
+    pub trigger: Trigger,
+    /// What the rules saw.
+    pub snapshot: Value,
+    /// Whether the tasks with these subjects were open, where that mattered.
+    pub open: BTreeMap<String, bool>,
+    /// What they gave; an error where the context could not be bound.
+    pub decision: Result<Decision, String>,
+}
+
+/// What a step needs from outside of memory and trigger.
+#[derive(Debug, Clone, Default)]
+pub struct Outside {
+    /// What the resolver bound for an activation, or why it cannot be had.
+    pub context: HashMap<ActivationId, Result<Map<String, Value>, String>>,
+    /// Whether the tasks with these subjects are open.
+    pub open: HashMap<String, bool>,
+}
+
+/// What a step lacks: the same step again, with these facts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lacks {
+    /// Subjects of tasks of which it must be known whether they are open.
+    pub tasks: BTreeSet<String>,
+    /// What the resolver is to be asked.
+    pub context: Option<Box<(ActivationId, ResolveItem)>>,
+}
+
+/// A cell to be stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// Its address.
+    pub id: CellId,
+    /// Whose it is.
+    pub definition: DefinitionId,
+    /// What it holds; absent where it is forgotten.
+    pub cell: Option<Cell>,
+    /// How long it is kept; `None` without end.
+    pub age: Option<SignedDuration>,
+}
+
+/// How long a forgotten cell's last message is kept: replacing the others is all that it does.
+const FORGOTTEN_AGE: SignedDuration = SignedDuration::from_secs(1);
+
+impl Memory {
+    /// An empty memory whose reader stands at `position`, at a time.
+    #[must_use]
+    pub fn at(position: u64, clock: Timestamp) -> Self {
+        Self {
+            clock,
+            position,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in a cell as it was stored.
+    pub fn restore(&mut self, cell: Cell) {
+        let id = cell.id();
+        self.cells.insert(id, cell);
+        self.settle(id, None);
+        self.changed.remove(&id);
+    }
+
+    /// Latest stored time of anything that it has taken in.
+    #[must_use]
+    pub fn clock(&self) -> Timestamp {
+        self.clock
+    }
+
+    /// Sequence of the last message that its reader has dealt with.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The reader has dealt with the message at a sequence.
+    pub fn pass(&mut self, sequence: u64) {
+        self.position = self.position.max(sequence);
+    }
+
+    /// Every cell, in no order.
+    pub fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.cells.values()
+    }
+
+    /// When something follows next if no trigger comes before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.acting.first().map(|(at, _)| *at)
+    }
+
+    /// What follows from one trigger of one definition; `None` where nothing does, be it because
+    /// the trigger was taken in before. Deadlines before the trigger have been dealt with by
+    /// [`Memory::advance`].
+    ///
+    /// # Errors
+    /// Facts are missing: nothing has changed.
+    pub fn activate(
+        &mut self,
+        revision: &Arc<Revision<Definition>>,
+        trigger: &Trigger,
+        outside: &Outside,
+    ) -> Result<Option<Concluded>, Lacks> {
+        self.clock = self.clock.max(trigger.record.stored_at());
+        match revision.value.watch() {
+            Some(Watch::Join(place)) => self.join(revision, place, trigger, outside),
+            Some(Watch::Silence(place)) => Ok(self.break_silence(revision, place, trigger)),
+            None => self.conclude(revision, trigger, outside),
+        }
+    }
+
+    /// Lets time pass up to `to`: what was due before it follows first, in order.
+    ///
+    /// # Errors
+    /// Facts are missing: as much was done as could be, and is in the first part.
+    pub fn advance(
+        &mut self,
+        view: &View,
+        to: Timestamp,
+        outside: &Outside,
+    ) -> (Vec<Concluded>, Option<Lacks>) {
+        let mut concluded = Vec::new();
+        while let Some((at, id)) = self.acting.first().copied().filter(|(at, _)| *at < to) {
+            self.clock = self.clock.max(at);
+            match self.fall_due(view, at, id, outside) {
+                Ok(conclusion) => concluded.extend(conclusion),
+                Err(lacks) => return (concluded, Some(lacks)),
+            }
+            // It has another time now, or none; whatever it is, never this one again.
+            if self.cells.get(&id).and_then(Cell::acts_at) != Some(at) {
+                self.acting.remove(&(at, id));
+            }
+        }
+        self.clock = self.clock.max(to);
+        self.fade();
+        (concluded, None)
+    }
+
+    /// Begins to watch the keys that a revision declares, where they are not watched yet.
+    pub fn watch(&mut self, revision: &Arc<Revision<Definition>>) {
+        let definition = &revision.value;
+        let (Some(Watch::Silence(place)), TriggerSpec::Silence(silence)) =
+            (definition.watch(), definition.trigger())
+        else {
+            return;
+        };
+        if !definition.enabled() {
+            return;
+        }
+        for key in &silence.keys {
+            let id = place.cell(key);
+            if self.cells.contains_key(&id) {
+                continue;
+            }
+            let due = revision.at.checked_add(silence.quiet);
+            let cell = Cell {
+                definition: definition.id().clone(),
+                revision: revision.number,
+                rule: None,
+                clause: place.clause.clone(),
+                key: key.clone(),
+                state: State::Silence {
+                    last: revision.at,
+                    due: due.unwrap_or(revision.at),
+                    fired: false,
+                },
+                touched: revision.at,
+                seen: [].into(),
+                suppressed: 0,
+                suppressed_at: None,
+            };
+            self.cells.insert(id, cell);
+            self.settle(id, None);
+        }
+    }
+
+    /// Forgets what no revision has a clause for any more.
+    pub fn retire(&mut self, view: &View) {
+        let stale: Vec<CellId> = self
+            .cells
+            .iter()
+            .filter(|(_, cell)| !is_meant(view, cell, self.clock))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in stale {
+            self.forget(id);
+        }
+    }
+
+    /// What has changed since this was asked last, to be stored together with what followed.
+    pub fn take_changed(&mut self) -> Vec<Stored> {
+        let changed = std::mem::take(&mut self.changed);
+        changed
+            .into_iter()
+            .map(|(id, definition)| {
+                let cell = self.cells.get(&id).cloned();
+                let age = match &cell {
+                    None => Some(FORGOTTEN_AGE),
+                    // Counted from now on by the server.
+                    Some(cell) => cell
+                        .forgotten_at()
+                        .filter(|_| cell.acts_at().is_none())
+                        .map(|at| at.duration_since(self.clock).max(cell::AFTERLIFE)),
+                };
+                Stored {
+                    id,
+                    definition,
+                    cell,
+                    age,
+                }
+            })
+            .collect()
+    }
+
+    /// How many cells have changed.
+    #[must_use]
+    pub fn changed(&self) -> usize {
+        self.changed.len()
+    }
+
+    fn make_room(&self, definition: &DefinitionId) -> Result<(), String> {
+        let count = self.counts.get(definition).copied().unwrap_or(0);
+        if count >= CELLS_PER_DEFINITION_MAX {
+            return Err(format!(
+                "memory holds {count} keys of this definition already, which is the most: use a key with fewer values"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes note of a cell that has come or has changed.
+    fn settle(&mut self, id: CellId, before: Option<&Cell>) {
+        let Some(cell) = self.cells.get(&id) else {
+            return;
+        };
+        if let Some(before) = before {
+            strike(&mut self.acting, &mut self.fading, id, before);
+        } else {
+            *self.counts.entry(cell.definition.clone()).or_default() += 1;
+        }
+        match (cell.acts_at(), cell.forgotten_at()) {
+            (Some(at), _) => _ = self.acting.insert((at, id)),
+            (None, Some(at)) => _ = self.fading.insert((at, id)),
+            (None, None) => {}
+        }
+        self.changed.insert(id, cell.definition.clone());
+    }
+
+    /// Forgets what the ledger forgets by itself.
+    fn fade(&mut self) {
+        let now = self.clock;
+        while let Some((_, id)) = self.fading.first().copied().filter(|(at, _)| *at < now) {
+            self.drop_cell(id);
+        }
+    }
+
+    /// Forgets a cell, in the ledger as well.
+    fn forget(&mut self, id: CellId) {
+        if let Some(cell) = self.drop_cell(id) {
+            self.changed.insert(id, cell.definition);
+        }
+    }
+
+    fn drop_cell(&mut self, id: CellId) -> Option<Cell> {
+        let cell = self.cells.remove(&id)?;
+        strike(&mut self.acting, &mut self.fading, id, &cell);
+        if let Some(count) = self.counts.get_mut(&cell.definition) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.counts.remove(&cell.definition);
+            }
+        }
+        self.changed.remove(&id);
+        Some(cell)
+    }
+}
+
+fn strike(
+    acting: &mut BTreeSet<(Timestamp, CellId)>,
+    fading: &mut BTreeSet<(Timestamp, CellId)>,
+    id: CellId,
+    cell: &Cell,
+) {
+    if let Some(at) = cell.acts_at() {
+        acting.remove(&(at, id));
+    }
+    if let Some(at) = cell.forgotten_at() {
+        fading.remove(&(at, id));
+    }
+}
+
+/// Whether a revision has the clause that keeps a cell: the latest one, or the one that decides
+/// the next trigger.
+fn is_meant(view: &View, cell: &Cell, at: Timestamp) -> bool {
+    let latest = view.definition(&cell.definition);
+    let in_effect = view.definition_in_effect(&cell.definition, at);
+    let revisions = latest.into_iter().chain(in_effect);
+    revisions
+        .into_iter()
+        .any(|revision| revision.value.keeps(&cell.clause))
+}

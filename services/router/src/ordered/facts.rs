@@ -1,0 +1,147 @@
+//! What a step needs from outside: the resolver's context, and whether tasks are open.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use kaizen_messaging::{chain, consume::backoff, read, rpc};
+use kaizen_proto::{
+    id::ActivationId,
+    record::CachedSource,
+    resolver::{ResolveItem, ResolveRequest, ResolveResponse, Snapshot, resolve_result},
+    stream, subject,
+};
+use kaizen_registry::{Lacks, Outside, not_bound};
+use serde_json::{Map, Value};
+use tracing::warn;
+
+use super::{Ended, Ordered};
+use crate::bound::cached;
+
+/// How long one request to the resolver may take.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a source may fail before its activation is buried: the reader stands still meanwhile.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Longest wait before it is asked again.
+const DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// What a step was told from outside.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub(super) outside: Outside,
+    /// What the resolver said beside the context of an activation.
+    notes: HashMap<ActivationId, Notes>,
+    attempts: u32,
+}
+
+/// What the resolver says beside a context.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub(super) warnings: Vec<String>,
+    pub(super) cached: Vec<CachedSource>,
+}
+
+impl Facts {
+    /// What was said beside the context of an activation.
+    pub(super) fn notes(&mut self, activation: ActivationId) -> Notes {
+        self.notes.remove(&activation).unwrap_or_default()
+    }
+}
+
+impl Ordered {
+    /// Finds out what is lacking. Where a source fails for now, answers how long to wait before it
+    /// is asked again; one that fails for good is part of the facts.
+    pub(super) async fn find_out(
+        &self,
+        lacks: Lacks,
+        since: Instant,
+        facts: &mut Facts,
+    ) -> Result<Option<Duration>, Ended> {
+        for task in lacks.tasks {
+            let open = self.is_open(&task).await?;
+            facts.outside.open.insert(task, open);
+        }
+        let Some((activation, mut item)) = lacks.context.map(|context| *context) else {
+            return Ok(None);
+        };
+        facts.attempts += 1;
+        item.without_optional = facts.attempts >= self.limits.optional_attempts;
+        let may_lack = item.without_optional && item.sources.iter().all(|source| source.optional);
+        let places: Vec<_> = item.sources.iter().map(|s| s.bind_to.clone()).collect();
+        let context = match self.ask(item).await {
+            Ok(Ok((context, notes))) => {
+                facts.notes.insert(activation, notes);
+                Ok(context)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(error) if may_lack => {
+                let warnings = places
+                    .iter()
+                    .map(|place| not_bound(place, &error))
+                    .collect();
+                let cached = Vec::new();
+                facts.notes.insert(activation, Notes { warnings, cached });
+                Ok(Map::new())
+            }
+            Err(error) if since.elapsed() < PATIENCE => {
+                let reader = self.reader.token();
+                warn!(reader, error, "cannot bind context; trying again");
+                let delay = backoff(facts.attempts.into());
+                return Ok(Some(delay.min(DELAY_MAX)));
+            }
+            Err(error) => Err(format!("context sources failed for {PATIENCE:?}: {error}")),
+        };
+        facts.outside.context.insert(activation, context);
+        Ok(None)
+    }
+
+    /// A task is open until its last message is an outcome, or the ledger has forgotten it.
+    async fn is_open(&self, task: &str) -> Result<bool, Ended> {
+        let Some(last) = read::last(&self.nats, stream::LEDGER, task).await? else {
+            return Ok(false);
+        };
+        let record: Value = serde_json::from_slice(&last.payload).unwrap_or_default();
+        Ok(record.get("kind").and_then(Value::as_str) != Some("outcome"))
+    }
+
+    /// What the resolver binds, or why it never will; an error is for now.
+    async fn ask(&self, item: ResolveItem) -> Result<Answer, String> {
+        let request = ResolveRequest { items: vec![item] };
+        let response: ResolveResponse = rpc::call(
+            &self.nats.client,
+            subject::RESOLVE,
+            &request,
+            RESOLVE_DEADLINE,
+        )
+        .await
+        .map_err(|error| chain(&error))?;
+        let result = response.results.into_iter().next();
+        match result.and_then(|result| result.result) {
+            Some(resolve_result::Result::Snapshot(snapshot)) => read_snapshot(snapshot).map(Ok),
+            Some(resolve_result::Result::Error(error)) => {
+                let text = format!("context source {}: {}", error.source_type, error.message);
+                if error.transient {
+                    Err(text)
+                } else {
+                    Ok(Err(text))
+                }
+            }
+            None => Err("the resolver gave no answer".to_owned()),
+        }
+    }
+}
+
+/// A context with what was said beside it, or why there never will be one.
+type Answer = Result<(Map<String, Value>, Notes), String>;
+
+fn read_snapshot(snapshot: Snapshot) -> Result<(Map<String, Value>, Notes), String> {
+    let context = serde_json::from_slice(&snapshot.json)
+        .map_err(|error| format!("the resolver's snapshot is not a JSON object: {error}"))?;
+    let notes = Notes {
+        warnings: snapshot.warnings,
+        cached: snapshot.cached.into_iter().map(cached).collect(),
+    };
+    Ok((context, notes))
+}

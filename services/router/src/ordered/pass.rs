@@ -1,0 +1,498 @@
+//! Owning a reader: one trigger after another, and deadlines when nothing comes.
+
+use std::{
+    pin::{Pin, pin},
+    process,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream::{Message, consumer::pull};
+use futures::{StreamExt as _, future::pending, stream::ReadyChunks};
+use jiff::{SignedDuration, Timestamp};
+use kaizen_lifecycle::CancellationToken;
+use kaizen_messaging::{chain, clock::server_time, follow, read};
+use kaizen_proto::{
+    id::{CellId, DefinitionId},
+    record::{Checkpoint, Decided as DecidedRecord, DecisionRecord},
+    stream, subject,
+    subject::{DeadReason, DeadStage},
+};
+use kaizen_registry::{
+    Concluded, Definition, Lacks, Lane, Memory, Revision, Trigger, View,
+    memory::{Cell, Stored},
+};
+use tokio::time::{MissedTickBehavior, timeout};
+use tracing::{debug, info};
+
+use super::{
+    Ended, Ordered,
+    facts::Facts,
+    standby::Standing,
+    transaction::{Step, Transaction},
+};
+use crate::{
+    effect::{Decided, Effect, Identity, Letter, Original, OriginalHeaders, dead_decision},
+    input::Input,
+};
+
+/// How long after a deadline it is waited for triggers that were stored before it: their leader
+/// may show them later than it stamps them.
+pub(super) const DEADLINE_GRACE: SignedDuration = SignedDuration::from_secs(5);
+/// Triggers taken at once.
+const CHUNK: usize = 1_024;
+/// Between two looks at what there is to do beside triggers. An owner shows as often that it is
+/// one, while there is something to do.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait for the next cell of a memory that is loaded.
+const LOAD_WAIT: Duration = Duration::from_secs(10);
+
+type Triggers = Pin<Box<ReadyChunks<pull::Stream>>>;
+
+/// A reader in this replica's hands.
+struct Pass<'a> {
+    ordered: &'a Ordered,
+    owner: String,
+    memory: Memory,
+    /// Sequence of the last revision that memory has looked at.
+    registry: u64,
+    /// Sequence of the checkpoint.
+    sequence: u64,
+    /// What it said.
+    stored: Checkpoint,
+    transaction: Transaction,
+    /// Its triggers, while a definition wants them.
+    triggers: Option<Triggers>,
+}
+
+impl Ordered {
+    /// Reads until `shutdown`, and lets go.
+    pub(super) async fn own(
+        &self,
+        standing: Standing,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Ended> {
+        let mut pass = self.take_over(standing).await?;
+        let mut registry = self.registry.clone();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return pass.let_go().await,
+                chunk = next(&mut pass.triggers) => pass.take(chunk).await?,
+                following = registry.changed() => {
+                    if !following {
+                        return Err(Ended::Failed("following REGISTRY has ended".into()));
+                    }
+                    pass.look_around().await?;
+                }
+                _ = look.tick() => pass.look_around().await?,
+            }
+        }
+    }
+
+    /// Loads the memory that goes with a checkpoint, and stores that it has another owner.
+    async fn take_over(&self, standing: Standing) -> Result<Pass<'_>, Ended> {
+        let checkpoint = standing.checkpoint;
+        let mut memory = Memory::at(checkpoint.position, checkpoint.clock);
+        let cells = self.load(standing.sequence).await?;
+        info!(
+            reader = self.reader.token(),
+            cells = cells.len(),
+            position = checkpoint.position,
+            "memory loaded"
+        );
+        cells.into_iter().for_each(|cell| memory.restore(cell));
+        let owner = format!("{}-{}", process::id(), uuid::Uuid::new_v4().simple());
+        let mut pass = Pass {
+            ordered: self,
+            owner,
+            memory,
+            registry: 0,
+            sequence: standing.sequence,
+            stored: checkpoint.clone(),
+            transaction: Transaction::new(checkpoint),
+            triggers: None,
+        };
+        pass.look_at_registry().await?;
+        pass.store().await?;
+        Ok(pass)
+    }
+
+    /// Every cell as it stood when the checkpoint with this sequence was stored.
+    async fn load(&self, checkpoint: u64) -> Result<Vec<Cell>, Ended> {
+        let mut cells = Vec::new();
+        if checkpoint == 0 {
+            return Ok(cells);
+        }
+        let filter = subject::states_of(self.reader);
+        let mut messages = follow::latest(&self.nats, stream::LEDGER, &filter).await?;
+        let mut reached = 0;
+        loop {
+            let message = timeout(LOAD_WAIT, messages.next()).await;
+            let Ok(Some(Ok(message))) = message else {
+                return Err(Ended::Failed("memory cannot be read whole".into()));
+            };
+            let info = message.info()?;
+            reached = info.stream_sequence.max(reached);
+            if message.subject.as_str() != subject::checkpoint(self.reader)
+                && !message.payload.is_empty()
+            {
+                cells.push(serde_json::from_slice(&message.payload).map_err(|error| {
+                    Ended::Failed(format!("{} holds no cell: {error}", message.subject).into())
+                })?);
+            }
+            if info.pending == 0 {
+                break;
+            }
+        }
+        if reached != checkpoint {
+            // From a replica that is behind; or somebody else has gone on meanwhile.
+            let error = format!("memory ends at {reached}, its checkpoint is {checkpoint}");
+            return Err(Ended::Failed(error.into()));
+        }
+        Ok(cells)
+    }
+}
+
+/// The next triggers; never, where none are wanted.
+async fn next(
+    triggers: &mut Option<Triggers>,
+) -> Option<Vec<Result<Message, async_nats::error::Error<pull::MessagesErrorKind>>>> {
+    match triggers {
+        Some(triggers) => triggers.next().await,
+        None => pending().await,
+    }
+}
+
+impl Pass<'_> {
+    /// Takes triggers in, one after another.
+    async fn take(
+        &mut self,
+        chunk: Option<Vec<Result<Message, async_nats::error::Error<pull::MessagesErrorKind>>>>,
+    ) -> Result<(), Ended> {
+        let Some(chunk) = chunk else {
+            self.triggers = None;
+            return Ok(());
+        };
+        // After the last of them has arrived: whatever was applied before one was stored decides.
+        self.look_at_registry().await?;
+        for message in chunk {
+            match message {
+                Ok(message) => self.take_one(&message).await?,
+                Err(error) => {
+                    let reader = self.ordered.reader.token();
+                    debug!(reader, error = chain(&error), "reading was interrupted");
+                    self.triggers = None; // Opened again behind what was dealt with.
+                    break;
+                }
+            }
+        }
+        if self.transaction.is_empty() {
+            return Ok(()); // The position alone may wait.
+        }
+        self.store().await
+    }
+
+    async fn take_one(&mut self, message: &Message) -> Result<(), Ended> {
+        let Some(input) = Input::read(message) else {
+            return Ok(());
+        };
+        if input.sequence <= self.memory.position() {
+            return Ok(());
+        }
+        self.advance(input.stored_at).await?;
+        let set_off = {
+            let view = self.ordered.registry.view();
+            // What is not let in is buried by the direct lane.
+            input.judge(&view).unwrap_or(None)
+        };
+        let mut step = Step::default();
+        if let Some(set_off) = set_off {
+            let ours = Lane::Ordered(self.ordered.reader);
+            for revision in set_off.revisions {
+                if revision.value.lane() != ours {
+                    continue;
+                }
+                let mut facts = Facts::default();
+                let concluded = self.activate(&revision, &set_off.trigger, &mut facts);
+                if let Some(concluded) = concluded.await? {
+                    let effect = self.effect(concluded, &input.original, &mut facts);
+                    step.effects.extend(effect);
+                }
+            }
+        }
+        self.memory.pass(input.sequence);
+        self.add(step).await
+    }
+
+    /// What follows from one trigger of one definition, once all that it needs is known.
+    async fn activate(
+        &mut self,
+        revision: &Arc<Revision<Definition>>,
+        trigger: &Trigger,
+        facts: &mut Facts,
+    ) -> Result<Option<Concluded>, Ended> {
+        let since = Instant::now();
+        loop {
+            match self.memory.activate(revision, trigger, &facts.outside) {
+                Ok(concluded) => return Ok(concluded),
+                Err(lacks) => self.find_out(lacks, since, facts).await?,
+            }
+        }
+    }
+
+    /// Lets time pass up to `to`, with all that falls due before it.
+    async fn advance(&mut self, to: Timestamp) -> Result<(), Ended> {
+        let mut facts = Facts::default();
+        let since = Instant::now();
+        loop {
+            let (concluded, lacks) = {
+                let view = self.ordered.registry.view();
+                self.memory.advance(&view, to, &facts.outside)
+            };
+            let mut step = Step::default();
+            for concluded in concluded {
+                let original = deadline(&concluded);
+                let effect = self.effect(concluded, &original, &mut facts);
+                step.effects.extend(effect);
+            }
+            self.add(step).await?;
+            match lacks {
+                None => return Ok(()),
+                Some(lacks) => self.find_out(lacks, since, &mut facts).await?,
+            }
+        }
+    }
+
+    /// Finds out what a step lacks, and shows meanwhile that this reader has an owner.
+    async fn find_out(
+        &mut self,
+        mut lacks: Lacks,
+        since: Instant,
+        facts: &mut Facts,
+    ) -> Result<(), Ended> {
+        // What is about to be stored is open: nobody could have taken it yet.
+        lacks.tasks.retain(|task| {
+            let open = self.transaction.orders(task);
+            if open {
+                facts.outside.open.insert(task.clone(), true);
+            }
+            !open
+        });
+        let mut finding = pin!(self.ordered.find_out(lacks, since, facts));
+        let waits = loop {
+            tokio::select! {
+                waits = &mut finding => break waits?,
+                () = tokio::time::sleep(LOOK_EVERY) => self.store().await?,
+            }
+        };
+        if let Some(delay) = waits {
+            self.store().await?;
+            tokio::time::sleep(delay.min(LOOK_EVERY)).await;
+        }
+        Ok(())
+    }
+
+    /// Takes a step into the transaction; stores that first where both are too much.
+    async fn add(&mut self, mut step: Step) -> Result<(), Ended> {
+        let changed = self.memory.take_changed();
+        step.cells = changed.into_iter().map(|cell| self.cell(&cell)).collect();
+        if !self.transaction.has_room_for(&step) {
+            self.store().await?;
+        }
+        let checkpoint = self.checkpoint();
+        self.transaction.add(step, checkpoint);
+        Ok(())
+    }
+
+    /// Stores what has been gathered.
+    async fn store(&mut self) -> Result<(), Ended> {
+        let checkpoint = Checkpoint {
+            owner: self.owner.clone(),
+            ..self.transaction.checkpoint.clone()
+        };
+        let empty = Transaction::new(checkpoint.clone());
+        let mut transaction = std::mem::replace(&mut self.transaction, empty);
+        transaction.checkpoint = checkpoint.clone();
+        self.sequence = self.ordered.commit(transaction, self.sequence).await?;
+        self.stored = checkpoint;
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            owner: self.owner.clone(),
+            position: self.memory.position(),
+            clock: self.memory.clock(),
+            registry: self.registry,
+            next: self.memory.next_deadline(),
+        }
+    }
+
+    fn cell(&self, stored: &Stored) -> (CellId, kaizen_messaging::Message) {
+        let message = self.ordered.ledger.cell(self.ordered.reader, stored);
+        (stored.id, message)
+    }
+
+    /// What is to be stored of a conclusion.
+    fn effect(
+        &self,
+        concluded: Concluded,
+        original: &Original,
+        facts: &mut Facts,
+    ) -> Option<Effect> {
+        let ledger = &self.ordered.ledger;
+        let definition = concluded.revision.value.id();
+        let letter = Letter {
+            identity: Identity::Activation {
+                definition: definition.clone(),
+                revision: concluded.revision.number,
+                activation: concluded.activation,
+            },
+            original: original.clone(),
+        };
+        let decision = match concluded.decision {
+            Ok(decision) => decision,
+            Err(error) => {
+                let (stage, reason) = (DeadStage::Resolve, DeadReason::ContextError);
+                return Some(ledger.dead(stage, reason, &error, letter));
+            }
+        };
+        let dead = dead_decision(&decision);
+        // What came from outside cannot be computed again, so it stands in the ledger.
+        let record = self.ordered.reader.is_bound().then(|| {
+            let notes = facts.notes(concluded.activation);
+            let record = DecisionRecord::Decided(DecidedRecord {
+                revision: concluded.revision.number,
+                trigger: concluded.trigger.record.clone(),
+                snapshot: concluded.snapshot,
+                warnings: notes.warnings,
+                cached: notes.cached,
+                open: concluded.open,
+                tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
+                rules: decision.rules,
+            });
+            (record, 0)
+        });
+        let decided = Decided {
+            record,
+            orders: decision.tasks,
+            dead,
+            trigger_hash: concluded.trigger.content_hash,
+        };
+        ledger.decided(definition, concluded.activation, decided, letter)
+    }
+
+    /// What there is to do beside triggers.
+    async fn look_around(&mut self) -> Result<(), Ended> {
+        if self.registry < self.ordered.registry.view().position() {
+            self.look_at_registry().await?;
+        }
+        match (&self.triggers, self.wants_triggers()) {
+            (None, true) => self.open().await?,
+            (None, false) => self.skip().await?,
+            (Some(_), _) => {}
+        }
+        self.fall_due().await?;
+        let stored = &self.stored;
+        let checkpoint = self.checkpoint();
+        if !self.transaction.is_empty() || checkpoint != *stored {
+            self.transaction.checkpoint = checkpoint;
+            self.store().await?;
+        }
+        Ok(())
+    }
+
+    fn wants_triggers(&self) -> bool {
+        let view = self.ordered.registry.view();
+        view.ordered_by(self.ordered.reader).next().is_some()
+    }
+
+    async fn open(&mut self) -> Result<(), Ended> {
+        let reader = self.ordered.reader;
+        let filter = subject::triggers_of(reader);
+        let from = self.memory.position() + 1;
+        let triggers = follow::from(&self.ordered.nats, reader.stream(), filter, from).await?;
+        self.triggers = Some(Box::pin(triggers.ready_chunks(CHUNK)));
+        Ok(())
+    }
+
+    /// Passes over what concerns nobody: whatever was stored up to here, no definition that this
+    /// reader has ever heard of wanted it.
+    async fn skip(&mut self) -> Result<(), Ended> {
+        let stream = self.ordered.reader.stream();
+        let last = read::last_sequence(&self.ordered.nats, stream).await?;
+        if last <= self.memory.position() {
+            return Ok(());
+        }
+        self.look_at_registry().await?;
+        if !self.wants_triggers() {
+            self.memory.pass(last);
+        }
+        Ok(())
+    }
+
+    /// Catches up with the registry, and watches what its definitions want watched.
+    async fn look_at_registry(&mut self) -> Result<(), Ended> {
+        let registry = &self.ordered.registry;
+        registry.catch_up().await?;
+        let position = {
+            let view = registry.view();
+            let ours = Lane::Ordered(self.ordered.reader);
+            if view.position() > self.registry {
+                self.retire(&view);
+                let changed = view.definitions_changed_since(self.registry);
+                changed
+                    .filter_map(|id: &DefinitionId| view.definition(id))
+                    .filter(|revision| revision.value.lane() == ours)
+                    .for_each(|revision| self.memory.watch(&revision));
+            }
+            view.position()
+        };
+        self.registry = position;
+        Ok(())
+    }
+
+    /// Forgets what has no clause any more: once, as it takes a look at every cell.
+    fn retire(&mut self, view: &View) {
+        if self.registry == 0 {
+            self.memory.retire(view);
+        }
+    }
+
+    /// Lets deadlines fall due that no trigger came for: once it is sure that none will.
+    async fn fall_due(&mut self) -> Result<(), Ended> {
+        let Some(next) = self.memory.next_deadline() else {
+            return Ok(());
+        };
+        let (nats, stream) = (&self.ordered.nats, self.ordered.reader.stream());
+        let now = server_time(nats, stream).await?;
+        if now.duration_since(next) < DEADLINE_GRACE {
+            return Ok(());
+        }
+        let last = read::last_sequence(nats, stream).await?;
+        if self.memory.position() < last {
+            return Ok(()); // What is on its way comes first.
+        }
+        let just_after = next + SignedDuration::from_nanos(1);
+        self.advance(just_after).await
+    }
+
+    /// Stores what is left, and that the reader has no owner.
+    async fn let_go(mut self) -> Result<(), Ended> {
+        self.owner = String::new();
+        self.store().await
+    }
+}
+
+/// What a letter keeps of a deadline: nobody sent it.
+fn deadline(concluded: &Concluded) -> Original {
+    let record = &concluded.trigger.record;
+    Original {
+        subject: format!("deadline of {}", concluded.revision.value.id()),
+        headers: OriginalHeaders::Decoded(None),
+        payload: serde_json::to_vec(record).unwrap_or_default().into(),
+        attempt: 1,
+    }
+}
