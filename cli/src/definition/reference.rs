@@ -83,7 +83,7 @@ mod tests {
         let error = |text: &str| text.parse::<Reference>().unwrap_err();
         assert_eq!(
             error("roster/x"),
-            "\"roster\" is no kind; use one of activitydefinition, eventtype, engagement"
+            "\"roster\" is no kind; use one of activitydefinition, eventtype, engagement, schedule"
         );
         assert!(error("shop.sold").contains("is not a name"));
         assert!(error("eventtype/A").contains("is not a dotted name"));
