@@ -95,6 +95,13 @@ struct CloudEvent {
 }
 
 impl EventEnvelope {
+    /// Whether both have the same content: all but the extensions.
+    #[must_use]
+    pub fn says_what(&self, other: &Self) -> bool {
+        let content = |e: &Self| (e.id.clone(), e.event_type.clone(), e.source.clone(), e.time);
+        content(self) == content(other) && self.attributes == other.attributes
+    }
+
     /// Parses an envelope. With `specversion` present it is read as a CloudEvent, whose `data`
     /// is the attributes; otherwise unknown fields are refused.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {

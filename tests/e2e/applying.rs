@@ -72,14 +72,14 @@ async fn one_bad_document_among_good_ones_stores_nothing() {
 async fn what_is_not_supported_is_refused_by_name_and_place() {
     let mesh = Mesh::start_with(&[Which::Gateway]).await;
     let before = mesh.stored.last_sequence(stream::REGISTRY).await;
-    let cooldown = REVIEW.replace("    tasks:", "    cooldown: {for: 24h}\n    tasks:");
+    let joined = REVIEW.replace("    tasks:", "    join: {within: 24h}\n    tasks:");
     let source = bound("b", "{cadance: daily}");
     let hourly = ticking("h", "hourly", "{policy: last, window: 1h}");
     let cases = [
         (
-            cooldown.as_str(),
-            "rules[0].cooldown",
-            "`cooldown` is not supported yet; leave it out",
+            joined.as_str(),
+            "rules[0].join",
+            "`join` is not supported yet; leave it out",
         ),
         (
             &source,

@@ -75,7 +75,9 @@ async fn each_clause_holds_back_what_it_says() {
         metric(&mesh, &format!("m-{n}"), "shop", quality).await;
     }
     metric(&mesh, "other", "web", 0.6).await;
-    mesh.stored.remembered().await;
+    mesh.stored
+        .remembered(&[Reader::Events, Reader::EventsBound])
+        .await;
 
     assert_eq!(titles(&mesh, "cooling").await, ["low 0.5", "low 0.6"]);
     assert_eq!(titles(&mesh, "in-a-row").await, ["low 0.3", "low 0.6"]);
@@ -148,7 +150,7 @@ async fn a_join_fires_once_whatever_comes_twice() {
             metric(&mesh, &format!("m-{project}"), project, 0.5).await;
         }
     }
-    mesh.stored.remembered().await;
+    mesh.stored.remembered(&[Reader::Events]).await;
     assert_eq!(titles(&mesh, "deployed").await, ["shop v7", "web v7"]);
 }
 
@@ -165,7 +167,7 @@ async fn records_without_a_summary_set_off_the_review_as_well() {
     for (n, quality) in (0..).zip([1.0, 1.0, 1.0, 1.0, 0.1, 0.1]) {
         metric(&mesh, &format!("m-{n}"), "shop", quality).await;
     }
-    mesh.stored.remembered().await;
+    mesh.stored.remembered(&[Reader::Events]).await;
     assert_eq!(titles(&mesh, "review").await, ["0.6667"]);
 }
 
@@ -176,7 +178,7 @@ async fn overlap_waits_for_the_outcome_of_the_last_task() {
     for (n, quality) in (0..).zip([0.5, 0.4, 0.3]) {
         metric(&mesh, &format!("m-{n}"), "shop", quality).await;
     }
-    mesh.stored.remembered().await;
+    mesh.stored.remembered(&[Reader::EventsBound]).await;
     let tasks = mesh.stored.tasks("waiting").await;
     assert_eq!(tasks.len(), 1);
 
@@ -216,7 +218,7 @@ async fn items_of_discovered_runs_cool_down_each_by_itself() {
     .await;
     for _ in 0..2 {
         mesh.cli.run(&["tick", "trigger", "orient"]).ok();
-        mesh.stored.remembered().await;
+        mesh.stored.remembered(&[Reader::TicksBound]).await;
     }
     let tasks = ordered(&mesh, "orient", 3).await;
     assert_eq!(tasks.len(), 3, "{tasks:?}");
@@ -290,7 +292,7 @@ async fn memory_is_exact_though_its_owner_is_killed_again_and_again() {
         killed = owner;
     }
     owner(&mesh, Reader::Events, &killed).await;
-    mesh.stored.remembered().await;
+    mesh.stored.remembered(&[Reader::Events]).await;
 
     // 48 matches of each of five projects: from the seventh on they count.
     let each = WAVES * WAVE / 5;
@@ -385,7 +387,7 @@ async fn an_owner_that_slept_is_refused_when_it_wakes() {
     let mut sleeper = Binary::start(&mesh.cli, "kaizen-router", &nats, &[]);
     sleeper.logs("memory loaded").await;
     metric(&mesh, "a", "shop", 0.5).await;
-    mesh.stored.remembered().await;
+    mesh.stored.remembered(&[Reader::Events]).await;
     let before = owner(&mesh, Reader::Events, "").await;
 
     let mut other = Binary::start(&mesh.cli, "kaizen-router", &nats, &[]);
@@ -403,13 +405,13 @@ async fn an_owner_that_slept_is_refused_when_it_wakes() {
         metric(&mesh, &format!("b-{n}"), "shop", 0.5).await;
     }
     owner(&mesh, Reader::Events, &before).await;
-    mesh.stored.remembered().await;
+    mesh.stored.remembered(&[Reader::Events]).await;
     signal(sleeper.pid(), Signal::SIGCONT);
     sleeper.logs("another replica has taken over").await;
     for n in 0..5 {
         metric(&mesh, &format!("c-{n}"), "shop", 0.5).await;
     }
-    mesh.stored.remembered().await;
+    mesh.stored.remembered(&[Reader::Events]).await;
     // Eleven in a row: from the fifth on.
     assert_eq!(mesh.stored.tasks("in-a-row").await.len(), 7);
     sleeper.stop().await;

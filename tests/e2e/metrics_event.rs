@@ -1,7 +1,7 @@
 //! A recorded regression becomes a review: the loop's first turn.
 
 use kaizen_proto::record::TriggerRecord;
-use kaizen_tests::{EXAMPLE, Mesh};
+use kaizen_tests::{EXAMPLE, Mesh, until};
 use serde_json::{Value, json};
 
 use crate::documents::{ENVELOPE, RECORDED, REVIEW, REVIEW_ID};
@@ -19,6 +19,14 @@ async fn manual_publish_orders_one_review_that_saw_exactly_the_attributes() {
     // As by hand: no Msg-Id, no header, no ack.
     mesh.raw.publish(RECORDED, ENVELOPE.into()).await.unwrap();
     mesh.raw.flush().await.unwrap();
+    // Without an ack, nobody says when it is stored.
+    until("the event is stored", async || {
+        match mesh.stored.events().await {
+            1 => Ok(()),
+            events => Err(events),
+        }
+    })
+    .await;
     mesh.stored.settled().await;
 
     let tasks = mesh.stored.all_tasks().await;

@@ -187,7 +187,7 @@ async fn what_has_no_slots_is_refused_with_the_reason_and_a_slip_with_the_neares
         assert_eq!(
             refusal(mesh.cli.run(&args)),
             format!(
-                "definition {REVIEW_ID} is set off by events of type kaizen.metrics.recorded, not by slots; see what one would do with `kaizen-agentic event dry-run`"
+                "definition {REVIEW_ID} is set off by event kaizen.metrics.recorded, not by slots; see what an event would do with `kaizen-agentic event dry-run`"
             ),
             "{args:?}"
         );

@@ -149,9 +149,9 @@ impl Stored {
         }
     }
 
-    /// Waits until every ordered reader has dealt with all that stands now.
-    pub async fn remembered(&self) {
-        for reader in Reader::ALL {
+    /// Waits until these ordered readers have dealt with all that stands now.
+    pub async fn remembered(&self, readers: &[Reader]) {
+        for reader in readers.iter().copied() {
             let last = self.last_sequence(reader.stream()).await;
             let subject = subject::checkpoint(reader);
             until(&format!("{subject} has passed {last}"), async || {

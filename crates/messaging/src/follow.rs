@@ -285,6 +285,24 @@ pub async fn from(
     open(nats, stream, config).await
 }
 
+/// The messages of `stream` that match `filter`, in order, from an instant on.
+///
+/// # Errors
+/// It cannot be opened now.
+pub async fn since(
+    nats: &Nats,
+    stream: &str,
+    filter: &str,
+    instant: jiff::Timestamp,
+) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
+    let config = pull::Config {
+        deliver_policy: read::since(instant),
+        filter_subject: filter.to_owned(),
+        ..pull::Config::default()
+    };
+    open(nats, stream, config).await
+}
+
 /// The last message of every subject of `stream` that matches `filter`, in order, from the replica
 /// that answers: it may be behind the leader.
 ///

@@ -302,11 +302,13 @@ fn deliver_policy(start: PageStart, last_per_subject: bool) -> DeliverPolicy {
         PageStart::After(sequence) => DeliverPolicy::ByStartSequence {
             start_sequence: sequence + 1,
         },
-        PageStart::Since(at) => {
-            let nanos = at.as_nanosecond();
-            async_nats::datetime::from_nanos(nanos).map_or(DeliverPolicy::All, |start_time| {
-                DeliverPolicy::ByStartTime { start_time }
-            })
-        }
+        PageStart::Since(at) => since(at),
     }
+}
+
+pub(crate) fn since(at: jiff::Timestamp) -> DeliverPolicy {
+    let start = async_nats::datetime::from_nanos(at.as_nanosecond());
+    start.map_or(DeliverPolicy::All, |start_time| {
+        DeliverPolicy::ByStartTime { start_time }
+    })
 }

@@ -138,11 +138,18 @@ pub struct View {
     /// Definitions by the number of their latest change.
     changed: BTreeMap<u64, DefinitionId>,
     /// Definitions that ever kept memory, by the reader that takes their triggers.
-    by_reader: BTreeMap<Reader, BTreeSet<DefinitionId>>,
+    by_reader: BTreeMap<Reader, Ordered>,
     /// Enabled definitions by the event types that set them off.
     by_event_type: TriggerIndex,
     /// Latest revisions that cannot be read, by subject.
     broken: BTreeMap<String, Broken>,
+}
+
+/// The definitions of a reader of the ordered lane.
+#[derive(Debug, Clone)]
+struct Ordered {
+    since: Timestamp,
+    definitions: BTreeSet<DefinitionId>,
 }
 
 /// A message of an unfinished batch, read.
@@ -281,8 +288,11 @@ impl View {
     /// Called before `value` becomes the latest revision of `id`.
     fn index(&mut self, id: &DefinitionId, value: Option<&Definition>) {
         if let Some(Lane::Ordered(reader)) = value.map(Definition::lane) {
-            let ordered = self.by_reader.entry(reader).or_default();
-            ordered.insert(id.clone());
+            let ordered = self.by_reader.entry(reader).or_insert_with(|| Ordered {
+                since: self.at,
+                definitions: BTreeSet::new(),
+            });
+            ordered.definitions.insert(id.clone());
         }
         let latest = self.definitions.get(id).and_then(History::latest);
         let before = heard(latest.map(|revision| &revision.value));
@@ -404,7 +414,14 @@ impl View {
 
     /// The definitions whose triggers a reader of the ordered lane ever took.
     pub fn ordered_by(&self, reader: Reader) -> impl Iterator<Item = &DefinitionId> {
-        self.by_reader.get(&reader).into_iter().flatten()
+        let ordered = self.by_reader.get(&reader).into_iter();
+        ordered.flat_map(|ordered| &ordered.definitions)
+    }
+
+    /// From when on there was one; `None` where there never was.
+    #[must_use]
+    pub fn ordered_since(&self, reader: Reader) -> Option<Timestamp> {
+        self.by_reader.get(&reader).map(|ordered| ordered.since)
     }
 
     /// The revision of an event type in effect at `at`.

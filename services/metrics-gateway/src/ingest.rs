@@ -163,7 +163,7 @@ impl Ingest {
             .await
             .map_err(|error| unavailable(&error))?;
         let same = standing.is_some_and(|message| {
-            EventEnvelope::parse(&message.payload).is_ok_and(|stored| stored == *envelope)
+            EventEnvelope::parse(&message.payload).is_ok_and(|stored| stored.says_what(envelope))
         });
         if same {
             return Ok(());

@@ -389,10 +389,8 @@ impl Pass<'_> {
         if self.registry < self.ordered.registry.view().position() {
             self.look_at_registry().await?;
         }
-        match (&self.triggers, self.wants_triggers()) {
-            (None, true) => self.open().await?,
-            (None, false) => self.skip().await?,
-            (Some(_), _) => {}
+        if self.triggers.is_none() {
+            self.open().await?;
         }
         self.fall_due().await?;
         let stored = &self.stored;
@@ -404,33 +402,24 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn wants_triggers(&self) -> bool {
-        let view = self.ordered.registry.view();
-        view.ordered_by(self.ordered.reader).next().is_some()
-    }
-
     async fn open(&mut self) -> Result<(), Ended> {
         let reader = self.ordered.reader;
         let filter = subject::triggers_of(reader);
-        let from = self.memory.position() + 1;
-        let triggers = follow::from(&self.ordered.nats, reader.stream(), filter, from).await?;
+        let (nats, stream) = (&self.ordered.nats, reader.stream());
+        let triggers = match self.memory.position() {
+            // Nothing was dealt with yet, and nothing before the first definition need be.
+            0 => follow::since(nats, stream, filter, self.first_definition()).await?,
+            position => follow::from(nats, stream, filter, position + 1).await?,
+        };
         self.triggers = Some(Box::pin(triggers.ready_chunks(CHUNK)));
         Ok(())
     }
 
-    /// Passes over what concerns nobody: whatever was stored up to here, no definition that this
-    /// reader has ever heard of wanted it.
-    async fn skip(&mut self) -> Result<(), Ended> {
-        let stream = self.ordered.reader.stream();
-        let last = read::last_sequence(&self.ordered.nats, stream).await?;
-        if last <= self.memory.position() {
-            return Ok(());
-        }
-        self.look_at_registry().await?;
-        if !self.wants_triggers() {
-            self.memory.pass(last);
-        }
-        Ok(())
+    /// From when on there was a definition for it.
+    fn first_definition(&self) -> Timestamp {
+        let view = self.ordered.registry.view();
+        view.ordered_since(self.ordered.reader)
+            .unwrap_or(Timestamp::MIN)
     }
 
     /// Catches up with the registry, and watches what its definitions want watched.

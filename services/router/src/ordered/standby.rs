@@ -50,6 +50,9 @@ impl Ordered {
     }
 
     async fn look(&self, seen: &mut Option<(u64, Instant)>) -> Result<Option<Standing>, ReadError> {
+        if !self.is_wanted() {
+            return Ok(None); // No definition has ever kept memory with it: nothing is written.
+        }
         let standing = self.standing().await?;
         if standing.checkpoint.owner.is_empty() {
             return Ok(Some(standing)); // There never was an owner, or it has let go.
@@ -87,6 +90,11 @@ impl Ordered {
                 )
             })?,
         })
+    }
+
+    fn is_wanted(&self) -> bool {
+        let view = self.registry.view();
+        view.ordered_by(self.reader).next().is_some()
     }
 
     /// Whether there is something to do that nobody does: a trigger, a revision, or a deadline.

@@ -132,7 +132,7 @@ impl Admin {
             other => Err(refusal::precondition(
                 "NOT_SCHEDULED",
                 format!(
-                    "definition {id} is set off by {}, not by slots; see what one would do with `kaizen-agentic event dry-run`",
+                    "definition {id} is set off by {}, not by slots; see what an event would do with `kaizen-agentic event dry-run`",
                     other.summary()
                 ),
             )),
