@@ -97,6 +97,24 @@ async fn each_clause_holds_back_what_it_says() {
         suppressed,
         BTreeMap::from([("shop/coach", 4), ("web/coach", 0)])
     );
+    let list = [
+        "definition",
+        "memory",
+        "cooling",
+        "--suppressed",
+        "-o",
+        "json",
+    ];
+    let told = mesh.cli.run(&list).ok().json();
+    assert_eq!(told.as_array().unwrap().len(), 1, "{told}");
+    assert_eq!(told[0]["key"], "shop/coach");
+    assert_eq!(told[0]["state"]["kind"], "cooldown");
+    assert_eq!(told[0]["suppressed"], 4);
+    let table = mesh.cli.run(&["definition", "memory", "limited"]).ok();
+    let table = table.stdout;
+    assert!(table.contains("2 ordered, 4 held back until"), "{table}");
+    let none = mesh.cli.run(&["definition", "memory", "plain"]).ok();
+    assert_eq!(none.stderr, "nothing is kept\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

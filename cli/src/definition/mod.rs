@@ -5,6 +5,7 @@ mod change;
 mod diff;
 mod history;
 mod lint;
+mod memory;
 mod reference;
 mod show;
 
@@ -62,6 +63,11 @@ Example:
 Example:
   kaizen-agentic definition history low-success-rate-review")]
     History(history::Args),
+    /// List what its rules and its trigger remember for each key, and what they have suppressed
+    #[command(after_help = "\
+Example:
+  kaizen-agentic definition memory calm-review --suppressed")]
+    Memory(memory::Args),
     /// Show what differs between two revisions, or between files and what stands; exit 1 where something does
     #[command(after_help = "\
 Example:
@@ -128,6 +134,7 @@ pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
         Verb::Get { document, revision } => show::get(session, &document, revision),
         Verb::List => show::list(session),
         Verb::History(args) => history::run(session, args),
+        Verb::Memory(args) => memory::run(session, args),
         Verb::Diff(args) => diff::run(session, args),
         Verb::Lint(args) => lint::run(session, &args),
         Verb::Rollback(args) => change::rollback(session, &args),

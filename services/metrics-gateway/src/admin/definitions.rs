@@ -8,8 +8,9 @@ use kaizen_proto::{
     admin::{
         ApplyRequest, ApplyResponse, Definition as Wire, DeleteRequest, DeleteResponse,
         Document as WireDocument, GetDefinitionRequest, GetDocumentRequest, HistoryRequest,
-        HistoryResponse, ListDefinitionsRequest, ListDefinitionsResponse, Paused, RollbackRequest,
-        RollbackResponse, SetEnabledRequest, definitions_server::Definitions,
+        HistoryResponse, ListDefinitionsRequest, ListDefinitionsResponse, MemoryRequest,
+        MemoryResponse, Paused, RollbackRequest, RollbackResponse, SetEnabledRequest,
+        definitions_server::Definitions,
     },
     id::DefinitionId,
     pb_timestamp,
@@ -95,6 +96,15 @@ impl Definitions for Admin {
         request: Request<GetDocumentRequest>,
     ) -> Result<Response<WireDocument>, Status> {
         self.document(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn memory(
+        &self,
+        request: Request<MemoryRequest>,
+    ) -> Result<Response<MemoryResponse>, Status> {
+        self.memory_of(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn history(

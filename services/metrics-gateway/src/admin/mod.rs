@@ -7,6 +7,7 @@ mod definitions;
 mod documents;
 mod dry_run;
 mod event_types;
+mod memory;
 mod paging;
 mod refusal;
 mod schedules;
