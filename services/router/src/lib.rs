@@ -5,8 +5,10 @@
 //! others it leaves in LEDGER as pending. The bound lane (`bound`) takes what is pending, has
 //! its context bound by the resolver, and decides it. Both store what follows by compare-and-set
 //! (`effect`), and settle their input last: whatever dies, the input comes again, and what
-//! stands already is found standing. Events that would take the connection of their reader with
-//! them are found beforehand (`screen`).
+//! stands already is found standing. The ordered lane (`ordered`) takes the triggers of
+//! definitions that keep memory, one after another, and stores memory, position and what follows
+//! at once. Events that would take the connection of their reader with them are found beforehand
+//! (`screen`).
 
 mod bound;
 mod direct;
