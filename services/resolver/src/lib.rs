@@ -1,8 +1,8 @@
 //! Binds the context sources that need the outside world.
 //!
 //! One request carries the activations of a whole pull batch; replicas share the requests by
-//! queue group. [`bind`] binds them side by side, [`source`] asks each source once: ours, or
-//! those of other people through [`outside`]. A type that nobody answers is an error that names
+//! queue group. `bind` binds them side by side, `source` asks each source once: ours, or
+//! those of other people through `outside`. A type that nobody answers is an error that names
 //! the type, never `{}`.
 
 mod bind;
