@@ -293,7 +293,9 @@ pub fn states_of(reader: Reader) -> String {
 pub fn triggers_of(reader: Reader) -> &'static str {
     match reader {
         Reader::Events | Reader::EventsBound => EVENTS_ALL,
-        Reader::Ticks | Reader::TicksBound => "kaizen.>",
+        // With any but this the server searches the subjects of all definitions for each message
+        // that it delivers.
+        Reader::Ticks | Reader::TicksBound => ">",
     }
 }
 
