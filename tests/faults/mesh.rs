@@ -119,7 +119,7 @@ impl Mesh {
         for (n, clock) in clocks.into_iter().enumerate() {
             let mut launch = launch("kaizen-scheduler", &format!("scheduler-{n}"), folder, nats);
             // Says who won which slot.
-            let levels = "info,async_nats=warn,kaizen_scheduler::flight=debug";
+            let levels = "info,async_nats=warn,kaizen_scheduler::run=debug";
             launch
                 .environment
                 .push(("RUST_LOG".to_owned(), levels.to_owned()));

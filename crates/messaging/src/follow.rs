@@ -93,27 +93,25 @@ pub fn follow(
     apply: impl FnMut(&[Stored<'_>]) + Send + 'static,
     shutdown: CancellationToken,
 ) -> (Follower, tokio::task::JoinHandle<()>) {
-    start(nats, stream, &[], apply, shutdown)
+    start(nats, stream, false, apply, shutdown)
 }
 
-/// Follows `stream` until `shutdown`, from the last message of every subject that one of
-/// `subjects` matches: together they must match all of the stream. After an interruption
-/// `apply` sees every message from there on, once and in order.
+/// Follows `stream` until `shutdown`, from the last message of every subject. After an
+/// interruption `apply` sees every message from there on, once and in order.
 #[must_use]
 pub fn follow_latest(
     nats: &Nats,
     stream: &'static str,
-    subjects: &'static [&'static str],
     apply: impl FnMut(&[Stored<'_>]) + Send + 'static,
     shutdown: CancellationToken,
 ) -> (Follower, tokio::task::JoinHandle<()>) {
-    start(nats, stream, subjects, apply, shutdown)
+    start(nats, stream, true, apply, shutdown)
 }
 
 fn start(
     nats: &Nats,
     stream: &'static str,
-    latest: &'static [&'static str],
+    latest: bool,
     apply: impl FnMut(&[Stored<'_>]) + Send + 'static,
     shutdown: CancellationToken,
 ) -> (Follower, tokio::task::JoinHandle<()>) {
@@ -191,8 +189,8 @@ async fn reaches(position: &mut watch::Receiver<u64>, wanted: u64, rebind: &Noti
 struct Run<F> {
     nats: Nats,
     stream: &'static str,
-    /// Subjects whose last messages come first; none: every message from the first on.
-    latest: &'static [&'static str],
+    /// The last message of every subject comes first; else every message from the first on.
+    latest: bool,
     position: watch::Sender<u64>,
     rebind: Arc<Notify>,
     holding: watch::Receiver<bool>,
@@ -218,7 +216,7 @@ impl<F: FnMut(&[Stored<'_>]) + Send> Run<F> {
     async fn read(
         nats: &Nats,
         stream: &'static str,
-        latest: &[&str],
+        latest: bool,
         position: &watch::Sender<u64>,
         holding: &mut watch::Receiver<bool>,
         apply: &mut F,
@@ -248,13 +246,15 @@ impl<F: FnMut(&[Stored<'_>]) + Send> Run<F> {
 async fn in_order(
     nats: &Nats,
     stream: &str,
-    latest: &[&str],
+    latest: bool,
     from: u64,
 ) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
-    let config = if from == 1 && !latest.is_empty() {
+    let config = if from == 1 && latest {
         pull::Config {
             deliver_policy: DeliverPolicy::LastPerSubject,
-            filter_subjects: latest.iter().map(ToString::to_string).collect(),
+            // It needs a filter. With any but this the server searches its subjects for each
+            // message that it delivers, as long as the consumer lives.
+            filter_subjects: vec![">".to_owned()],
             ..pull::Config::default()
         }
     } else {

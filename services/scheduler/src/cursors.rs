@@ -60,7 +60,6 @@ impl Cursors {
         let (follower, _) = follow_latest(
             nats,
             stream::TICKS,
-            &[subject::TICKS_ALL, subject::TRIGGERS_ALL],
             move |stored| {
                 let mut seen = noted.lock().unwrap_or_else(PoisonError::into_inner);
                 for stored in stored {
