@@ -155,6 +155,8 @@ impl Run {
     pub(crate) async fn until(mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
         while !shutdown.is_cancelled() {
             self.launch().await;
+            let busy = self.ticks.len() >= HOLD_ABOVE && self.peers.share().is_alone();
+            self.cursors.hold(busy);
             let wait = self.wait();
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -202,11 +204,9 @@ impl Run {
     /// Starts a step for each definition that is due, so many that the rest of the loop has its
     /// turn. Where the server's clock is not known nothing is due: whoever keeps it is asking.
     async fn launch(&mut self) {
-        let share = self.peers.share();
-        let busy = share.is_alone() && self.ticks.len() >= HOLD_ABOVE;
-        self.cursors.hold(busy);
         let Some(now) = self.now() else { return };
         self.call_in();
+        let share = self.peers.share();
         for _ in 0..LOOKS_MAX {
             if self.is_full() {
                 return;
