@@ -1,23 +1,16 @@
 //! The registry as every service of the process sees it: one view, kept by following REGISTRY.
 
-use std::{
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::SignedDuration;
 use kaizen_messaging::{
-    Nats, chain,
-    connection::jittered,
+    Nats,
     follow::{FollowError, Follower, Stored, follow},
 };
 use kaizen_proto::stream;
 use kaizen_registry::{ReadRevision, StoredRevision, View};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
-
-/// Wait before the registry is asked for again at start.
-const RETRY_DELAY: Duration = Duration::from_millis(250);
+use tracing::error;
 
 /// The view, and how far it has come.
 #[derive(Debug, Clone)]
@@ -43,15 +36,7 @@ impl Registry {
             shutdown.clone(),
         );
         let registry = Self { view, follower };
-        // Whoever starts while NATS is in trouble waits for it, as who runs then does.
-        while let Err(error) = registry.catch_up().await {
-            if shutdown.is_cancelled() {
-                return Err(error);
-            }
-            let error = chain(&error);
-            warn!(error, "cannot read the registry; trying again");
-            tokio::time::sleep(jittered(RETRY_DELAY)).await;
-        }
+        registry.follower.catch_up_at_start(&shutdown).await?;
         Ok(registry)
     }
 

@@ -145,6 +145,28 @@ impl Follower {
         Ok(wanted)
     }
 
+    /// As [`Follower::catch_up`], for who starts: while NATS is in trouble it is tried again, until
+    /// `shutdown`.
+    pub async fn catch_up_at_start(
+        &self,
+        shutdown: &CancellationToken,
+    ) -> Result<u64, FollowError> {
+        loop {
+            match self.catch_up().await {
+                Ok(position) => return Ok(position),
+                Err(error) if shutdown.is_cancelled() => return Err(error),
+                Err(error) => {
+                    let error = chain(&error);
+                    warn!(
+                        stream = self.stream,
+                        error, "cannot be read yet; trying again"
+                    );
+                }
+            }
+            tokio::time::sleep(jittered(REBUILD_DELAY)).await;
+        }
+    }
+
     /// Returns once `wanted` has been applied.
     pub async fn reach(&self, wanted: u64) -> Result<(), FollowError> {
         let mut position = self.position.clone();

@@ -66,10 +66,10 @@ impl Cursors {
                     seen.note(stored);
                 }
             },
-            shutdown,
+            shutdown.clone(),
         );
         let loaded_to = follower
-            .catch_up()
+            .catch_up_at_start(&shutdown)
             .await
             .context("cannot read the cursors")?;
         let cursors = Self {
