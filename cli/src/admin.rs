@@ -147,19 +147,28 @@ impl Admin {
 /// One line for each field that the request broke, and the error.
 fn explained(status: &Status, at: &str) -> (Vec<String>, anyhow::Error) {
     let error = match status.code() {
-        Code::DeadlineExceeded | Code::Cancelled => {
-            anyhow!("no answer within {} s from {at}", CALL_TIMEOUT.as_secs())
-        }
+        Code::DeadlineExceeded => no_answer(at),
+        Code::Cancelled if is_timeout(status) => no_answer(at),
         Code::Unimplemented => anyhow!(
             "the server at {at} does not know this call: it is not an admin API, or of another version than this kaizen-agentic"
         ),
-        _ if is_broken_transport(status) => {
+        // Nobody cancels here but the client whose connection went under a call.
+        code if code == Code::Cancelled || is_broken_transport(status) => {
             anyhow!("the connection to {at} broke: it is not an admin API, or it ended just now")
         }
         _ if status.message().is_empty() => anyhow!("{at} refuses: {}", status.code()),
         _ => return without_repetition(violation_lines(status), status.message()),
     };
     (violation_lines(status), error)
+}
+
+fn no_answer(at: &str) -> anyhow::Error {
+    anyhow!("no answer within {} s from {at}", CALL_TIMEOUT.as_secs())
+}
+
+/// The client says `Cancelled` both when its own deadline passed and when the connection broke.
+fn is_timeout(status: &Status) -> bool {
+    status.message() == tonic::TimeoutExpired(()).to_string()
 }
 
 fn is_broken_transport(status: &Status) -> bool {
@@ -231,6 +240,14 @@ mod tests {
             (
                 Status::deadline_exceeded("x"),
                 "no answer within 30 s from http://h (from --server)",
+            ),
+            (
+                Status::from_error(Box::new(tonic::TimeoutExpired(()))),
+                "no answer within 30 s from http://h (from --server)",
+            ),
+            (
+                Status::cancelled("operation was canceled"),
+                "the connection to http://h (from --server) broke: it is not an admin API, or it ended just now",
             ),
             (
                 Status::unimplemented("x"),
