@@ -23,6 +23,7 @@ mod compressed_hour;
 mod container;
 mod discovery;
 mod error_texts;
+mod every_step;
 mod gateway;
 mod letters;
 mod matching;

@@ -11,7 +11,7 @@ use kaizen_proto::{
     stream,
     subject::{self, Reader},
 };
-use kaizen_registry::{Memory, Outside, StoredRevision, Trigger, View, admit};
+use kaizen_registry::{Concluded, Memory, Outside, StoredRevision, Trigger, View, admit};
 use kaizen_tests::{Binary, Engagement, Mesh, Which, is_gone, is_stopped, signal, until};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::documents::RECORDED;
 
 /// A definition with one rule on low rates.
-fn rule(id: &str, clauses: &str) -> String {
+pub(crate) fn rule(id: &str, clauses: &str) -> String {
     format!(
         "kind: ActivityDefinition\nid: {id}\n\
          trigger: {{type: event, event_type: kaizen.metrics.recorded}}\n\
@@ -29,7 +29,7 @@ fn rule(id: &str, clauses: &str) -> String {
     )
 }
 
-async fn metric(mesh: &Mesh, id: &str, project: &str, quality: f64) {
+pub(crate) async fn metric(mesh: &Mesh, id: &str, project: &str, quality: f64) {
     let envelope = json!({"id": id, "type": "kaizen.metrics.recorded", "source": "e2e",
         "attributes": {"agent": "coach", "project": project, "quality": quality,
             "success": quality >= 0.5, "time_s": 1.0}});
@@ -246,18 +246,21 @@ async fn items_of_discovered_runs_cool_down_each_by_itself() {
 
 /// Waits until the reader has an owner, another one than `before`.
 async fn owner(mesh: &Mesh, reader: Reader, before: &str) -> String {
-    let subject = subject::checkpoint(reader);
-    let nats = kaizen_messaging::Nats::new(mesh.raw.clone());
     until("the reader has an owner", async || {
-        let standing = read::last(&nats, stream::LEDGER, &subject).await;
-        let standing = standing.map_err(|error| error.to_string())?;
-        let standing = standing.ok_or("there is no checkpoint")?;
-        let checkpoint: Checkpoint = serde_json::from_slice(&standing.payload).unwrap();
+        let checkpoint = checkpoint(mesh, reader).await?;
         Some(checkpoint.owner)
             .filter(|owner| !owner.is_empty() && owner != before)
             .ok_or_else(|| "none".to_owned())
     })
     .await
+}
+
+async fn checkpoint(mesh: &Mesh, reader: Reader) -> Result<Checkpoint, String> {
+    let nats = kaizen_messaging::Nats::new(mesh.raw.clone());
+    let standing = read::last(&nats, stream::LEDGER, &subject::checkpoint(reader)).await;
+    let standing = standing.map_err(|error| error.to_string())?;
+    let standing = standing.ok_or("there is no checkpoint")?;
+    Ok(serde_json::from_slice(&standing.payload).unwrap())
 }
 
 fn pid_of(owner: &str) -> u32 {
@@ -330,10 +333,10 @@ async fn memory_is_exact_though_its_owner_is_killed_again_and_again() {
 }
 
 /// Tasks by id and cells by address, as JSON.
-type Effects = BTreeMap<String, Value>;
+pub(crate) type Effects = BTreeMap<String, Value>;
 
 /// What stands in LEDGER.
-async fn stands(mesh: &Mesh) -> Effects {
+pub(crate) async fn stands(mesh: &Mesh) -> Effects {
     let tasks = mesh.stored.all_tasks().await;
     let tasks = tasks.into_iter().map(|task| (task.id, json!(task.order)));
     let mut effects: Effects = tasks.collect();
@@ -349,7 +352,7 @@ async fn stands(mesh: &Mesh) -> Effects {
 }
 
 /// What follows from the archive by the pure core alone.
-async fn replayed(mesh: &Mesh) -> Effects {
+pub(crate) async fn replayed(mesh: &Mesh) -> Effects {
     let mut view = View::default();
     for message in mesh
         .stored
@@ -370,31 +373,40 @@ async fn replayed(mesh: &Mesh) -> Effects {
     }
     let mut memory = Memory::default();
     let mut effects = Effects::new();
+    let nothing = Outside::default();
     for message in mesh.stored.all(stream::EVENTS, subject::EVENTS_ALL).await {
         let info = message.info().unwrap();
         let stored_at = instant(info.published);
-        let (due, lacks) = memory.advance(&view, stored_at, &Outside::default());
-        assert!(due.is_empty() && lacks.is_none());
+        let (due, lacks) = memory.advance(&view, stored_at, &nothing);
+        assert_eq!(lacks, None);
+        due.into_iter().for_each(|due| add_tasks(&mut effects, due));
         let envelope = admit(&view, stored_at, None, &message.payload).unwrap();
         let revisions: Vec<_> = view.triggered_by(&envelope.event_type, stored_at).collect();
         let trigger = Trigger::of_event(envelope, info.stream_sequence, stored_at, 0);
         for revision in revisions {
-            let concluded = memory.activate(&revision, &trigger, &Outside::default());
-            let Some(concluded) = concluded.unwrap() else {
-                continue;
-            };
-            let tasks = concluded.decision.unwrap().tasks.into_iter();
-            effects
-                .extend(tasks.map(|task| (format!("{}.{}", task.activation, task.n), json!(task))));
+            let concluded = memory.activate(&revision, &trigger, &nothing).unwrap();
+            concluded
+                .into_iter()
+                .for_each(|concluded| add_tasks(&mut effects, concluded));
         }
         memory.pass(info.stream_sequence);
     }
+    // Deadlines that fell due while nothing came.
+    let clock = checkpoint(mesh, Reader::Events).await.unwrap().clock;
+    let (due, lacks) = memory.advance(&view, clock, &nothing);
+    assert_eq!(lacks, None);
+    due.into_iter().for_each(|due| add_tasks(&mut effects, due));
     effects.extend(
         memory
             .cells()
             .map(|cell| (cell.id().to_string(), json!(cell))),
     );
     effects
+}
+
+fn add_tasks(effects: &mut Effects, concluded: Concluded) {
+    let tasks = concluded.decision.unwrap().tasks.into_iter();
+    effects.extend(tasks.map(|task| (format!("{}.{}", task.activation, task.n), json!(task))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

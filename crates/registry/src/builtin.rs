@@ -27,6 +27,7 @@ pub fn builtin_event_types() -> Vec<EventTypeSpec> {
             ),
             engagement: None,
             version: None,
+            frequent: true,
             mode: Mode::Enforce,
             schema: metrics_schema(),
         })

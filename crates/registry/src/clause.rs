@@ -121,6 +121,15 @@ impl ClausesSpec {
         *self == Self::default()
     }
 
+    /// Whether it holds tasks back while what it found goes on.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        self.until.is_some()
+            || self.cooldown.is_some()
+            || self.rate_limit.is_some()
+            || self.looks_at_tasks()
+    }
+
     /// Whether the state of earlier tasks decides.
     #[must_use]
     pub fn looks_at_tasks(&self) -> bool {
@@ -170,16 +179,16 @@ impl Place {
 }
 
 impl Clauses {
-    /// Where it keeps memory.
-    pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
+    /// Where each clause keeps memory, by its key in the rule.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&'static str, &Place)> {
         let streak = self.streak.as_ref().map(|clause| &clause.place);
         let until = self.until.as_ref().map(|clause| &clause.place);
         let cooldown = self.cooldown.as_ref().map(|clause| &clause.place);
         let overlap = self.overlap.as_ref().map(|clause| &clause.place);
         let rate_limit = self.rate_limit.as_ref().map(|clause| &clause.place);
-        [streak, until, cooldown, overlap, rate_limit]
-            .into_iter()
-            .flatten()
+        let places = [streak, until, cooldown, overlap, rate_limit];
+        let named = CLAUSE_KEYS.into_iter().zip(places);
+        named.filter_map(|(clause, place)| Some((clause, place?)))
     }
 }
 

@@ -343,7 +343,7 @@ impl Definition {
         let mut places = rules.flat_map(|rule| rule.clauses.places());
         self.watch().is_some_and(|w| w.place().clause == clause)
             || self.summaries().iter().any(|s| s.clause() == clause)
-            || places.any(|place| place.clause == clause)
+            || places.any(|(_, place)| place.clause == clause)
     }
 
     /// The trigger, where memory concludes it.

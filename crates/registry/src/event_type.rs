@@ -53,6 +53,9 @@ pub struct EventTypeSpec {
     /// in effect goes by the revision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Whether its events come often, so that rules on them had better hold something back.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub frequent: bool,
     /// How strict the schema is.
     pub mode: Mode,
     /// JSON Schema of the attributes; absent, any object will do.
@@ -148,6 +151,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<EventTypeSpec> {
         "description",
         "engagement",
         "version",
+        "frequent",
         "mode",
         "schema",
     ];
@@ -156,6 +160,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<EventTypeSpec> {
     let description = fields.text_opt("description");
     let engagement = fields.parsed_opt("engagement");
     let version = version(fields);
+    let frequent = fields.bool_or("frequent", false);
     let mode = mode(fields);
     let schema = schema(fields);
     Some(EventTypeSpec {
@@ -163,6 +168,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<EventTypeSpec> {
         description: description?.map(str::to_owned),
         engagement: engagement?,
         version: version?,
+        frequent: frequent?,
         mode: mode?,
         schema: schema?,
     })

@@ -9,6 +9,8 @@ use kaizen_proto::envelope::{EventEnvelope, is_extension_name};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::json::Part;
+
 /// Most conditions of a trigger: filters, at any depth, and attributes that they name.
 const CONDITIONS_MAX: usize = 100;
 /// Deepest nesting of filters.
@@ -109,6 +111,24 @@ impl Filter {
         }
     }
 
+    /// The paths into the event's attributes that it names, as the variable `event` has them, each
+    /// with its place below `at`.
+    pub(crate) fn paths(&self, at: &Path) -> Vec<(Path, Vec<Part>)> {
+        let at = at.key(self.dialect());
+        let of = |attribute: &Attribute| Some((at.key(&attribute.0), attribute.parts()?));
+        match self {
+            Self::Exact(wanted) => wanted.keys().filter_map(of).collect(),
+            Self::Prefix(wanted) | Self::Suffix(wanted) => wanted.keys().filter_map(of).collect(),
+            Self::All(filters) | Self::Any(filters) => {
+                let numbered = filters.iter().enumerate();
+                numbered
+                    .flat_map(|(n, filter)| filter.paths(&at.index(n)))
+                    .collect()
+            }
+            Self::Not(filter) => filter.paths(&at),
+        }
+    }
+
     /// Why an event does not pass; `None` where it does.
     fn miss(&self, path: &Path, envelope: &EventEnvelope) -> Option<Miss> {
         if self.passes(envelope) {
@@ -195,6 +215,12 @@ impl Attribute {
     fn path(&self) -> Option<impl Iterator<Item = &str>> {
         let keys = self.0.strip_prefix(ATTRIBUTES)?.strip_prefix('.')?;
         Some(keys.split('.'))
+    }
+
+    /// The same below the variable `event`.
+    fn parts(&self) -> Option<Vec<Part>> {
+        let keys = std::iter::once(ATTRIBUTES).chain(self.path()?);
+        Some(keys.map(|key| Part::Field(key.to_owned())).collect())
     }
 
     fn extension(&self) -> Option<&str> {

@@ -431,6 +431,7 @@ fn event_type() -> Value {
             "description": nullable(text("For people")),
             "engagement": nullable(name("Slug of the engagement that it belongs to, for apply --prune")),
             "version": version(),
+            "frequent": nullable(json!({"type": "boolean", "default": false, "description": "Its events come often: lint hints at rules that hold nothing back"})),
             "mode": nullable(words(&["enforce", "warn", "off"], "What becomes of attributes that break the schema; enforce if left out")),
             "schema": nullable(json!({"type": "object", "description": "JSON Schema of the attributes; without one any object will do"})),
         }),

@@ -16,8 +16,13 @@ use kaizen_document::{Fault, Path};
 
 use super::{Finding, Level, Placed, Report, task_outcomes};
 use crate::{
-    condition::as_read, definition::DefinitionSpec, document::Document, json::Part, parsing,
-    rule::RuleSpec, view::View,
+    condition::as_read,
+    definition::{DefinitionSpec, TriggerSpec},
+    document::Document,
+    json::Part,
+    parsing,
+    rule::RuleSpec,
+    view::View,
 };
 
 /// A rule that the outcome of a task may match.
@@ -105,9 +110,11 @@ fn looks_at_task(tree: &IdedExpr) -> bool {
     here || parsing::children(&tree.expr).into_iter().any(looks_at_task)
 }
 
-/// Whether what becomes of any task sets it off. Who filters is trusted.
+/// Whether what becomes of any task sets it off. Who filters is trusted; who waits for silence is
+/// set off by what does not come.
 fn follows_tasks(spec: &DefinitionSpec) -> bool {
     spec.enabled
+        && !matches!(spec.trigger, TriggerSpec::Silence(_))
         && spec.trigger.filters().is_empty()
         && task_outcomes().any(|event_type| spec.trigger.names(&event_type))
 }

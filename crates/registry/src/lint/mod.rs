@@ -213,6 +213,14 @@ fn check_definition(spec: &DefinitionSpec, known: &Known, report: &mut Report<'_
         return;
     };
     let types = known.of_trigger(&spec.trigger);
+    schema::check_filters(spec, &types, report);
+    if let Some(key) = definition
+        .watch()
+        .and_then(|watch| watch.place().key.as_ref())
+    {
+        schema::check_key(spec, key, &types, report);
+    }
+    check_storms(spec, &types, report);
     for (n, rule) in definition.rules().iter().enumerate() {
         let path = Path::default().key("rules").index(n);
         check_condition(rule, &path, report);
@@ -317,6 +325,33 @@ fn check_repeated_rules(spec: &DefinitionSpec, report: &mut Report<'_>) {
         let fault = Fault::new(message, Some("leave one out".to_owned()));
         let path = Path::default().key("rules").index(n);
         report.add(Level::Warning, "repeated-rule", &path, fault);
+    }
+}
+
+/// Of events that come often, each one that matches would order tasks.
+fn check_storms(spec: &DefinitionSpec, types: &[&EventTypeSpec], report: &mut Report<'_>) {
+    if !matches!(spec.trigger, TriggerSpec::Event { .. }) {
+        return;
+    }
+    let Some(frequent) = types.iter().find(|event_type| event_type.frequent) else {
+        return;
+    };
+    for (n, rule) in spec.rules.iter().enumerate() {
+        if rule.clauses.holds_back() {
+            continue;
+        }
+        let message = format!(
+            "events of type {} come often, and each one that matches orders tasks",
+            frequent.name
+        );
+        let hint = "add for example cooldown: {for: 24h, key: \"{{ … }}\"}".to_owned();
+        let path = Path::default().key("rules").index(n);
+        report.add(
+            Level::Hint,
+            "no-cooldown",
+            &path,
+            Fault::new(message, Some(hint)),
+        );
     }
 }
 

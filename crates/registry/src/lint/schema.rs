@@ -5,11 +5,13 @@ use serde_json::{Map, Value};
 
 use super::{Level, Report};
 use crate::{
-    definition::DefinitionSpec,
+    condition::Condition,
+    definition::{DefinitionSpec, TriggerSpec},
     event_type::{EventTypeSpec, Mode},
     json::{self, Part},
-    rule::Rule,
+    rule::{ForEach, Rule},
     source::{DISCOVER_SCHEDULED_REPOS, EVENT_PAYLOAD},
+    template::Template,
 };
 
 /// Schemas within schemas, and references, that are followed.
@@ -24,33 +26,89 @@ pub(super) fn check_rule(
     path: &Path,
     report: &mut Report<'_>,
 ) {
-    let scope = Scope { spec, rule, types };
-    if let Some(for_each) = &rule.for_each {
+    let for_each = rule.for_each.as_ref();
+    let scope = Scope {
+        spec,
+        for_each,
+        types,
+    };
+    if let Some(for_each) = for_each {
         let at = path.key("for_each");
-        if !scope.check("context", &for_each.parts, false, &at, report) {
+        if !scope.check("context", &for_each.parts, Use::Needed, &at, report) {
             scope.check_list(&for_each.parts, &at, report);
         }
     }
     if let Some(when) = &rule.when {
-        for read in when.reads() {
-            let (variable, at) = (&read.variable, path.key("when"));
-            scope.check(variable, &read.parts, read.tested, &at, report);
+        scope.check_condition(when, &path.key("when"), report);
+    }
+    if let Some(until) = &rule.clauses.until {
+        scope.check_condition(&until.value, &path.key("until").key("when"), report);
+    }
+    for (clause, place) in rule.clauses.places() {
+        if let Some(key) = &place.key {
+            scope.check_template(key, &path.key(clause).key("key"), report);
         }
     }
     for (n, task) in rule.tasks.iter().enumerate() {
         for (at, template) in task.templates(&path.key("tasks").index(n)) {
-            for (variable, parts) in template.reads() {
-                scope.check(variable, parts, false, &at, report);
-            }
+            scope.check_template(template, &at, report);
         }
     }
 }
 
-/// What the paths of a rule are looked up in.
+/// Checks what the filters of a trigger name: an event without it never passes.
+pub(super) fn check_filters(
+    spec: &DefinitionSpec,
+    types: &[&EventTypeSpec],
+    report: &mut Report<'_>,
+) {
+    let scope = Scope {
+        spec,
+        for_each: None,
+        types,
+    };
+    let path = Path::default().key("trigger").key("filters");
+    for (n, filter) in spec.trigger.filters().iter().enumerate() {
+        for (at, parts) in filter.paths(&path.index(n)) {
+            scope.check("event", &parts, Use::Filtered, &at, report);
+        }
+    }
+}
+
+/// Checks the key that tells the events of a join or a silence apart: each type must have it.
+pub(super) fn check_key(
+    spec: &DefinitionSpec,
+    key: &Template,
+    types: &[&EventTypeSpec],
+    report: &mut Report<'_>,
+) {
+    let path = Path::default().key("trigger").key("key");
+    for one in types {
+        let scope = Scope {
+            spec,
+            for_each: None,
+            types: &[*one],
+        };
+        scope.check_template(key, &path, report);
+    }
+}
+
+/// What the paths of a definition are looked up in.
 struct Scope<'a> {
     spec: &'a DefinitionSpec,
-    rule: &'a Rule,
+    for_each: Option<&'a ForEach>,
     types: &'a [&'a EventTypeSpec],
+}
+
+/// What becomes of whoever uses a path that leads nowhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// An error.
+    Needed,
+    /// `has` says that its last field is not there.
+    Asked,
+    /// The event does not pass.
+    Filtered,
 }
 
 /// What a path leads to.
@@ -61,6 +119,8 @@ enum Lookup<'a> {
     Value(&'a Value),
     /// The list of runs that discovery binds, or something in it.
     Runs,
+    /// The place of another event of a join than the one that is asked.
+    Other,
     /// Nothing.
     Missing(Missing),
 }
@@ -77,12 +137,25 @@ struct Missing {
 }
 
 impl Scope<'_> {
+    fn check_condition(&self, condition: &Condition, at: &Path, report: &mut Report<'_>) {
+        for read in condition.reads() {
+            let usage = if read.tested { Use::Asked } else { Use::Needed };
+            self.check(&read.variable, &read.parts, usage, at, report);
+        }
+    }
+
+    fn check_template(&self, template: &Template, at: &Path, report: &mut Report<'_>) {
+        for (variable, parts) in template.reads() {
+            self.check(variable, parts, Use::Needed, at, report);
+        }
+    }
+
     /// Reports a path that leads nowhere; tells whether it did.
     fn check(
         &self,
         variable: &str,
         parts: &[Part],
-        tested: bool,
+        usage: Use,
         at: &Path,
         report: &mut Report<'_>,
     ) -> bool {
@@ -95,8 +168,12 @@ impl Scope<'_> {
             Some(Part::Index(_)) | None => "",
         };
         let hint = did_you_mean(key, missing.names.iter().map(String::as_str));
-        // Whoever asks with `has` knows that it may be missing.
-        let is_asked = tested && missing.part + 1 == parts.len();
+        // Whoever asks knows that it may be missing.
+        let is_asked = match usage {
+            Use::Needed => false,
+            Use::Asked => missing.part + 1 == parts.len(),
+            Use::Filtered => true,
+        };
         let level = match (missing.never, &hint) {
             (true, _) if event_type.mode == Mode::Enforce && !is_asked => Level::Error,
             (true, _) | (false, Some(_)) => Level::Warning,
@@ -127,6 +204,7 @@ impl Scope<'_> {
                 Lookup::Missing(missing) => {
                     first.get_or_insert((*event_type, missing));
                 }
+                Lookup::Other => {}
                 Lookup::Unknown | Lookup::Value(_) | Lookup::Runs => return None,
             }
         }
@@ -138,8 +216,10 @@ impl Scope<'_> {
         let mut is = None;
         let mut enforced = true;
         for event_type in self.types {
-            let Lookup::Value(schema) = self.look_up(event_type, "context", parts) else {
-                return;
+            let schema = match self.look_up(event_type, "context", parts) {
+                Lookup::Value(schema) => schema,
+                Lookup::Other => continue,
+                Lookup::Unknown | Lookup::Runs | Lookup::Missing(_) => return,
             };
             let root = event_type.schema.as_ref();
             let resolved = root.map_or(schema, |root| resolve(root, schema));
@@ -168,8 +248,7 @@ impl Scope<'_> {
         variable: &str,
         parts: &[Part],
     ) -> Lookup<'a> {
-        let for_each = self.rule.for_each.as_ref();
-        if let Some(for_each) = for_each.filter(|for_each| for_each.item == variable) {
+        if let Some(for_each) = self.for_each.filter(|for_each| for_each.item == variable) {
             let item = for_each.parts.iter().cloned().chain([Part::Index(0)]);
             let whole: Vec<Part> = item.chain(parts.iter().cloned()).collect();
             let found = self.look_up_in_context(event_type, &whole);
@@ -202,12 +281,29 @@ impl Scope<'_> {
                 continue;
             };
             return match source.source_type.as_str() {
-                EVENT_PAYLOAD => attributes(event_type, rest).behind(binding.len()),
+                EVENT_PAYLOAD => self.payload(event_type, rest).behind(binding.len()),
                 DISCOVER_SCHEDULED_REPOS => Lookup::Runs,
                 _ => Lookup::Unknown,
             };
         }
         Lookup::Unknown
+    }
+
+    /// In what `event_payload` binds: the attributes, or those of each event of a join.
+    fn payload<'a>(&'a self, event_type: &'a EventTypeSpec, parts: &[Part]) -> Lookup<'a> {
+        let TriggerSpec::All(join) = &self.spec.trigger else {
+            return attributes(event_type, parts);
+        };
+        let Some((Part::Field(name), rest)) = parts.split_first() else {
+            return Lookup::Unknown;
+        };
+        match join.events.iter().find(|event| event.name == *name) {
+            None => Lookup::Unknown,
+            Some(event) if event.event_type.matches(&event_type.name) => {
+                attributes(event_type, rest).behind(1)
+            }
+            Some(_) => Lookup::Other,
+        }
     }
 }
 

@@ -274,6 +274,92 @@ fn definition_that_its_own_tasks_set_off_is_told() {
 }
 
 #[test]
+fn silence_is_not_set_off_by_what_would_break_it() {
+    let silence = "kind: ActivityDefinition\nid: a\n\
+         trigger: {type: silence, event_type: kaizen.task.completed, key: '{{ event.attributes.queue }}', for: 1h, keys: [q]}\n\
+         rules: [{id: r, tasks: [{queue: q, title: t}]}]\n";
+    assert_eq!(findings(silence), [""; 0]);
+}
+
+#[test]
+fn clauses_filters_and_keys_are_looked_up_too() {
+    let rules = "  - id: r\n    when: context.sale.price.amount > 3.0\n    \
+         until: context.sale.itme == \"x\"\n    \
+         cooldown: {for: 1h, key: \"{{ context.sale.itme }}\"}\n    \
+         tasks: [{queue: q, title: t}]\n";
+    let filter = "event_type: shop.sold, filters: [{not: {exact: {attributes.itme: x}}}]";
+    let yaml = sales(rules).replace("event_type: shop.sold", filter);
+    assert_eq!(
+        findings(&yaml),
+        [
+            "warning unknown-path d.yaml:15:77: trigger.filters[0].not.exact.attributes.itme: `event.attributes.itme`: the schema of shop.sold has no `itme`; did you mean `item`?",
+            "error unknown-path d.yaml:20:12: rules[0].until.when: `context.sale.itme`: the schema of shop.sold has no `itme`; did you mean `item`?",
+            "error unknown-path d.yaml:21:30: rules[0].cooldown.key: `context.sale.itme`: the schema of shop.sold has no `itme`; did you mean `item`?",
+        ]
+    );
+    let silence = "trigger: {type: silence, event_type: shop.sold, key: '{{ event.attributes.itme }}', for: 1h, keys: [x]}";
+    let yaml = format!(
+        "{SOLD}---\nkind: ActivityDefinition\nid: d\n{silence}\nrules: [{{id: r, tasks: [{{queue: q, title: t}}]}}]\n"
+    );
+    assert_eq!(
+        findings(&yaml),
+        [
+            "error unknown-path d.yaml:15:54: trigger.key: `event.attributes.itme`: the schema of shop.sold has no `itme`; did you mean `item`?"
+        ]
+    );
+}
+
+#[test]
+fn each_event_of_a_join_is_looked_up_in_its_own_schema() {
+    let join = |when: &str| {
+        format!(
+            "{SOLD}---\nkind: EventType\nname: shop.paid\n\
+             schema: {{additionalProperties: false, properties: {{item: {{type: string}}, sum: {{type: number}}}}}}\n---\n\
+             kind: ActivityDefinition\nid: d\n\
+             trigger: {{type: all, within: 1h, key: '{{{{ event.attributes.item }}}}', events: [{{event_type: shop.sold, as: sold}}, {{event_type: shop.paid, as: paid}}]}}\n\
+             context_sources: [{{type: event-payload, bind_to: context.both}}]\n\
+             rules: [{{id: r, when: '{when}', tasks: [{{queue: q, title: t}}]}}]\n"
+        )
+    };
+    let right = "context.both.paid.sum < context.both.sold.price.amount";
+    assert_eq!(findings(&join(right)), [""; 0]);
+    let found = findings(&join("context.both.sold.sum > 1.0"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("the schema of shop.sold has no `sum`"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn rule_that_holds_nothing_back_is_hinted_at_where_events_come_often() {
+    let rules = |clause: &str| {
+        format!("  - {{id: r, when: context.sale.item == \"x\", {clause}tasks: [{{queue: q, title: t}}]}}\n")
+    };
+    let often = |clause: &str| {
+        let yaml = sales(&rules(clause));
+        findings(&yaml.replace("name: shop.sold\n", "name: shop.sold\nfrequent: true\n"))
+    };
+    assert_eq!(findings(&sales(&rules(""))), [""; 0]);
+    assert_eq!(
+        often(""),
+        [
+            "hint no-cooldown d.yaml:19:5: rules[0]: events of type shop.sold come often, and each one that matches orders tasks; add for example cooldown: {for: 24h, key: \"{{ … }}\"}"
+        ]
+    );
+    // Once it counts, it goes on counting.
+    assert_eq!(often("for: 3, ").len(), 1);
+    for clause in [
+        "cooldown: {for: 1h}, ",
+        "until: context.sale.item == \"y\", ",
+        "rate_limit: {tasks: 1, per: 1h}, ",
+        "overlap: skip, ",
+    ] {
+        assert_eq!(often(clause), [""; 0], "{clause}");
+    }
+}
+
+#[test]
 fn mistakes_of_one_document_do_not_hide_what_is_to_say_of_the_others() {
     let yaml = format!("kind: EventType\nnam: x\n---\n{}", rule("false"));
     let checks: Vec<_> = lint(&[("d.yaml", &yaml)])

@@ -78,7 +78,7 @@ fn examples() -> Vec<(Format, Value)> {
         definition(join, json!([payload]), short),
         definition(silence, json!([]), calm),
         definition(cron, json!([discover]), each),
-        json!({"kind": "EventType", "name": "a.b", "description": "x", "engagement": "e", "version": "1.0", "mode": "warn", "schema": {"type": "object"}}),
+        json!({"kind": "EventType", "name": "a.b", "description": "x", "engagement": "e", "version": "1.0", "frequent": true, "mode": "warn", "schema": {"type": "object"}}),
         json!({"kind": "Engagement", "slug": "e", "name": "n", "description": "d", "roster_path": "r.yaml"}),
         json!({"kind": "Schedule", "name": "n", "version": 1, "engagement": "e", "agents": {"coach": {"cadence": "daily", "cron": "15 * * * *"}}}),
     ];

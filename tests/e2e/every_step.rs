@@ -1,0 +1,183 @@
+//! The owner of an ordered reader, killed between any two of its steps: before its first message
+//! to the server, before its second, and so on until it has nothing left to say. After each kill
+//! another replica takes over, and what stands is what would stand had nobody died.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::join_all;
+use kaizen_proto::subject::Reader;
+use kaizen_tests::{Binary, Link, Mesh, Which, is_gone, signal, until};
+use nix::sys::signal::Signal;
+
+use crate::memory::{metric, replayed, rule, stands};
+
+/// Meshes among which the steps are divided; they wait for take-overs at the same time.
+const MESHES: usize = 6;
+/// More steps than an owner takes.
+const STEPS_MAX: usize = 400;
+const PROJECTS: [&str; 2] = ["shop", "till"];
+/// Events of each project between two kills: enough for tasks, and for some held back.
+const EVENTS: usize = 3;
+
+/// What an ordered reader sends; acks and pulls of the lanes beside it are no steps of its own.
+fn is_a_step(subject: &str) -> bool {
+    !subject.starts_with("$JS.ACK.") && !subject.contains(".router-")
+}
+
+/// One mesh, and the steps at which its owners were killed.
+struct Trial {
+    mesh: Mesh,
+    reader: Reader,
+    waves: usize,
+    cut: BTreeMap<usize, String>,
+}
+
+impl Trial {
+    async fn start(reader: Reader, services: &[Which], definitions: &str) -> Self {
+        let mesh = Mesh::start_with(services).await;
+        mesh.apply(definitions).await;
+        Self {
+            mesh,
+            reader,
+            waves: 0,
+            cut: BTreeMap::new(),
+        }
+    }
+
+    fn router(&self, nats: &str) -> Binary {
+        Binary::start(&self.mesh.cli, "kaizen-router", nats, &[])
+    }
+
+    /// Events while no router runs.
+    async fn wave(&mut self) {
+        for n in 0..EVENTS {
+            for project in PROJECTS {
+                let id = format!("{project}-{}-{n}", self.waves);
+                metric(&self.mesh, &id, project, 0.5).await;
+            }
+        }
+        self.waves += 1;
+    }
+
+    /// Kills an owner before its `step`th message, and has another one finish. False where it had
+    /// nothing left to say.
+    async fn kill_at(&mut self, step: usize) -> bool {
+        self.wave().await;
+        let server = &self.mesh.config.nats.url;
+        let mut link = Link::shut_at(server, step, is_a_step).await;
+        let victim = self.router(link.url());
+        let readers = [self.reader];
+        tokio::select! {
+            () = self.mesh.stored.remembered(&readers) => {
+                victim.stop().await;
+                return false;
+            }
+            subject = link.held() => _ = self.cut.insert(step, subject),
+        }
+        let pid = victim.pid();
+        signal(pid, Signal::SIGKILL);
+        until("the owner is dead", async || {
+            if is_gone(pid) { Ok(()) } else { Err(pid) }
+        })
+        .await;
+        let next = self.router(server);
+        self.mesh.stored.remembered(&readers).await;
+        next.stop().await;
+        true
+    }
+}
+
+/// Kills at every step, and answers the trials with all that they did.
+async fn at_every_step(
+    reader: Reader,
+    services: &[Which],
+    definitions: &str,
+    holds: impl AsyncFn(&Trial),
+) -> Vec<Trial> {
+    let trials = (0..MESHES).map(async |first| {
+        let mut trial = Trial::start(reader, services, definitions).await;
+        for step in (first + 1..STEPS_MAX).step_by(MESHES) {
+            let killed = trial.kill_at(step).await;
+            holds(&trial).await;
+            assert!(trial.mesh.stored.dead().await.is_empty(), "{:?}", trial.cut);
+            if !killed {
+                break;
+            }
+        }
+        trial
+    });
+    let trials = join_all(trials).await;
+    let cut: BTreeMap<usize, &str> = trials
+        .iter()
+        .flat_map(|trial| &trial.cut)
+        .map(|(step, subject)| (*step, subject.as_str()))
+        .collect();
+    // No step is left out.
+    let steps: Vec<usize> = cut.keys().copied().collect();
+    assert_eq!(steps, (1..=cut.len()).collect::<Vec<_>>(), "{cut:?}");
+    let kinds: BTreeSet<String> = cut.values().map(|subject| kind(subject)).collect();
+    for kind in [
+        "kaizen.task",
+        "kaizen.state",
+        "$JS.API.STREAM.MSG.GET.LEDGER",
+    ] {
+        assert!(
+            kinds.contains(kind),
+            "nobody was killed at {kind}: {kinds:?}"
+        );
+    }
+    eprintln!("{} steps: {cut:#?}", cut.len());
+    trials
+}
+
+/// What a subject is about, without whose.
+fn kind(subject: &str) -> String {
+    let tokens = if subject.starts_with("$JS") { 6 } else { 2 };
+    let tokens: Vec<&str> = subject.split('.').take(tokens).collect();
+    tokens.join(".")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_exact_though_its_owner_is_killed_between_any_two_steps() {
+    let key = "key: \"{{ context.m.project }}\"";
+    let definitions = format!(
+        "{}---\n{}",
+        rule("in-a-row", &format!("for: {{consecutive: 2, {key}}}")),
+        // Periods end while owners die: what they held back is ordered then.
+        rule(
+            "limited",
+            &format!("rate_limit: {{tasks: 1, per: 2s, {key}}}")
+        ),
+    );
+    let services = [Which::Gateway];
+    at_every_step(Reader::Events, &services, &definitions, async |trial| {
+        // From the second match on each counts.
+        let events = trial.waves * EVENTS * PROJECTS.len();
+        let tasks = trial.mesh.stored.tasks("in-a-row").await;
+        assert_eq!(tasks.len(), events - PROJECTS.len(), "{:?}", trial.cut);
+        let (replayed, stands) = (replayed(&trial.mesh).await, stands(&trial.mesh).await);
+        assert_eq!(replayed, stands, "{:?}", trial.cut);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_on_outside_facts_are_exact_though_their_owner_is_killed_at_any_step() {
+    let clause = "overlap: {policy: skip, key: \"{{ context.m.project }}\"}";
+    let definition = rule("one-at-a-time", clause);
+    let services = [Which::Gateway];
+    at_every_step(Reader::EventsBound, &services, &definition, async |trial| {
+        let stored = &trial.mesh.stored;
+        // The first task of each project is never closed, so it stays the only one.
+        let tasks = stored.tasks("one-at-a-time").await;
+        assert_eq!(tasks.len(), PROJECTS.len(), "{:?}", trial.cut);
+        let events = trial.waves * EVENTS;
+        for cell in stored.cells("one-at-a-time").await {
+            let suppressed = usize::try_from(cell.suppressed).unwrap();
+            assert_eq!(suppressed, events - 1, "{cell:?} {:?}", trial.cut);
+        }
+        let decisions = stored.decisions("one-at-a-time").await;
+        assert_eq!(decisions.len(), events * PROJECTS.len(), "{:?}", trial.cut);
+    })
+    .await;
+}
