@@ -121,13 +121,14 @@ context_sources: [{type: event-payload, bind_to: context.metrics}]
 rules:
   - id: r
     when: context.metrics.sumary.success_rate < 0.8
+    cooldown: {for: 24h}
     tasks: [{queue: q, title: '{{ context.metrics.summary.succes_rate }}'}]
 ";
     assert_eq!(
         findings(review),
         [
             "warning unknown-path d.yaml:7:11: rules[0].when: `context.metrics.sumary.success_rate`: the schema of kaizen.metrics.recorded does not name `sumary`; did you mean `summary`?",
-            "warning unknown-path d.yaml:8:31: rules[0].tasks[0].title: `context.metrics.summary.succes_rate`: the schema of kaizen.metrics.recorded does not name `succes_rate`; did you mean `success_rate`?"
+            "warning unknown-path d.yaml:9:31: rules[0].tasks[0].title: `context.metrics.summary.succes_rate`: the schema of kaizen.metrics.recorded does not name `succes_rate`; did you mean `success_rate`?"
         ]
     );
 }
@@ -292,7 +293,7 @@ fn clauses_filters_and_keys_are_looked_up_too() {
     assert_eq!(
         findings(&yaml),
         [
-            "warning unknown-path d.yaml:15:77: trigger.filters[0].not.exact.attributes.itme: `event.attributes.itme`: the schema of shop.sold has no `itme`; did you mean `item`?",
+            "warning unknown-path d.yaml:15:89: trigger.filters[0].not.exact.attributes.itme: `event.attributes.itme`: the schema of shop.sold has no `itme`; did you mean `item`?",
             "error unknown-path d.yaml:20:12: rules[0].until.when: `context.sale.itme`: the schema of shop.sold has no `itme`; did you mean `item`?",
             "error unknown-path d.yaml:21:30: rules[0].cooldown.key: `context.sale.itme`: the schema of shop.sold has no `itme`; did you mean `item`?",
         ]
@@ -334,7 +335,9 @@ fn each_event_of_a_join_is_looked_up_in_its_own_schema() {
 #[test]
 fn rule_that_holds_nothing_back_is_hinted_at_where_events_come_often() {
     let rules = |clause: &str| {
-        format!("  - {{id: r, when: context.sale.item == \"x\", {clause}tasks: [{{queue: q, title: t}}]}}\n")
+        format!(
+            "  - {{id: r, when: context.sale.item == \"x\", {clause}tasks: [{{queue: q, title: t}}]}}\n"
+        )
     };
     let often = |clause: &str| {
         let yaml = sales(&rules(clause));
