@@ -7,7 +7,7 @@ use kaizen_messaging::{instant, read};
 use kaizen_proto::{
     header,
     id::QueueName,
-    record::{Checkpoint, Conclusion, TaskOrder, TriggerRecord},
+    record::{Checkpoint, Conclusion, DecisionRecord, TaskOrder, TriggerRecord},
     stream,
     subject::{self, Reader},
 };
@@ -242,6 +242,56 @@ async fn items_of_discovered_runs_cool_down_each_by_itself() {
     assert_eq!(tasks.len(), 3, "{tasks:?}");
     // What came from outside stands in the ledger, of both ticks.
     assert_eq!(mesh.stored.decisions("orient").await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_last_task_is_open_gets_no_other() {
+    let mesh = Mesh::start().await;
+    let engagement = Engagement::copy(mesh.folder());
+    engagement.make_pilots(&mesh.cli);
+    let definition = mesh.folder().join("orient.yaml");
+    let yaml = "kind: ActivityDefinition\nid: orient\n\
+         trigger: {type: cron, cron: \"0 0 1 1 *\"}\n\
+         context_sources:\n  - {type: discover_kaizen_scheduled_repos, bind_to: context.runs, params: {roster_path: loops/kaizen-stack/roster.yaml, agents: [coach]}}\n  \
+         - {type: last-task, bind_to: context.last, params: {label: repo}}\n\
+         rules:\n  - id: each\n    for_each: context.runs\n    as: run\n    \
+         when: \"!(run.repo in context.last) || !context.last[run.repo].open\"\n    \
+         tasks: [{queue: coach, title: \"Orient {{ run.repo }}\", labels: {repo: \"{{ run.repo }}\"}}]\n";
+    std::fs::write(&definition, yaml).unwrap();
+    let file = definition.to_str().unwrap();
+    mesh.cli.run(&["definition", "apply", "-f", file]).ok();
+    let trigger = async || {
+        mesh.cli.run(&["tick", "trigger", "orient"]).ok();
+        mesh.stored.remembered(&[Reader::TicksBound]).await;
+    };
+    trigger().await;
+    trigger().await;
+    let tasks = mesh.stored.tasks("orient").await;
+    assert_eq!(tasks.len(), 3, "{tasks:?}");
+
+    // A worker is done with one of them: its run is due again, and no other.
+    let order = &tasks[1].order;
+    let task = subject::task(&order.definition, order.activation, order.n, &order.queue);
+    let outcome = json!({"kind": "outcome", "outcome": "done"}).to_string();
+    mesh.publish(&task, outcome.as_bytes()).await;
+    trigger().await;
+    trigger().await;
+    let all = mesh
+        .stored
+        .all(stream::LEDGER, "kaizen.task.orient.>")
+        .await;
+    let later = all.iter().skip(4).map(|message| {
+        let task: Value = serde_json::from_slice(&message.payload).unwrap();
+        task["title"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(later.collect::<Vec<_>>(), [order.title.clone()]);
+    // What was seen of the ledger stands with each decision.
+    let decisions = mesh.stored.decisions("orient").await;
+    let open = decisions.iter().map(|decision| match &decision.record {
+        DecisionRecord::Decided(decided) => decided.open.values().filter(|open| **open).count(),
+        other @ DecisionRecord::Pending(_) => panic!("{other:?}"),
+    });
+    assert_eq!(open.collect::<Vec<_>>(), [0, 3, 2, 3]);
 }
 
 /// Waits until the reader has an owner, another one than `before`.

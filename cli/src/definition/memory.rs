@@ -156,6 +156,7 @@ fn told(state: &State) -> (&'static str, String) {
             let word = if *fired { "silent since" } else { "last" };
             ("silence", format!("{word} {}", at(*last)))
         }
+        State::LastTasks { tasks } => ("last_task", format!("{} values", tasks.len())),
         State::Summary { runs } => ("metrics_summary", format!("{} runs", runs.len())),
     }
 }

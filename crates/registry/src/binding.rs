@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     definition::Definition,
-    source::{self, ContextSource, EVENT_PAYLOAD, METRICS_SUMMARY, STATIC},
+    source::{self, ContextSource, EVENT_PAYLOAD, LAST_TASK, METRICS_SUMMARY, STATIC},
     trigger::Trigger,
 };
 
@@ -61,7 +61,7 @@ pub fn bind_inline(
             .get("value")
             .cloned()
             .ok_or(BindError::NoValue),
-        METRICS_SUMMARY => Err(BindError::FromMemory { source_type }),
+        METRICS_SUMMARY | LAST_TASK => Err(BindError::FromMemory { source_type }),
         _ => Err(BindError::NotInline { source_type }),
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     conclusion::{self, JoinSpec, SilenceSpec, Watch},
     cron,
     filter::{self, Filter, Miss},
-    memory::summary::SummaryMemory,
+    memory::{last_task::LastTaskMemory, summary::SummaryMemory},
     rule::{self, Rule, RuleSpec},
     scope::{Names, TriggerKind},
     source::{self, ContextSource, EVENT_PAYLOAD, METRICS_SUMMARY},
@@ -183,6 +183,7 @@ struct Compiled {
     schedule: Option<Schedule>,
     watch: Option<Watch>,
     summaries: Vec<SummaryMemory>,
+    last_tasks: Vec<LastTaskMemory>,
     rules: Vec<Rule>,
     templates: Templates,
 }
@@ -204,6 +205,7 @@ impl Definition {
         let meaning = clause_hash(spec.id.as_str(), &[], &spec.trigger);
         let watch = compile_watch(&spec.trigger, &meaning, &mut templates, &problems);
         let summaries = SummaryMemory::of(&spec.context_sources, &meaning);
+        let last_tasks = LastTaskMemory::of(&spec.context_sources, &meaning);
         let names = Names {
             sources: Some(&spec.context_sources),
             kind: Some(spec.trigger.kind()),
@@ -225,6 +227,7 @@ impl Definition {
             schedule,
             watch,
             summaries,
+            last_tasks,
             rules,
             templates,
         })))
@@ -272,7 +275,9 @@ impl Definition {
     pub fn lane(&self) -> Lane {
         let outside = self.sources().iter().any(ContextSource::is_outside);
         let looks_at_tasks = |rule: &RuleSpec| rule.clauses.looks_at_tasks();
-        let outside = outside || self.spec().rules.iter().any(looks_at_tasks);
+        let outside = outside
+            || !self.last_tasks().is_empty()
+            || self.spec().rules.iter().any(looks_at_tasks);
         match (self.keeps_memory(), outside) {
             (false, false) => Lane::Direct,
             (false, true) => Lane::Bound,
@@ -292,7 +297,7 @@ impl Definition {
     fn keeps_memory(&self) -> bool {
         let keeps = |rule: &RuleSpec| !rule.clauses.is_empty();
         self.watch().is_some()
-            || !self.summaries().is_empty()
+            || self.sources().iter().any(ContextSource::is_memory)
             || self.spec().rules.iter().any(keeps)
     }
 
@@ -343,6 +348,7 @@ impl Definition {
         let mut places = rules.flat_map(|rule| rule.clauses.places());
         self.watch().is_some_and(|w| w.place().clause == clause)
             || self.summaries().iter().any(|s| s.clause() == clause)
+            || self.last_tasks().iter().any(|s| s.clause() == clause)
             || places.any(|(_, place)| place.clause == clause)
     }
 
@@ -351,9 +357,14 @@ impl Definition {
         self.0.watch.as_ref()
     }
 
-    /// The sources that memory binds.
+    /// The sources that memory binds from events.
     pub(crate) fn summaries(&self) -> &[SummaryMemory] {
         &self.0.summaries
+    }
+
+    /// The sources that memory binds from what was ordered.
+    pub(crate) fn last_tasks(&self) -> &[LastTaskMemory] {
+        &self.0.last_tasks
     }
 
     pub(crate) fn rules(&self) -> &[Rule] {

@@ -22,8 +22,8 @@ use crate::{
     parsing::CONDITION_BYTES_MAX,
     rule::RULES_MAX,
     source::{
-        DISCOVER_SCHEDULED_REPOS, EVENT_PAYLOAD, METRICS_SUMMARY, SOURCE_BYTES_MAX, SOURCE_TYPES,
-        STATIC,
+        DISCOVER_SCHEDULED_REPOS, EVENT_PAYLOAD, LAST_TASK, METRICS_SUMMARY, SOURCE_BYTES_MAX,
+        SOURCE_TYPES, STATIC,
     },
     task::LABELS_MAX,
     template::TEMPLATE_BYTES_MAX,
@@ -274,6 +274,14 @@ fn context_source() -> Value {
                 json!({"runs": nullable(whole(RUNS_MAX, "How many of the last runs it covers; 50 if left out"))}),
             ),
             &[],
+        ),
+        source(
+            &known(LAST_TASK),
+            object(
+                &["label"],
+                json!({"label": name("The label by whose values tasks are told apart")}),
+            ),
+            &["params"],
         ),
         source(
             &known(STATIC),

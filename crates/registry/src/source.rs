@@ -7,7 +7,11 @@ use kaizen_proto::id::SourceType;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{condition::json_fits, cron::decode_duration, memory::summary};
+use crate::{
+    condition::json_fits,
+    cron::decode_duration,
+    memory::{last_task, summary},
+};
 
 /// Binds the attributes of the event's envelope.
 pub const EVENT_PAYLOAD: &str = "event_payload";
@@ -17,12 +21,15 @@ pub const DISCOVER_SCHEDULED_REPOS: &str = "discover_kaizen_scheduled_repos";
 pub const STATIC: &str = "static";
 /// Binds the latest run and a summary of the last runs of the event's agent and project.
 pub const METRICS_SUMMARY: &str = "metrics_summary";
+/// Binds the last task of the definition for each value of a label.
+pub const LAST_TASK: &str = "last_task";
 /// Every source type that is ours.
-pub const SOURCE_TYPES: [&str; 4] = [
+pub const SOURCE_TYPES: [&str; 5] = [
     EVENT_PAYLOAD,
     DISCOVER_SCHEDULED_REPOS,
     STATIC,
     METRICS_SUMMARY,
+    LAST_TASK,
 ];
 
 /// Largest value of one source, as JSON, and what a source may have in place of it: 256 KiB.
@@ -30,8 +37,6 @@ pub const SOURCE_BYTES_MAX: usize = 256 * 1024;
 /// How long a source may take, unless it says less itself.
 pub const SOURCE_TIMEOUT_MAX: SignedDuration = SignedDuration::from_secs(10);
 
-/// Named by the design, built later.
-const RESERVED_TYPES: [&str; 1] = ["last_task"];
 /// Largest value of a `static` source, as JSON: 16 KiB.
 const STATIC_BYTES_MAX: usize = 16 * 1024;
 /// Largest params of any other source, as JSON: 16 KiB.
@@ -127,7 +132,7 @@ impl ContextSource {
     /// Whether memory of the ordered lane holds what it binds.
     #[must_use]
     pub fn is_memory(&self) -> bool {
-        self.source_type == METRICS_SUMMARY
+        is_memory(&self.source_type)
     }
 
     /// Whether it takes the resolver to bind it.
@@ -151,6 +156,10 @@ pub fn canonical_type(source_type: &str) -> String {
 /// Whether the trigger alone holds what sources of this type bind.
 pub(crate) fn is_inline(source_type: &str) -> bool {
     [EVENT_PAYLOAD, STATIC].contains(&source_type)
+}
+
+fn is_memory(source_type: &str) -> bool {
+    [METRICS_SUMMARY, LAST_TASK].contains(&source_type)
 }
 
 /// Keys of a `bind_to` with the leading `context.` stripped.
@@ -207,11 +216,6 @@ pub(crate) fn decode(node: &Node, path: Path, problems: &Problems) -> Option<Con
 fn source_type(fields: &Fields<'_>) -> Option<String> {
     let written = fields.text("type")?;
     let source_type = canonical_type(written);
-    if RESERVED_TYPES.contains(&source_type.as_str()) {
-        let message = format!("source type `{written}` is not supported yet");
-        fields.report("type", message, None);
-        return None;
-    }
     match source_type.parse::<SourceType>() {
         Ok(_) => Some(source_type),
         Err(error) => {
@@ -244,12 +248,14 @@ fn bind_to(fields: &Fields<'_>) -> Option<String> {
 fn params(fields: &Fields<'_>, source_type: Option<&str>) -> Option<Map<String, Value>> {
     let path = fields.path.key("params");
     let Some(value) = fields.optional("params") else {
-        if source_type == Some(STATIC) {
-            let hint = "add params: {value: …}".to_owned();
-            fields.report("params", "`params` is required", Some(hint));
-            return None;
-        }
-        return Some(Map::new());
+        let wanted = match source_type {
+            Some(STATIC) => "value",
+            Some(LAST_TASK) => "label",
+            _ => return Some(Map::new()),
+        };
+        let hint = format!("add params: {{{wanted}: …}}");
+        fields.report("params", "`params` is required", Some(hint));
+        return None;
     };
     match source_type {
         Some(EVENT_PAYLOAD) => Fields::open(value, path, fields.problems)?.allow(&[], &[]),
@@ -265,6 +271,7 @@ fn params(fields: &Fields<'_>, source_type: Option<&str>) -> Option<Map<String, 
         Some(METRICS_SUMMARY) => {
             summary::decode_params(value, path, fields.problems)?;
         }
+        Some(LAST_TASK) => last_task::decode_params(value, path, fields.problems)?,
         _ => {
             Fields::open(value, path, fields.problems)?;
         }
@@ -296,7 +303,8 @@ type Limits = (
 
 /// `timeout`, `max_bytes` and `cache`: of sources that ask the outside world alone.
 fn limits(fields: &Fields<'_>, source_type: Option<&str>) -> Option<Limits> {
-    if let Some(source_type) = source_type.filter(|known| is_inline(known)) {
+    let asks_nobody = |known: &&str| is_inline(known) || is_memory(known);
+    if let Some(source_type) = source_type.filter(asks_nobody) {
         let given = ["timeout", "max_bytes", "cache"].into_iter();
         for key in given.filter(|key| fields.has(key)) {
             let message = format!("`{key}` is of no use to `{source_type}`, which asks nobody");

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use kaizen_document::{Diagnostic, Fault, Node, Path, did_you_mean, read_each};
 use kaizen_engagement::DiscoverParams;
 use kaizen_proto::{
-    id::EventType,
+    id::{EventType, LabelName},
     subject::{self, RegistryKind},
 };
 use serde_json::Value;
@@ -22,8 +22,9 @@ use crate::{
     definition::{Definition, DefinitionSpec, TriggerSpec},
     document::{self, Document, nearest_pattern},
     event_type::EventTypeSpec,
+    memory::last_task,
     rule::Rule,
-    source::{DISCOVER_SCHEDULED_REPOS, SOURCE_TYPES},
+    source::{DISCOVER_SCHEDULED_REPOS, LAST_TASK, SOURCE_TYPES},
 };
 
 pub(crate) use cycle::cycle_warnings;
@@ -207,6 +208,7 @@ fn check_definition(spec: &DefinitionSpec, known: &Known, report: &mut Report<'_
     check_trigger(spec, known, report);
     check_engagements(spec, known, report);
     check_source_types(spec, report);
+    check_last_tasks(spec, report);
     check_repeated_rules(spec, report);
     // It was compiled when it was read, so it compiles.
     let Ok(definition) = Definition::new(spec.clone()) else {
@@ -294,6 +296,32 @@ fn check_source_types(spec: &DefinitionSpec, report: &mut Report<'_>) {
         let path = Path::default().key("context_sources").index(n).key("type");
         let fault = Fault::new(message, Some(hint));
         report.add(Level::Warning, "outside-source-type", &path, fault);
+    }
+}
+
+/// Only tasks with the label are told of.
+fn check_last_tasks(spec: &DefinitionSpec, report: &mut Report<'_>) {
+    let labels = || {
+        let tasks = spec.rules.iter().flat_map(|rule| &rule.tasks);
+        tasks.flat_map(|task| task.labels.keys().map(LabelName::as_str))
+    };
+    for (n, source) in spec.context_sources.iter().enumerate() {
+        let label = last_task::label(&source.params).filter(|_| source.source_type == LAST_TASK);
+        let Some(label) = label.filter(|label| !labels().any(|known| known == *label)) else {
+            continue;
+        };
+        let message =
+            format!("no task of this definition has the label `{label}`, so it binds nothing");
+        let hint = did_you_mean(label, labels())
+            .unwrap_or_else(|| format!("add labels: {{{label}: …}} to its tasks"));
+        let source = Path::default().key("context_sources").index(n);
+        let fault = Fault::new(message, Some(hint));
+        report.add(
+            Level::Warning,
+            "no-label",
+            &source.key("params").key("label"),
+            fault,
+        );
     }
 }
 

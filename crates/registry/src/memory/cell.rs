@@ -7,7 +7,7 @@ use kaizen_proto::id::{CellId, DefinitionId, QueueName, TriggerId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::summary::Run;
+use super::{last_task::LastTask, summary::Run};
 use crate::task::Draft;
 
 /// Triggers that a cell remembers, so that one that comes again does not count twice.
@@ -86,6 +86,11 @@ pub enum State {
     Summary {
         /// The last runs, oldest first.
         runs: VecDeque<Run>,
+    },
+    /// Source `last_task`.
+    LastTasks {
+        /// The last task for each value of the label.
+        tasks: BTreeMap<String, LastTask>,
     },
 }
 
@@ -191,6 +196,7 @@ impl Cell {
             State::Rate(rate) if rate.held == 0 => rate.until,
             State::Join(join) => join.until,
             State::Overlap(overlap) if overlap.tasks.is_empty() => self.touched,
+            State::LastTasks { tasks } if tasks.is_empty() => self.touched,
             _ => return None,
         };
         last.max(self.touched).checked_add(AFTERLIFE).ok()

@@ -8,7 +8,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
     id::{ActivationId, CellId, TriggerId, content_hash},
-    record::{Conclusion, TriggerRecord},
+    record::{Conclusion, TaskOrder, TriggerRecord},
     subject,
 };
 use serde_json::{Map, Value};
@@ -247,7 +247,7 @@ impl Memory {
     }
 
     fn ordered(
-        &self,
+        &mut self,
         revision: &Arc<Revision<Definition>>,
         trigger: Trigger,
         rule: &str,
@@ -257,6 +257,10 @@ impl Memory {
     ) -> Concluded {
         let activation = ActivationId::new(revision.value.id(), trigger.record.trigger_id());
         let decision = stand_in(revision, activation, &trigger, rule, drafts, what, count);
+        let nothing = HashMap::new();
+        let mut session = self.session(revision, &trigger, &nothing);
+        note(&mut session, &revision.value, &decision.tasks);
+        session.settle();
         Concluded {
             revision: revision.clone(),
             activation,
@@ -363,6 +367,7 @@ fn decide(
         decision.tasks.clear();
         session.undo();
     } else {
+        note(&mut session, definition, &decision.tasks);
         session.settle();
     }
     Ok(Some(Concluded {
@@ -373,6 +378,14 @@ fn decide(
         open,
         decision: Ok(decision),
     }))
+}
+
+/// Has the sources that tell of tasks take note of what was ordered.
+fn note(session: &mut Session<'_>, definition: &Definition, ordered: &[TaskOrder]) {
+    for last_task in definition.last_tasks() {
+        // The cell was made when the context was bound, so there is room for it.
+        last_task.note(session, ordered).unwrap_or_default();
+    }
 }
 
 fn bind(
@@ -402,6 +415,11 @@ fn bind(
             }
             Err(error) => return Err(format!("context source metrics_summary: {error}")),
         }
+    }
+    for last_task in definition.last_tasks() {
+        let bound = last_task.bind(session, definition.id());
+        let value = bound.map_err(|error| format!("context source last_task: {error}"))?;
+        insert(&mut snapshot, &last_task.bind_to, value).map_err(told)?;
     }
     Ok(Value::Object(snapshot))
 }

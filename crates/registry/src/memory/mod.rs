@@ -11,6 +11,7 @@
 pub mod cell;
 mod conclude;
 pub(crate) mod gate;
+pub(crate) mod last_task;
 pub(crate) mod session;
 pub(crate) mod summary;
 

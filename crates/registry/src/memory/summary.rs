@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clause::{Place, clause_hash},
-    source::ContextSource,
+    source::{ContextSource, METRICS_SUMMARY},
 };
 
 /// Most runs that a summary covers.
@@ -48,7 +48,7 @@ pub(crate) struct SummaryMemory {
 impl SummaryMemory {
     /// Those among the sources of a definition. `definition` is the hash of its id and trigger.
     pub(crate) fn of(sources: &[ContextSource], definition: &str) -> Vec<Self> {
-        let sources = sources.iter().filter(|source| source.is_memory());
+        let sources = sources.iter().filter(|s| s.source_type == METRICS_SUMMARY);
         sources
             .map(|source| Self {
                 bind_to: source.bind_to.clone(),

@@ -243,13 +243,6 @@ fn mistakes_in_triggers_of_memory_are_told_with_their_place() {
 }
 
 #[test]
-fn what_comes_later_is_refused_as_not_supported_yet() {
-    let found = finding(&review_with("type: event-payload", "type: last-task"));
-    let expected = "source type `last-task` is not supported yet";
-    assert!(found.contains(expected), "{found}");
-}
-
-#[test]
 fn what_a_source_may_take_is_bounded() {
     let source = |source: &str| {
         finding(&review_with(

@@ -363,6 +363,21 @@ fn rule_that_holds_nothing_back_is_hinted_at_where_events_come_often() {
 }
 
 #[test]
+fn label_that_no_task_carries_is_told() {
+    let rules = "  - {id: r, tasks: [{queue: q, title: t, labels: {project: x}}]}\n";
+    let last =
+        "context_sources: [{type: last-task, bind_to: context.last, params: {label: projct}}, ";
+    let yaml = sales(rules).replace("context_sources: [", last);
+    assert_eq!(
+        findings(&yaml),
+        [
+            "warning no-label d.yaml:16:76: context_sources[0].params.label: no task of this definition has the label `projct`, so it binds nothing; did you mean `project`?"
+        ]
+    );
+    assert_eq!(findings(&yaml.replace("projct", "project")), [""; 0]);
+}
+
+#[test]
 fn mistakes_of_one_document_do_not_hide_what_is_to_say_of_the_others() {
     let yaml = format!("kind: EventType\nnam: x\n---\n{}", rule("false"));
     let checks: Vec<_> = lint(&[("d.yaml", &yaml)])

@@ -1,6 +1,6 @@
 //! What rules keep between triggers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use super::at;
 use crate::{
-    Concluded, Document, Memory, Outside, StoredRevision, Trigger, View, memory::Cell,
+    Concluded, Document, Memory, Outside, StoredRevision, Trigger, View,
+    memory::{Cell, State, last_task::VALUES_MAX},
     parse_documents,
 };
 
@@ -300,6 +301,95 @@ fn the_last_match_waits_until_the_task_is_closed() {
     let released = world.pass(at(EPOCH) + SignedDuration::from_secs(60));
     assert_eq!(titles(&released), ["low 0.3"]);
     assert_eq!(world.memory.next_deadline(), None);
+}
+
+const LAST: &str = r#"
+kind: ActivityDefinition
+id: d
+trigger: {type: event, event_type: kaizen.metrics.recorded}
+context_sources:
+  - {type: event-payload, bind_to: context.m}
+  - {type: last-task, bind_to: context.last, params: {label: project}}
+rules:
+  - id: low
+    when: "!(context.m.project in context.last) || !context.last[context.m.project].open"
+    tasks: [{queue: q, title: "low {{ context.m.project }}", labels: {project: "{{ context.m.project }}"}}]
+  - id: other
+    when: context.m.project == "unlabelled"
+    tasks: [{queue: q, title: other}]
+"#;
+
+fn low(seconds: f64, id: &str, project: &str) -> Trigger {
+    let attributes = json!({"project": project});
+    event(seconds, id, "kaizen.metrics.recorded", &attributes)
+}
+
+#[test]
+fn the_last_task_is_known_for_each_value_of_its_label() {
+    let mut world = World::new(LAST);
+    let first = world.take(&low(0.0, "a", "shop"));
+    assert_eq!(titles(&first), ["low shop"]);
+    let task = tasks(&first)[0];
+    let subject = kaizen_proto::subject::task(&task.definition, task.activation, 0, &task.queue);
+    world.reload();
+
+    // Whether it is open is a fact of the ledger: nothing follows before that is known.
+    let second = low(1.0, "b", "shop");
+    let revision = world.view.definitions().next().unwrap().clone();
+    let lacks = world.memory.activate(&revision, &second, &world.outside);
+    assert_eq!(lacks.unwrap_err().tasks, BTreeSet::from([subject.clone()]));
+    world.outside.open.insert(subject.clone(), true);
+    let concluded = world.take(&second);
+    assert!(titles(&concluded).is_empty());
+    assert_eq!(concluded[0].open, BTreeMap::from([(subject.clone(), true)]));
+    let bound = &concluded[0].snapshot["last"]["shop"];
+    assert_eq!(
+        *bound,
+        json!({"task": format!("{}.0", task.activation), "rule": "low", "queue": "q",
+            "ordered_at": bound["ordered_at"], "open": true})
+    );
+    // Another value has its own; what comes again orders nothing; closed, the next one may.
+    assert_eq!(titles(&world.take(&low(2.0, "c", "till"))), ["low till"]);
+    assert!(world.take(&low(3.0, "c", "till")).is_empty());
+    for cell in world.memory.cells() {
+        let State::LastTasks { tasks } = &cell.state else {
+            panic!("{cell:?}");
+        };
+        for last in tasks.values() {
+            let subject =
+                kaizen_proto::subject::task(&cell.definition, last.activation, last.n, &last.queue);
+            world.outside.open.insert(subject, false);
+        }
+    }
+    assert_eq!(titles(&world.take(&low(4.0, "d", "shop"))), ["low shop"]);
+}
+
+#[test]
+fn of_too_many_values_that_of_the_oldest_task_is_forgotten() {
+    let yaml = LAST.replace("low {{ context.m.project }}", "low").replace(
+        "!(context.m.project in context.last) || !context.last[context.m.project].open",
+        "true",
+    );
+    let mut world = World::new(&yaml);
+    for n in 0..=VALUES_MAX {
+        let trigger = low(n as f64, &n.to_string(), &format!("p{n}"));
+        let revision = world.view.definitions().next().unwrap().clone();
+        loop {
+            match world.memory.activate(&revision, &trigger, &world.outside) {
+                Ok(_) => break,
+                Err(lacks) => {
+                    let open = lacks.tasks.into_iter().map(|task| (task, true));
+                    world.outside.open.extend(open);
+                }
+            }
+        }
+    }
+    let cell = world.memory.cells().next().unwrap();
+    let State::LastTasks { tasks } = &cell.state else {
+        panic!("{cell:?}");
+    };
+    assert_eq!(tasks.len(), VALUES_MAX);
+    assert!(!tasks.contains_key("p0") && tasks.contains_key("p1"));
 }
 
 const JOIN: &str = r#"

@@ -56,6 +56,7 @@ fn examples() -> Vec<(Format, Value)> {
     });
     let summary =
         json!({"type": "metrics-summary", "bind_to": "context.sum", "params": {"runs": 20}});
+    let last = json!({"type": "last-task", "bind_to": "context.last", "params": {"label": "run"}});
     let join = json!({
         "type": "all", "key": "{{ event.source }}", "within": "1h",
         "events": [{"event_type": "a.b", "as": "x"}, {"event_type": "c.d"}],
@@ -74,7 +75,7 @@ fn examples() -> Vec<(Format, Value)> {
     let each = json!({"id": "r", "for_each": "context.runs", "as": "run", "tasks": [task]});
     let documents = [
         definition(event.clone(), json!([payload, fixed, others]), plain),
-        definition(event, json!([summary]), calm.clone()),
+        definition(event, json!([summary, last]), calm.clone()),
         definition(join, json!([payload]), short),
         definition(silence, json!([]), calm),
         definition(cron, json!([discover]), each),

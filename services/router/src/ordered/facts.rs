@@ -5,12 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kaizen_messaging::{chain, consume::backoff, read, rpc};
 use kaizen_proto::{
     id::ActivationId,
     record::CachedSource,
     resolver::{ResolveItem, ResolveRequest, ResolveResponse, Snapshot, resolve_result},
-    stream, subject,
+    stream::LEDGER,
+    subject,
 };
 use kaizen_registry::{Lacks, Outside, not_bound};
 use serde_json::{Map, Value};
@@ -24,6 +26,8 @@ const RESOLVE_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a source may fail before its activation is buried: the reader stands still meanwhile.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Tasks that are looked at side by side.
+const LOOKS_MAX: usize = 32;
 /// Longest wait before it is asked again.
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
@@ -59,8 +63,10 @@ impl Ordered {
         since: Instant,
         facts: &mut Facts,
     ) -> Result<Option<Duration>, Ended> {
-        for task in lacks.tasks {
-            let open = self.is_open(&task).await?;
+        let mut looking = stream::iter(lacks.tasks)
+            .map(async |task| Ok::<_, Ended>((self.is_open(&task).await?, task)))
+            .buffer_unordered(LOOKS_MAX);
+        while let Some((open, task)) = looking.try_next().await? {
             facts.outside.open.insert(task, open);
         }
         let Some((activation, mut item)) = lacks.context.map(|context| *context) else {
@@ -99,7 +105,7 @@ impl Ordered {
 
     /// A task is open until its last message is an outcome, or the ledger has forgotten it.
     async fn is_open(&self, task: &str) -> Result<bool, Ended> {
-        let Some(last) = read::last(&self.nats, stream::LEDGER, task).await? else {
+        let Some(last) = read::last(&self.nats, LEDGER, task).await? else {
             return Ok(false);
         };
         let record: Value = serde_json::from_slice(&last.payload).unwrap_or_default();
