@@ -284,7 +284,10 @@ async fn a_run_whose_last_task_is_open_gets_no_other() {
         let task: Value = serde_json::from_slice(&message.payload).unwrap();
         task["title"].as_str().unwrap().to_owned()
     });
-    assert_eq!(later.collect::<Vec<_>>(), [order.title.clone()]);
+    assert_eq!(
+        later.collect::<Vec<_>>(),
+        std::slice::from_ref(&order.title)
+    );
     // What was seen of the ledger stands with each decision.
     let decisions = mesh.stored.decisions("orient").await;
     let open = decisions.iter().map(|decision| match &decision.record {

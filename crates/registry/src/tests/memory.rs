@@ -341,7 +341,7 @@ fn the_last_task_is_known_for_each_value_of_its_label() {
     world.outside.open.insert(subject.clone(), true);
     let concluded = world.take(&second);
     assert!(titles(&concluded).is_empty());
-    assert_eq!(concluded[0].open, BTreeMap::from([(subject.clone(), true)]));
+    assert_eq!(concluded[0].open, BTreeMap::from([(subject, true)]));
     let bound = &concluded[0].snapshot["last"]["shop"];
     assert_eq!(
         *bound,
@@ -371,8 +371,8 @@ fn of_too_many_values_that_of_the_oldest_task_is_forgotten() {
         "true",
     );
     let mut world = World::new(&yaml);
-    for n in 0..=VALUES_MAX {
-        let trigger = low(n as f64, &n.to_string(), &format!("p{n}"));
+    for (n, seconds) in (0..=VALUES_MAX).zip(0_u16..) {
+        let trigger = low(f64::from(seconds), &n.to_string(), &format!("p{n}"));
         let revision = world.view.definitions().next().unwrap().clone();
         loop {
             match world.memory.activate(&revision, &trigger, &world.outside) {
