@@ -151,6 +151,14 @@ pub struct Run {
     pub engagement: EngagementSlug,
 }
 
+impl Run {
+    /// The cron that holds, in UTC: its own, or [`Cadence::default_cron`].
+    #[must_use]
+    pub fn effective_cron(&self) -> &str {
+        self.cron.as_deref().unwrap_or(self.cadence.default_cron())
+    }
+}
+
 /// What discovery found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Discovery {
@@ -158,6 +166,9 @@ pub struct Discovery {
     pub runs: Vec<Run>,
     /// What went wrong beside them, for people.
     pub warnings: Vec<String>,
+    /// Names of the repos whose schedules are missing, broken or cannot be read: which runs they
+    /// have is not known.
+    pub unread: Vec<String>,
 }
 
 /// The runs that `params` admit, in the order of the roster, then of each schedule. A broken
@@ -181,7 +192,10 @@ pub fn discover(
                 agents_seen.extend(schedule.agents.iter().map(|a| a.agent.clone()));
                 found.runs.extend(runs(params, repo, &schedule, due_at));
             }
-            Err(warnings) => found.warnings.extend(warnings),
+            Err(warnings) => {
+                found.warnings.extend(warnings);
+                found.unread.push(repo.name.clone());
+            }
         }
     }
     if !agents_seen.is_empty() {

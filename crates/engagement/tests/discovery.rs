@@ -99,6 +99,7 @@ fn run_without_override_has_no_cron() {
     let text = "version: 1\nengagement: e\nagents: {coach: {cadence: daily}}";
     let found = discover(&DiscoverParams::default(), &[repo("a", Ok(text))], None);
     assert_eq!(found.runs[0].cron, None);
+    assert_eq!(found.runs[0].effective_cron(), "0 3 * * *");
     let run = serde_json::to_value(&found.runs[0]).unwrap();
     assert!(run.get("cron").is_none());
 }
@@ -110,6 +111,7 @@ fn broken_schedule_is_reported_beside_the_runs_of_others() {
     repos[2].schedule = Err("/repos/pilot-data/.kaizen/schedule.yml: not found".to_owned());
     let found = discover(&DiscoverParams::default(), &repos, None);
     assert_eq!(pairs(&found), ["pilot-web/coach", "pilot-web/optimization"]);
+    assert_eq!(found.unread, ["pilot-api", "pilot-data"]);
     assert_eq!(
         found.warnings,
         [

@@ -45,6 +45,8 @@ pub(crate) struct Bound {
     /// Its size as JSON.
     pub(crate) bytes: usize,
     pub(crate) warnings: Vec<String>,
+    /// Repos of which it is not known what they hold.
+    pub(crate) unread: Vec<String>,
 }
 
 impl Bound {
@@ -55,6 +57,7 @@ impl Bound {
             bytes: json.map_or(usize::MAX, |json| json.len()),
             value,
             warnings,
+            unread: Vec::new(),
         }
     }
 }
@@ -243,6 +246,7 @@ struct Assembly {
     values: Map<String, Value>,
     warnings: Vec<String>,
     cached: Vec<CachedSource>,
+    unread: Vec<String>,
 }
 
 impl Assembly {
@@ -250,6 +254,7 @@ impl Assembly {
         let Part { source, bound, age } = part;
         insert(&mut self.values, &source.bind_to, bound.value.clone())?;
         self.warnings.extend(bound.warnings.iter().cloned());
+        self.unread.extend(bound.unread.iter().cloned());
         self.cached.extend(age.map(|age| CachedSource {
             bind_to: source.bind_to.clone(),
             age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
@@ -276,6 +281,7 @@ impl Assembly {
             json,
             warnings: self.warnings,
             cached: self.cached,
+            unread: self.unread,
         })
     }
 }
@@ -370,6 +376,7 @@ mod tests {
             json: b"{}".to_vec(),
             warnings: vec!["w".repeat(warning_bytes)],
             cached: Vec::new(),
+            unread: Vec::new(),
         }
     }
 

@@ -134,6 +134,7 @@ mod tests {
             value: Value::Null,
             bytes,
             warnings: Vec::new(),
+            unread: Vec::new(),
         })
     }
 

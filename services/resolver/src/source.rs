@@ -82,7 +82,10 @@ impl Sources {
         let found = discover(&params, &repos, due_at);
         let runs = serde_json::to_value(found.runs);
         let runs = runs.map_err(|error| SourceError::permanent(error.to_string()))?;
-        Ok(Bound::new(runs, found.warnings))
+        Ok(Bound {
+            unread: found.unread,
+            ..Bound::new(runs, found.warnings)
+        })
     }
 
     /// What every repo of a roster says. One that cannot be read says why, and holds nobody up.

@@ -80,6 +80,7 @@ impl Waiting {
             json: serde_json::to_vec(&snapshot).ok()?,
             warnings,
             cached: Vec::new(),
+            unread: Vec::new(),
         })
     }
 }
