@@ -215,6 +215,8 @@ pub enum Conclusion {
     HeldBack,
     /// What an open task held back may go on.
     Released,
+    /// The list of whom a silence watches was looked at; it sets nothing off.
+    Listed,
 }
 
 impl Conclusion {
@@ -226,6 +228,7 @@ impl Conclusion {
             Self::Silent => "silent",
             Self::HeldBack => "held_back",
             Self::Released => "released",
+            Self::Listed => "listed",
         }
     }
 }

@@ -1,20 +1,28 @@
 //! Definitions that keep memory, on a real mesh: what rules say about it is tested in the registry
 //! crate, here it is that it holds across processes, redelivery and take-overs.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    sync::Arc,
+};
 
+use jiff::Timestamp;
 use kaizen_messaging::{instant, read};
 use kaizen_proto::{
     header,
-    id::QueueName,
+    id::{ActivationId, QueueName},
     record::{Checkpoint, Conclusion, DecisionRecord, TaskOrder, TriggerRecord},
+    resolver::ResolveItem,
     stream,
     subject::{self, Reader},
 };
-use kaizen_registry::{Concluded, Memory, Outside, StoredRevision, Trigger, View, admit};
-use kaizen_tests::{Binary, Engagement, Mesh, Which, is_gone, is_stopped, signal, until};
+use kaizen_registry::{
+    Advance, Concluded, Definition, Memory, Outside, Revision, StoredRevision, Trigger, View, admit,
+};
+use kaizen_tests::{Binary, Decision, Engagement, Mesh, Which, is_gone, is_stopped, signal, until};
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::documents::RECORDED;
 
@@ -37,7 +45,7 @@ pub(crate) async fn metric(mesh: &Mesh, id: &str, project: &str, quality: f64) {
         .await;
 }
 
-async fn titles(mesh: &Mesh, definition: &str) -> Vec<String> {
+pub(crate) async fn titles(mesh: &Mesh, definition: &str) -> Vec<String> {
     let tasks = mesh.stored.tasks(definition).await;
     tasks.into_iter().map(|task| task.order.title).collect()
 }
@@ -141,6 +149,24 @@ async fn what_a_limit_held_back_becomes_one_task_and_a_silence_is_noticed() {
     let tasks = ordered(&mesh, "quiet", 2).await;
     assert_eq!(tasks.len(), 2);
     assert_eq!(titles(&mesh, "limited").await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_silences_at_once_than_a_transaction_holds_are_all_noticed() {
+    let mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
+    let keys: Vec<String> = (0..1_200).map(|n| format!("p{n}")).collect();
+    mesh.apply(&format!(
+        "kind: ActivityDefinition\nid: quiet\n\
+         trigger: {{type: silence, event_type: kaizen.metrics.recorded, key: \"{{{{ event.attributes.project }}}}\", for: 1s, keys: [{}]}}\n\
+         rules: [{{id: r, tasks: [{{queue: q, title: \"{{{{ trigger.key }}}}\"}}]}}]\n",
+        keys.join(", ")
+    ))
+    .await;
+    ordered(&mesh, "quiet", keys.len()).await;
+    let silent: BTreeSet<String> = titles(&mesh, "quiet").await.into_iter().collect();
+    assert_eq!(silent, keys.into_iter().collect());
+    assert_eq!(mesh.stored.tasks("quiet").await.len(), silent.len());
+    assert!(mesh.stored.dead().await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,7 +283,7 @@ async fn a_run_whose_last_task_is_open_gets_no_other() {
          rules:\n  - id: each\n    for_each: context.runs\n    as: run\n    \
          when: \"!(run.repo in context.last) || !context.last[run.repo].open\"\n    \
          tasks: [{queue: coach, title: \"Orient {{ run.repo }}\", labels: {repo: \"{{ run.repo }}\"}}]\n";
-    std::fs::write(&definition, yaml).unwrap();
+    fs::write(&definition, yaml).unwrap();
     let file = definition.to_str().unwrap();
     mesh.cli.run(&["definition", "apply", "-f", file]).ok();
     let trigger = async || {
@@ -393,25 +419,77 @@ pub(crate) async fn stands(mesh: &Mesh) -> Effects {
     let tasks = mesh.stored.all_tasks().await;
     let tasks = tasks.into_iter().map(|task| (task.id, json!(task.order)));
     let mut effects: Effects = tasks.collect();
-    for definition in ["in-a-row", "limited"] {
-        let cells = mesh.stored.cells(definition).await;
+    for latest in registry(mesh).await.definitions() {
+        let cells = mesh.stored.cells(latest.value.id().as_str()).await;
         effects.extend(
             cells
-                .into_iter()
+                .iter()
                 .map(|cell| (cell.id().to_string(), json!(cell))),
         );
     }
     effects
 }
 
-/// What follows from the archive by the pure core alone.
+/// What looks at rosters found, as far as it was stored.
+pub(crate) type Looks = BTreeMap<ActivationId, Map<String, Value>>;
+
+pub(crate) async fn looks(mesh: &Mesh, definition: &str) -> Looks {
+    let decisions = mesh.stored.decisions(definition).await;
+    let look = |decision: &Decision| {
+        let DecisionRecord::Decided(decided) = &decision.record else {
+            return None;
+        };
+        let TriggerRecord::Memory { concluded, .. } = &decided.trigger else {
+            return None;
+        };
+        let (_, activation) = subject::parse_decision(&decision.subject).unwrap();
+        let found = decided.snapshot.as_object().unwrap().clone();
+        (*concluded == Conclusion::Listed).then_some((activation, found))
+    };
+    decisions.iter().filter_map(look).collect()
+}
+
+/// What follows from the archive and from stored looks by the pure core alone, up to where the
+/// readers of EVENTS stand.
 pub(crate) async fn replayed(mesh: &Mesh) -> Effects {
+    let view = registry(mesh).await;
+    let mut revisions: Vec<Arc<Revision<Definition>>> = Vec::new();
+    let mut replay = Replay::default();
+    for latest in view.definitions() {
+        let id = latest.value.id();
+        replay.looks.extend(looks(mesh, id.as_str()).await);
+        revisions.extend(view.definition_after(id, Timestamp::MIN).cloned());
+    }
+    revisions.sort_by_key(|revision| revision.number);
+    let mut revisions = revisions.into_iter().peekable();
+    for message in mesh.stored.all(stream::EVENTS, subject::EVENTS_ALL).await {
+        let info = message.info().unwrap();
+        let stored_at = instant(info.published);
+        while let Some(revision) = revisions.next_if(|revision| revision.at <= stored_at) {
+            replay.memory.watch(&revision);
+        }
+        replay.advance(&view, stored_at);
+        let envelope = admit(&view, stored_at, None, &message.payload).unwrap();
+        let revisions: Vec<_> = view.triggered_by(&envelope.event_type, stored_at).collect();
+        let trigger = Trigger::of_event(envelope, info.stream_sequence, stored_at, 0);
+        for revision in revisions {
+            let concluded = replay.memory.activate(&revision, &trigger, &replay.outside);
+            replay.take(concluded.unwrap());
+        }
+        replay.memory.pass(info.stream_sequence);
+    }
+    revisions.for_each(|revision| replay.memory.watch(&revision));
+    replay.advance(&view, clock(mesh).await);
+    let cells = replay.memory.cells();
+    let cells = cells.map(|cell| (cell.id().to_string(), json!(cell)));
+    replay.effects.extend(cells);
+    replay.effects
+}
+
+async fn registry(mesh: &Mesh) -> View {
     let mut view = View::default();
-    for message in mesh
-        .stored
-        .all(stream::REGISTRY, subject::REGISTRY_ALL)
-        .await
-    {
+    let stored = &mesh.stored;
+    for message in stored.all(stream::REGISTRY, subject::REGISTRY_ALL).await {
         let info = message.info().unwrap();
         let headers = message.headers.as_ref();
         let has = |name| headers.is_some_and(|headers| headers.get(name).is_some());
@@ -424,42 +502,62 @@ pub(crate) async fn replayed(mesh: &Mesh) -> Effects {
         };
         view.apply(revision).unwrap();
     }
-    let mut memory = Memory::default();
-    let mut effects = Effects::new();
-    let nothing = Outside::default();
-    for message in mesh.stored.all(stream::EVENTS, subject::EVENTS_ALL).await {
-        let info = message.info().unwrap();
-        let stored_at = instant(info.published);
-        let (due, lacks) = memory.advance(&view, stored_at, &nothing);
-        assert_eq!(lacks, None);
-        due.into_iter().for_each(|due| add_tasks(&mut effects, due));
-        let envelope = admit(&view, stored_at, None, &message.payload).unwrap();
-        let revisions: Vec<_> = view.triggered_by(&envelope.event_type, stored_at).collect();
-        let trigger = Trigger::of_event(envelope, info.stream_sequence, stored_at, 0);
-        for revision in revisions {
-            let concluded = memory.activate(&revision, &trigger, &nothing).unwrap();
-            concluded
-                .into_iter()
-                .for_each(|concluded| add_tasks(&mut effects, concluded));
-        }
-        memory.pass(info.stream_sequence);
-    }
-    // Deadlines that fell due while nothing came.
-    let clock = checkpoint(mesh, Reader::Events).await.unwrap().clock;
-    let (due, lacks) = memory.advance(&view, clock, &nothing);
-    assert_eq!(lacks, None);
-    due.into_iter().for_each(|due| add_tasks(&mut effects, due));
-    effects.extend(
-        memory
-            .cells()
-            .map(|cell| (cell.id().to_string(), json!(cell))),
-    );
-    effects
+    view
 }
 
-fn add_tasks(effects: &mut Effects, concluded: Concluded) {
-    let tasks = concluded.decision.unwrap().tasks.into_iter();
-    effects.extend(tasks.map(|task| (format!("{}.{}", task.activation, task.n), json!(task))));
+/// How far the time of the readers of EVENTS has come.
+async fn clock(mesh: &Mesh) -> Timestamp {
+    let nats = kaizen_messaging::Nats::new(mesh.raw.clone());
+    let mut clock = Timestamp::MIN;
+    for reader in [Reader::Events, Reader::EventsBound] {
+        let subject = subject::checkpoint(reader);
+        let standing = read::last(&nats, stream::LEDGER, &subject).await.unwrap();
+        if let Some(standing) = standing {
+            let checkpoint: Checkpoint = serde_json::from_slice(&standing.payload).unwrap();
+            clock = clock.max(checkpoint.clock);
+        }
+    }
+    clock
+}
+
+#[derive(Default)]
+struct Replay {
+    memory: Memory,
+    outside: Outside,
+    looks: Looks,
+    /// What the last look found: one of which nothing is stored found the same.
+    found: Map<String, Value>,
+    effects: Effects,
+}
+
+impl Replay {
+    fn advance(&mut self, view: &View, to: Timestamp) {
+        loop {
+            match self.memory.advance(view, to, &self.outside) {
+                Ok(Advance::Passed) => return,
+                Ok(Advance::Due(concluded)) => self.take(concluded.map(|one| *one)),
+                Err(lacks) => self.look(*lacks.context.expect("no task matters")),
+            }
+        }
+    }
+
+    fn look(&mut self, (activation, _): (ActivationId, ResolveItem)) {
+        if let Some(found) = self.looks.get(&activation) {
+            self.found = found.clone();
+        }
+        let unread = self.found.get("unread").cloned().unwrap_or(json!([]));
+        let unread = serde_json::from_value(unread).unwrap();
+        self.outside.unread.insert(activation, unread);
+        let context = Ok(self.found.clone());
+        self.outside.context.insert(activation, context);
+    }
+
+    fn take(&mut self, concluded: Option<Concluded>) {
+        let tasks = concluded.map(|concluded| concluded.decision.unwrap().tasks);
+        let tasks = tasks.into_iter().flatten();
+        let named = tasks.map(|task| (format!("{}.{}", task.activation, task.n), json!(task)));
+        self.effects.extend(named);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -152,11 +152,15 @@ fn told(state: &State) -> (&'static str, String) {
             let came = came.join(", ");
             ("all", format!("came: {came}; until {}", at(join.until)))
         }
-        State::Silence { last, fired, .. } => {
-            let word = if *fired { "silent since" } else { "last" };
-            ("silence", format!("{word} {}", at(*last)))
+        State::Silence {
+            last, fired: true, ..
+        } => ("silence", format!("silent since {}", at(*last))),
+        State::Silence { last, due, .. } => {
+            let due = due.map_or_else(|| "never".to_owned(), at);
+            ("silence", format!("last {}, due {due}", at(*last)))
         }
         State::LastTasks { tasks } => ("last_task", format!("{} values", tasks.len())),
+        State::List { look_at, .. } => ("runs", format!("looked at again {}", at(*look_at))),
         State::Summary { runs } => ("metrics_summary", format!("{} runs", runs.len())),
     }
 }

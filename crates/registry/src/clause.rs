@@ -352,7 +352,7 @@ fn decode_key(fields: &Fields<'_>) -> Option<Option<String>> {
 }
 
 /// A whole number from 1 to `most`.
-fn whole(node: &Node, path: &Path, most: u64, problems: &Problems) -> Option<u64> {
+pub(crate) fn whole(node: &Node, path: &Path, most: u64, problems: &Problems) -> Option<u64> {
     let number = node.as_u64().filter(|n| (1..=most).contains(n));
     if number.is_none() {
         let message = format!(

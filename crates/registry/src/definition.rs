@@ -58,6 +58,27 @@ impl DefinitionSpec {
         let tasks = self.rules.iter().flat_map(|rule| &rule.tasks);
         tasks.map(|task| &task.queue).collect()
     }
+
+    /// What it asks discovery for, each with where that stands: in its trigger, in its sources.
+    pub(crate) fn discoveries(&self) -> impl Iterator<Item = (Path, DiscoverParams)> {
+        let watched = match &self.trigger {
+            TriggerSpec::Silence(silence) => silence.discovers(),
+            _ => None,
+        };
+        let trigger = Path::default().key("trigger").key(conclusion::RUNS);
+        let sources = self.context_sources.iter().enumerate();
+        let sources = sources
+            .filter(|(_, source)| source.source_type == source::DISCOVER_SCHEDULED_REPOS)
+            .filter_map(|(n, source)| {
+                let path = Path::default().key("context_sources").index(n);
+                let params = DiscoverParams::from_json(&source.params).ok()?;
+                Some((path.key("params"), params))
+            });
+        watched
+            .map(|params| (trigger, params))
+            .into_iter()
+            .chain(sources)
+    }
 }
 
 /// What sets a definition off.
@@ -136,7 +157,7 @@ impl TriggerSpec {
                 format!("all of {} within {:#}", types.join(", "), join.within)
             }
             Self::Silence(silence) => {
-                format!("no {} for {:#}", silence.event_type, silence.quiet)
+                format!("no {} for {}", silence.event_type, silence.length)
             }
         }
     }
@@ -273,7 +294,8 @@ impl Definition {
     /// How the router handles it.
     #[must_use]
     pub fn lane(&self) -> Lane {
-        let outside = self.sources().iter().any(ContextSource::is_outside);
+        let lists = self.watch().is_some_and(|watch| watch.list().is_some());
+        let outside = lists || self.sources().iter().any(ContextSource::is_outside);
         let looks_at_tasks = |rule: &RuleSpec| rule.clauses.looks_at_tasks();
         let outside = outside
             || !self.last_tasks().is_empty()
@@ -317,12 +339,8 @@ impl Definition {
     /// discovers runs.
     #[must_use]
     pub fn scheduled_runs(&self) -> Option<CronDefinition> {
-        let discovers: Vec<_> = self
-            .sources()
-            .iter()
-            .filter(|source| source.source_type == source::DISCOVER_SCHEDULED_REPOS)
-            .filter_map(|source| DiscoverParams::from_json(&source.params).ok())
-            .collect();
+        let discovers = self.spec().discoveries();
+        let discovers: Vec<_> = discovers.map(|(_, params)| params).collect();
         let is_one = self.enabled() && !discovers.is_empty();
         self.schedule()
             .filter(|_| is_one)
@@ -346,7 +364,7 @@ impl Definition {
     pub(crate) fn keeps(&self, clause: &str) -> bool {
         let rules = self.rules().iter();
         let mut places = rules.flat_map(|rule| rule.clauses.places());
-        self.watch().is_some_and(|w| w.place().clause == clause)
+        self.watch().is_some_and(|watch| watch.keeps(clause))
             || self.summaries().iter().any(|s| s.clause() == clause)
             || self.last_tasks().iter().any(|s| s.clause() == clause)
             || places.any(|(_, place)| place.clause == clause)
@@ -393,12 +411,13 @@ fn compile_watch(
     templates: &mut Templates,
     problems: &Problems,
 ) -> Option<Watch> {
-    let (key, watch): (_, fn(_) -> _) = match trigger {
-        TriggerSpec::All(join) => (&join.key, Watch::Join),
-        TriggerSpec::Silence(silence) => (&silence.key, Watch::Silence),
-        TriggerSpec::Event { .. } | TriggerSpec::Cron { .. } => return None,
-    };
-    conclusion::compile_watch(key, meaning, watch, templates, problems)
+    match trigger {
+        TriggerSpec::All(join) => conclusion::compile_join(join, meaning, templates, problems),
+        TriggerSpec::Silence(silence) => {
+            conclusion::compile_silence(silence, meaning, templates, problems)
+        }
+        TriggerSpec::Event { .. } | TriggerSpec::Cron { .. } => None,
+    }
 }
 
 /// Decodes a document of kind `ActivityDefinition` and compiles all of it.

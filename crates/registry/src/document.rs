@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kaizen_document::{
     Diagnostic, Fields, Node, Path, Problems, nearest, read_all, read_json, suggest,
 };
-use kaizen_engagement::{AgentSchedule, DiscoverParams, Schedule};
+use kaizen_engagement::{AgentSchedule, Schedule};
 use kaizen_proto::{
     id::{EngagementSlug, EventType, EventTypePattern, PatternPart, RepoName},
     subject::{self, RegistryKind},
@@ -19,7 +19,7 @@ use crate::{
     event_type::{self, EventTypeSpec},
     filter::{self, Filter},
     lint,
-    source::{ContextSource, DISCOVER_SCHEDULED_REPOS, SOURCE_TYPES},
+    source::{ContextSource, SOURCE_TYPES},
     view::View,
 };
 
@@ -319,14 +319,8 @@ fn doubtful_filters(spec: &DefinitionSpec) -> Vec<String> {
 
 fn unknown_engagements(spec: &DefinitionSpec, known: &BTreeSet<EngagementSlug>) -> Vec<String> {
     let slugs = spec
-        .context_sources
-        .iter()
-        .filter(|source| source.source_type == DISCOVER_SCHEDULED_REPOS)
-        .filter_map(|source| {
-            DiscoverParams::from_json(&source.params)
-                .ok()?
-                .engagement_slug
-        });
+        .discoveries()
+        .filter_map(|(_, params)| params.engagement_slug);
     slugs
         .filter(|slug| !known.contains(slug))
         .map(|slug| {

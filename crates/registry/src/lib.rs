@@ -47,7 +47,7 @@ pub use binding::{
 pub use builtin::builtin_event_types;
 pub use changes::changes;
 pub use clause::ClausesSpec;
-pub use conclusion::{JoinSpec, JoinedSpec, SilenceSpec};
+pub use conclusion::{JoinSpec, JoinedSpec, Length, SilenceSpec, Watched};
 pub use cursor::{
     CursorRefusal, cursor_for, pause_cursor, removal_cursor, reset_cursor, resume_cursor,
 };
@@ -56,7 +56,7 @@ pub use definition::{Definition, DefinitionSpec, Lane, TriggerSpec};
 pub use document::{Document, EngagementSpec, ScheduleSpec, parse_documents, warnings};
 pub use event_type::{EventTypeSpec, Mode, RegisteredType, Violation};
 pub use filter::{Filter, Miss};
-pub use memory::{Concluded, Lacks, Memory, Outside};
+pub use memory::{Advance, Concluded, Lacks, Memory, Outside};
 pub use references::{DocumentKey, references};
 pub use rule::RuleSpec;
 pub use source::ContextSource;

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use kaizen_engagement::DiscoverParams;
 use kaizen_proto::{id::EventType, subject::RegistryKind};
 
-use crate::{definition::DefinitionSpec, source::DISCOVER_SCHEDULED_REPOS};
+use crate::definition::DefinitionSpec;
 
 /// Kind and name of a document.
 pub type DocumentKey = (RegistryKind, String);
@@ -45,11 +44,8 @@ pub fn references<'a>(
 }
 
 fn engagements(spec: &DefinitionSpec) -> BTreeSet<String> {
-    let sources = spec.context_sources.iter();
-    let sources = sources.filter(|source| source.source_type == DISCOVER_SCHEDULED_REPOS);
-    let params = sources.filter_map(|source| DiscoverParams::from_json(&source.params).ok());
-    params
-        .filter_map(|params| params.engagement_slug)
+    spec.discoveries()
+        .filter_map(|(_, params)| params.engagement_slug)
         .map(|slug| slug.to_string())
         .collect()
 }
@@ -72,6 +68,11 @@ kind: ActivityDefinition
 id: b
 trigger: {type: event, event_type: shop.sold}
 rules: [{id: r, tasks: [{queue: q, title: t}]}]
+---
+kind: ActivityDefinition
+id: c
+trigger: {type: silence, event_type: shop.opened, key: x, for: 2h, runs: {engagement_slug: shop}}
+rules: [{id: r, tasks: [{queue: q, title: t}]}]
 ";
         let documents = parse_documents("d.yaml", yaml).unwrap();
         let specs = documents.iter().filter_map(|document| match document {
@@ -88,6 +89,7 @@ rules: [{id: r, tasks: [{queue: q, title: t}]}]
             [
                 "definition a is set off by events of type shop.sold, which are refused from then on",
                 "definition a reads the roster of engagement shop, and fails without it",
+                "definition c reads the roster of engagement shop, and fails without it",
             ]
         );
     }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     clause::{RATE_TASKS_MAX, STREAK_MAX},
-    conclusion::{JOINED_MAX, JOINED_MIN, SILENCE_KEYS_MAX},
+    conclusion::{CADENCES_MAX, JOINED_MAX, JOINED_MIN, SILENCE_KEYS_MAX},
     event_type::VERSION_BYTES_MAX,
     memory::summary::RUNS_MAX,
     parsing::CONDITION_BYTES_MAX,
@@ -150,15 +150,9 @@ fn activity_definition() -> Value {
 }
 
 fn trigger() -> Value {
-    described(
-        one_of([
-            event_trigger(),
-            cron_trigger(),
-            join_trigger(),
-            silence_trigger(),
-        ]),
-        "What sets it off",
-    )
+    let mut triggers = vec![event_trigger(), cron_trigger(), join_trigger()];
+    triggers.extend(silence_triggers());
+    described(one_of(triggers), "What sets it off")
 }
 
 fn event_trigger() -> Value {
@@ -191,16 +185,40 @@ fn join_trigger() -> Value {
     )
 }
 
-fn silence_trigger() -> Value {
-    object(
-        &["type", "event_type", "key", "for", "keys"],
+/// Of keys that are declared, or of runs; these for a time, or for slots of their schedules.
+fn silence_triggers() -> [Value; 3] {
+    let quiet = || json!({"for": text("How long it takes, for example 48h")});
+    let cadences = json!({"cadences": whole(CADENCES_MAX, "How many slots of the run's own schedule it takes, counted from the last event")});
+    let keys = json!({"keys": bounded(list(text("A key"), "The keys that are watched"), 1, SILENCE_KEYS_MAX)});
+    let runs = || {
         json!({
-            "type": {"const": "silence"},
-            "event_type": event_type_pattern(),
-            "key": template("Template over event: whose silence it is"),
-            "for": text("How long it takes, for example 48h"),
-            "keys": bounded(list(text("A key"), "The keys that are watched"), 1, SILENCE_KEYS_MAX),
-        }),
+            "runs": described(runs(), "The runs that are watched: params of discover_kaizen_scheduled_repos"),
+            "run_key": nullable(template("Template over run: the run's key; repo/agent if left out")),
+        })
+    };
+    [
+        silence(&["for", "keys"], &[quiet(), keys]),
+        silence(&["for", "runs"], &[quiet(), runs()]),
+        silence(&["cadences", "runs"], &[cadences, runs()]),
+    ]
+}
+
+fn silence(required: &[&str], more: &[Value; 2]) -> Value {
+    let mut properties = json!({
+        "type": {"const": "silence"},
+        "event_type": event_type_pattern(),
+        "key": template("Template over event: whose silence it breaks"),
+    });
+    // Null is as good as absent.
+    for other in ["for", "cadences", "keys", "runs", "run_key"] {
+        set(&mut properties, other, json!({"type": "null"}));
+    }
+    for (key, schema) in more.iter().filter_map(Value::as_object).flatten() {
+        set(&mut properties, key, schema.clone());
+    }
+    object(
+        &[&["type", "event_type", "key"], required].concat(),
+        properties,
     )
 }
 
@@ -340,6 +358,16 @@ fn asking(mut source: Value) -> Value {
 }
 
 fn discover_params() -> Value {
+    let mut params = runs();
+    let due = json!({"type": "boolean", "default": false, "description": "Only runs whose own cron has the slot of the tick"});
+    if let Some(properties) = params.get_mut("properties") {
+        set(properties, "due", nullable(due));
+    }
+    params
+}
+
+/// What tells the runs of target repos, whatever the trigger.
+fn runs() -> Value {
     object(
         &[],
         json!({
@@ -347,7 +375,6 @@ fn discover_params() -> Value {
             "agents": nullable(list(name("An agent"), "Only these agents")),
             "engagement_slug": nullable(name("The engagement whose roster is read")),
             "roster_path": nullable(not_empty("The roster itself; comes before the engagement's")),
-            "due": nullable(json!({"type": "boolean", "default": false, "description": "Only runs whose own cron has the slot of the tick"})),
         }),
     )
 }

@@ -21,6 +21,18 @@ const EVENT_TRIGGER_FIELDS: &[&str] = &[
 ];
 const TICK_TRIGGER_FIELDS: &[&str] = &["id", "kind", "slot", "stored_at", "tick"];
 const MEMORY_TRIGGER_FIELDS: &[&str] = &["id", "key", "kind", "since", "stored_at"];
+const RUN_FIELDS: &[&str] = &[
+    "agent",
+    "cadence",
+    "cron",
+    "engagement",
+    "git",
+    "path",
+    "repo",
+];
+
+/// What the key of a run is made of.
+pub(crate) const RUN: &str = "run";
 
 /// What sets the rules of a definition off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +131,18 @@ impl Names<'_> {
             Some(hint),
         ))
     }
+}
+
+/// What the template of a run's key may read: the run, and nothing else.
+pub(crate) fn check_run(variable: &str, parts: &[Part]) -> Result<(), Fault> {
+    if variable == RUN {
+        return check_field(RUN, RUN_FIELDS, parts);
+    }
+    let hint = format!("a run is told by its {}", RUN_FIELDS.join(", "));
+    Err(Fault::new(
+        format!("unknown variable `{variable}`: there is `{RUN}` alone"),
+        Some(hint),
+    ))
 }
 
 /// Whether one of the two is where the other begins.

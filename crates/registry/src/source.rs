@@ -260,14 +260,8 @@ fn params(fields: &Fields<'_>, source_type: Option<&str>) -> Option<Map<String, 
     match source_type {
         Some(EVENT_PAYLOAD) => Fields::open(value, path, fields.problems)?.allow(&[], &[]),
         Some(STATIC) => static_value(&Fields::open(value, path, fields.problems)?)?,
-        Some(_) if !json_fits(&value.to_json(), PARAMS_BYTES_MAX) => {
-            let message = format!("params of more than {PARAMS_BYTES_MAX} bytes as JSON");
-            fields.report("params", message, None);
-            return None;
-        }
-        Some(DISCOVER_SCHEDULED_REPOS) => {
-            DiscoverParams::decode(value, path, fields.problems)?;
-        }
+        Some(DISCOVER_SCHEDULED_REPOS) => return decode_discover(value, path, fields.problems),
+        Some(_) if !params_fit(value, &path, fields.problems) => return None,
         Some(METRICS_SUMMARY) => {
             summary::decode_params(value, path, fields.problems)?;
         }
@@ -277,6 +271,28 @@ fn params(fields: &Fields<'_>, source_type: Option<&str>) -> Option<Map<String, 
         }
     }
     value.to_object()
+}
+
+/// Decodes the params of discovery.
+pub(crate) fn decode_discover(
+    value: &Node,
+    path: Path,
+    problems: &Problems,
+) -> Option<Map<String, Value>> {
+    if !params_fit(value, &path, problems) {
+        return None;
+    }
+    DiscoverParams::decode(value, path, problems)?;
+    value.to_object()
+}
+
+fn params_fit(value: &Node, path: &Path, problems: &Problems) -> bool {
+    let fit = json_fits(&value.to_json(), PARAMS_BYTES_MAX);
+    if !fit {
+        let message = format!("params of more than {PARAMS_BYTES_MAX} bytes as JSON");
+        problems.report(path.clone(), message, None);
+    }
+    fit
 }
 
 /// The value may be anything, null too: it stands for itself.

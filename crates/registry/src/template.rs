@@ -51,6 +51,16 @@ impl Templates {
         source: &str,
         names: &Names<'_>,
     ) -> Result<Template, Fault> {
+        self.add_checked(name, source, |variable, parts| names.check(variable, parts))
+    }
+
+    /// The same, with what the template may read told by `check`.
+    pub(crate) fn add_checked(
+        &mut self,
+        name: String,
+        source: &str,
+        check: impl Fn(&str, &[Part]) -> Result<(), Fault>,
+    ) -> Result<Template, Fault> {
         if source.len() > TEMPLATE_BYTES_MAX {
             let message = format!(
                 "template of {} bytes exceeds {TEMPLATE_BYTES_MAX}",
@@ -72,7 +82,7 @@ impl Templates {
             .collect();
         reads.sort();
         for (variable, parts) in &reads {
-            names.check(variable, parts)?;
+            check(variable, parts)?;
         }
         Ok(Template { name, reads })
     }

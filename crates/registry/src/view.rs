@@ -337,6 +337,19 @@ impl View {
         self.definitions.get(id)?.in_effect(at).cloned()
     }
 
+    /// The revisions of a definition that came into effect after `at`, oldest first.
+    pub fn definition_after(
+        &self,
+        id: &DefinitionId,
+        at: Timestamp,
+    ) -> impl Iterator<Item = &Arc<Revision<Definition>>> {
+        let entries = self.definitions.get(id).map(|history| history.0.as_slice());
+        let after = entries.unwrap_or_default().iter();
+        after
+            .filter(move |entry| entry.at > at)
+            .filter_map(|entry| entry.revision.as_ref())
+    }
+
     /// What stood since a certain revision of a definition, that one first, each with the time
     /// from which on it did; absent where the definition was removed or cannot be read. Empty
     /// where that revision is not kept.

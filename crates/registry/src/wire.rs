@@ -27,6 +27,20 @@ pub(crate) fn outside_item(
     (!item.sources.is_empty()).then_some(item)
 }
 
+/// One source that a definition asks for beside its own, for a trigger without an event.
+pub(crate) fn item_of(
+    definition: &Definition,
+    trigger: &Trigger,
+    source: &ContextSource,
+) -> ResolveItem {
+    ResolveItem {
+        definition: definition.id().to_string(),
+        sources: vec![wire_source(source)],
+        trigger: Some(resolve_item::Trigger::Slot(trigger.instant().to_string())),
+        without_optional: false,
+    }
+}
+
 fn item(
     definition: &Definition,
     trigger: &Trigger,

@@ -10,7 +10,6 @@ mod schema;
 use std::collections::BTreeMap;
 
 use kaizen_document::{Diagnostic, Fault, Node, Path, did_you_mean, read_each};
-use kaizen_engagement::DiscoverParams;
 use kaizen_proto::{
     id::{EventType, LabelName},
     subject::{self, RegistryKind},
@@ -24,7 +23,7 @@ use crate::{
     event_type::EventTypeSpec,
     memory::last_task,
     rule::Rule,
-    source::{DISCOVER_SCHEDULED_REPOS, LAST_TASK, SOURCE_TYPES},
+    source::{LAST_TASK, SOURCE_TYPES},
 };
 
 pub(crate) use cycle::cycle_warnings;
@@ -267,14 +266,9 @@ fn check_engagements(spec: &DefinitionSpec, known: &Known, report: &mut Report<'
     if let Some(slug) = &spec.engagement {
         check(slug.as_str(), &Path::default().key("engagement"));
     }
-    for (n, source) in spec.context_sources.iter().enumerate() {
-        if source.source_type != DISCOVER_SCHEDULED_REPOS {
-            continue;
-        }
-        let params = DiscoverParams::from_json(&source.params).ok();
-        if let Some(slug) = params.and_then(|params| params.engagement_slug) {
-            let source = Path::default().key("context_sources").index(n);
-            check(slug.as_str(), &source.key("params").key("engagement_slug"));
+    for (path, params) in spec.discoveries() {
+        if let Some(slug) = params.engagement_slug {
+            check(slug.as_str(), &path.key("engagement_slug"));
         }
     }
 }

@@ -77,10 +77,21 @@ pub enum State {
     Silence {
         /// The last event, or since when the key is watched.
         last: Timestamp,
-        /// When the silence is one.
-        due: Timestamp,
+        /// When the silence is one; absent where the run's schedule has no such slot.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        due: Option<Timestamp>,
         /// Whether it has set its definition off.
         fired: bool,
+        /// The run whose silence it is, where the key comes from one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<WatchedRun>,
+    },
+    /// Trigger `silence` with `runs`: the list of whom it watches.
+    List {
+        /// When to look at it next.
+        look_at: Timestamp,
+        /// Whether the last look took all of it in, and what it found was told.
+        whole: bool,
     },
     /// Source `metrics_summary`.
     Summary {
@@ -92,6 +103,16 @@ pub enum State {
         /// The last task for each value of the label.
         tasks: BTreeMap<String, LastTask>,
     },
+}
+
+/// The run whose silence is watched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedRun {
+    /// The repo's name in the roster.
+    pub repo: String,
+    /// The cron that holds for it, in UTC; absent where the silence does not count its slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cron: Option<String>,
 }
 
 /// One period of a rate limit.
@@ -182,7 +203,8 @@ impl Cell {
             State::Rate(rate) if rate.held > 0 => Some(rate.until),
             State::Silence {
                 due, fired: false, ..
-            } => Some(*due),
+            } => *due,
+            State::List { look_at, .. } => Some(*look_at),
             State::Overlap(overlap) => overlap.waiting.as_ref().map(|waiting| waiting.look_at),
             _ => None,
         }

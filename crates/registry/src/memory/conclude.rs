@@ -1,7 +1,7 @@
 //! What follows from a trigger, from several together, and from none.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -15,8 +15,9 @@ use serde_json::{Map, Value};
 
 use super::{
     Concluded, Lacks, Memory, Outside,
-    cell::{Cell, Join, Overlap, Rate, State, Waiting},
+    cell::{Cell, Join, Overlap, Rate, State, Waiting, WatchedRun},
     gate::{HELD_TITLES_MAX, bounded, foreign},
+    list::{means, meant_after, silent_since},
     session::Session,
 };
 use crate::{
@@ -105,11 +106,11 @@ impl Memory {
         }
         cell.touched = now;
         cell.revision = revision.number;
-        cell.state = State::Silence {
-            last: now,
-            due: now.checked_add(silence.quiet).unwrap_or(now),
-            fired: false,
+        let run = match &cell.state {
+            State::Silence { run, .. } => run.clone(),
+            _ => None,
         };
+        cell.state = silent_since(silence, run, now);
         self.settle(id, Some(&before));
         None
     }
@@ -128,16 +129,19 @@ impl Memory {
         };
         let cell = cell.clone();
         let revision = view.definition_in_effect(&cell.definition, at);
-        let meant = revision.filter(|revision| {
-            let definition = &revision.value;
-            definition.enabled() && definition.keeps(&cell.clause)
-        });
-        let Some(revision) = meant else {
+        let Some(revision) = revision.filter(|revision| means(revision, &cell)) else {
             self.forget(id);
+            // Of a reader that is behind: what begins again later has been begun already.
+            if let Some(later) = meant_after(view, &cell, at) {
+                self.watch(later);
+            }
             return Ok(None);
         };
         match cell.state.clone() {
-            State::Silence { last, .. } => self.fall_silent(&revision, at, &cell, last, outside),
+            State::Silence { last, run, .. } => {
+                self.fall_silent(&revision, at, &cell, last, run.as_ref(), outside)
+            }
+            State::List { whole, .. } => self.look(view, &revision, at, &cell, whole, outside),
             State::Rate(rate) => Ok(Some(self.stand_in(&revision, at, &cell, rate))),
             State::Overlap(overlap) => self.release(&revision, at, &cell, overlap, outside),
             _ => {
@@ -153,11 +157,17 @@ impl Memory {
         at: Timestamp,
         cell: &Cell,
         last: Timestamp,
+        run: Option<&WatchedRun>,
         outside: &Outside,
     ) -> Result<Option<Concluded>, Lacks> {
         let trigger = self.trigger(Conclusion::Silent, cell, last, at, 0);
-        let (id, due) = (cell.id(), at);
-        let state = |fired| State::Silence { last, due, fired };
+        let (id, due) = (cell.id(), Some(at));
+        let state = |fired| State::Silence {
+            last,
+            due,
+            fired,
+            run: run.cloned(),
+        };
         self.replace(revision, &trigger, id, state(true));
         // Whatever follows or fails: a silence sets off once.
         let session = self.session(revision, &trigger, &outside.open);
@@ -271,7 +281,7 @@ impl Memory {
         }
     }
 
-    fn replace(
+    pub(super) fn replace(
         &mut self,
         revision: &Revision<Definition>,
         trigger: &Trigger,
@@ -296,7 +306,7 @@ impl Memory {
     }
 
     /// What memory concludes at a deadline.
-    fn trigger(
+    pub(super) fn trigger(
         &self,
         concluded: Conclusion,
         cell: &Cell,
@@ -336,10 +346,7 @@ fn decide(
         && let Some(item) = outside_item(definition, trigger, attributes)
     {
         session.undo();
-        return Err(Lacks {
-            tasks: BTreeSet::new(),
-            context: Some(Box::new((activation, item))),
-        });
+        return Err(Lacks::context(activation, item));
     }
     let snapshot = match bind(&mut session, definition, attributes, context) {
         Ok(snapshot) => snapshot,
@@ -425,7 +432,11 @@ fn bind(
 }
 
 /// An activation whose context cannot be had.
-fn unbound(revision: &Arc<Revision<Definition>>, trigger: &Trigger, error: String) -> Concluded {
+pub(super) fn unbound(
+    revision: &Arc<Revision<Definition>>,
+    trigger: &Trigger,
+    error: String,
+) -> Concluded {
     let definition = revision.value.id();
     Concluded {
         revision: revision.clone(),

@@ -1,7 +1,7 @@
 //! What definitions keep between triggers: the ordered lane's memory, and how a trigger changes it.
 //!
 //! [`Memory::activate`] takes one trigger of one definition and answers what follows;
-//! [`Memory::advance`] lets time pass, and answers what follows from deadlines. Both are
+//! [`Memory::advance`] lets time pass up to the next deadline, and answers what follows. Both are
 //! functions of what memory holds and of their arguments: the same triggers in the same order
 //! give the same effects, on whichever replica. Time is that of the triggers, made monotonic.
 //!
@@ -12,6 +12,7 @@ pub mod cell;
 mod conclude;
 pub(crate) mod gate;
 pub(crate) mod last_task;
+mod list;
 pub(crate) mod session;
 pub(crate) mod summary;
 
@@ -31,7 +32,7 @@ pub use cell::{Cell, State};
 use session::CELLS_PER_DEFINITION_MAX;
 
 use crate::{
-    conclusion::Watch,
+    conclusion::{Watch, Watched},
     decision::Decision,
     definition::{Definition, TriggerSpec},
     trigger::Trigger,
@@ -78,6 +79,8 @@ pub struct Concluded {
 pub struct Outside {
     /// What the resolver bound for an activation, or why it cannot be had.
     pub context: HashMap<ActivationId, Result<Map<String, Value>, String>>,
+    /// Repos of which it could not tell, for an activation, what runs they have.
+    pub unread: HashMap<ActivationId, BTreeSet<String>>,
     /// Whether the tasks with these subjects are open.
     pub open: HashMap<String, bool>,
 }
@@ -89,6 +92,24 @@ pub struct Lacks {
     pub tasks: BTreeSet<String>,
     /// What the resolver is to be asked.
     pub context: Option<Box<(ActivationId, ResolveItem)>>,
+}
+
+impl Lacks {
+    fn context(activation: ActivationId, item: ResolveItem) -> Self {
+        Self {
+            tasks: BTreeSet::new(),
+            context: Some(Box::new((activation, item))),
+        }
+    }
+}
+
+/// How far time has passed.
+#[derive(Debug, Clone)]
+pub enum Advance {
+    /// A deadline was dealt with, and this followed from it, if anything did.
+    Due(Option<Box<Concluded>>),
+    /// There is none any more before the time that was asked for.
+    Passed,
 }
 
 /// A cell to be stored.
@@ -169,42 +190,41 @@ impl Memory {
         self.clock = self.clock.max(trigger.record.stored_at());
         match revision.value.watch() {
             Some(Watch::Join(place)) => self.join(revision, place, trigger, outside),
-            Some(Watch::Silence(place)) => Ok(self.break_silence(revision, place, trigger)),
+            Some(Watch::Silence(place, _)) => Ok(self.break_silence(revision, place, trigger)),
             None => self.conclude(revision, trigger, outside),
         }
     }
 
-    /// Lets time pass up to `to`: what was due before it follows first, in order.
+    /// Lets time pass up to the next deadline before `to`, and deals with it: one at a time and in
+    /// order, each a step of its own. Where there is none any more, time has passed up to `to`.
     ///
     /// # Errors
-    /// Facts are missing: as much was done as could be, and is in the first part.
+    /// Facts are missing: nothing but the time has changed.
     pub fn advance(
         &mut self,
         view: &View,
         to: Timestamp,
         outside: &Outside,
-    ) -> (Vec<Concluded>, Option<Lacks>) {
-        let mut concluded = Vec::new();
-        while let Some((at, id)) = self.acting.first().copied().filter(|(at, _)| *at < to) {
-            self.clock = self.clock.max(at);
-            match self.fall_due(view, at, id, outside) {
-                Ok(conclusion) => concluded.extend(conclusion),
-                Err(lacks) => return (concluded, Some(lacks)),
-            }
-            // It has another time now, or none; whatever it is, never this one again.
-            if self.cells.get(&id).and_then(Cell::acts_at) != Some(at) {
-                self.acting.remove(&(at, id));
-            }
+    ) -> Result<Advance, Lacks> {
+        let Some((at, id)) = self.acting.first().copied().filter(|(at, _)| *at < to) else {
+            self.clock = self.clock.max(to);
+            self.fade();
+            return Ok(Advance::Passed);
+        };
+        self.clock = self.clock.max(at);
+        let concluded = self.fall_due(view, at, id, outside)?;
+        // It has another time now, or none; whatever it is, never this one again.
+        if self.cells.get(&id).and_then(Cell::acts_at) != Some(at) {
+            self.acting.remove(&(at, id));
         }
-        self.clock = self.clock.max(to);
-        self.fade();
-        (concluded, None)
+        Ok(Advance::Due(concluded.map(Box::new)))
     }
 
-    /// Begins to watch the keys that a revision declares, where they are not watched yet.
+    /// Begins to watch the keys that a revision declares, where they are not watched yet; where
+    /// they come from a list, it is looked at at the time of the revision.
     pub fn watch(&mut self, revision: &Arc<Revision<Definition>>) {
         let definition = &revision.value;
-        let (Some(Watch::Silence(place)), TriggerSpec::Silence(silence)) =
+        let (Some(Watch::Silence(place, list)), TriggerSpec::Silence(silence)) =
             (definition.watch(), definition.trigger())
         else {
             return;
@@ -212,30 +232,13 @@ impl Memory {
         if !definition.enabled() {
             return;
         }
-        for key in &silence.keys {
-            let id = place.cell(key);
-            if self.cells.contains_key(&id) {
-                continue;
+        if let Some(list) = list {
+            self.watch_list(revision, list);
+        }
+        if let Watched::Keys { keys } = &silence.watched {
+            for key in keys {
+                self.begin(revision, place, silence, key, None, revision.at);
             }
-            let due = revision.at.checked_add(silence.quiet);
-            let cell = Cell {
-                definition: definition.id().clone(),
-                revision: revision.number,
-                rule: None,
-                clause: place.clause.clone(),
-                key: key.clone(),
-                state: State::Silence {
-                    last: revision.at,
-                    due: due.unwrap_or(revision.at),
-                    fired: false,
-                },
-                touched: revision.at,
-                seen: [].into(),
-                suppressed: 0,
-                suppressed_at: None,
-            };
-            self.cells.insert(id, cell);
-            self.settle(id, None);
         }
     }
 

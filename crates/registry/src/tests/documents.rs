@@ -233,6 +233,58 @@ fn mistakes_in_triggers_of_memory_are_told_with_their_place() {
             "trigger.for: `for` is required",
         ),
         (
+            "{type: silence, event_type: a.b, key: x, for: 1h}",
+            "trigger.keys: `keys` is required; list whose silence matters, or write runs: {engagement_slug: <slug>}",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, for: 1h, keys: [x], runs: {}}",
+            "trigger.runs: stands beside `keys`, and one of them tells whose silence it is",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, runs: {}}",
+            "trigger.for: `for` is required; add for: 48h, or cadences: 2",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, for: 1h, cadences: 2, runs: {}}",
+            "trigger.cadences: stands beside `for`, and one of them tells how long it takes",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, cadences: 2, keys: [x]}",
+            "trigger.cadences: counts slots of the schedules of `runs`, and there are none; add runs:",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, cadences: 101, runs: {}}",
+            "trigger.cadences: takes a whole number from 1 to 100, got the number 101",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, for: 1h, keys: [x], run_key: '{{ run.repo }}'}",
+            "trigger.run_key: tells the key of a run, and there are no `runs`; leave it out",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, cadences: 2, runs: {}, run_key: '{{ run.rep }}'}",
+            "trigger.run_key: `run` has no key `rep`; did you mean `repo`?",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, cadences: 2, runs: {}, run_key: '{{ event.id }}'}",
+            "trigger.run_key: unknown variable `event`: there is `run` alone",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, cadences: 2, runs: {}, run_key: '{{ run.repo'}",
+            "trigger.run_key: not a template: ",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, cadences: 2, runs: {due: false}}",
+            "trigger.runs.due: asks whose cron has the slot of a tick, and a silence has none",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, cadences: 2, runs: {cadence: hourly}}",
+            "trigger.runs.cadence: `hourly` is not a cadence",
+        ),
+        (
+            "{type: silence, event_type: a.b, key: x, cadences: 2, runs: {agent: coach}}",
+            "trigger.runs.agent: unknown key `agent`; did you mean `agents`?",
+        ),
+        (
             "{type: silense}",
             "trigger.type: unknown trigger type \"silense\"; did you mean `silence`?",
         ),
@@ -240,6 +292,34 @@ fn mistakes_in_triggers_of_memory_are_told_with_their_place() {
         let found = finding(&trigger(yaml));
         assert!(found.contains(expected), "{yaml}: {found}");
     }
+}
+
+#[test]
+fn a_silence_of_runs_is_written_out_and_reads_back() {
+    let trigger = |trigger: &str| {
+        let yaml = format!(
+            "{{kind: ActivityDefinition, id: d, trigger: {{type: silence, event_type: a.b, key: x, {trigger}}}, rules: [{{id: r, tasks: [{{queue: q, title: t}}]}}]}}"
+        );
+        let document = parse_documents("d.yaml", &yaml).unwrap().remove(0);
+        let json = document.to_json();
+        assert_eq!(Document::from_json(&json), Ok(document));
+        json["trigger"].clone()
+    };
+    assert_eq!(
+        trigger("cadences: 2, runs: {agents: [coach]}"),
+        json!({"type": "silence", "event_type": "a.b", "key": "x", "cadences": 2,
+            "runs": {"agents": ["coach"]}, "run_key": "{{ run.repo }}/{{ run.agent }}"})
+    );
+    assert_eq!(
+        trigger("for: 26h, runs: {}, run_key: '{{ run.repo }}'"),
+        json!({"type": "silence", "event_type": "a.b", "key": "x", "for": "26h",
+            "runs": {}, "run_key": "{{ run.repo }}"})
+    );
+    // As it was before there were runs: what is remembered depends on it.
+    assert_eq!(
+        trigger("for: 2h, keys: [s]"),
+        json!({"type": "silence", "event_type": "a.b", "key": "x", "for": "2h", "keys": ["s"]})
+    );
 }
 
 #[test]

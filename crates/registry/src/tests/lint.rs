@@ -204,13 +204,17 @@ fn names_that_the_files_do_not_know_are_told_with_the_nearest() {
         + "---\nkind: Engagement\nslug: corner-shop\nroster_path: r.yaml\n---\n\
            kind: ActivityDefinition\nid: e\nengagement: corner-shp\ntrigger: {type: cron, cron: '0 * * * *'}\n\
            context_sources: [{type: discover_kaizen_scheduled_repos, bind_to: context.runs, params: {engagement_slug: other}}]\n\
-           rules: [{id: r, for_each: context.runs, tasks: [{queue: q, title: t}]}]\n";
+           rules: [{id: r, for_each: context.runs, tasks: [{queue: q, title: t}]}]\n---\n\
+           kind: ActivityDefinition\nid: f\n\
+           trigger: {type: silence, event_type: shop.sold, key: x, cadences: 2, runs: {engagement_slug: corner-shpo}}\n\
+           rules: [{id: r, tasks: [{queue: q, title: t}]}]\n";
     assert_eq!(
         findings(&yaml),
         [
             "warning unregistered-type d.yaml:15:36: trigger.event_type: shop.slod matches no event type of these files and none that is built in, so nothing sets it off unless one is registered elsewhere; did you mean `shop.sold`?",
             "warning unknown-engagement d.yaml:26:13: engagement: engagement corner-shp is not among these files; did you mean `corner-shop`?",
-            "hint unknown-engagement d.yaml:28:108: context_sources[0].params.engagement_slug: engagement other is not among these files"
+            "hint unknown-engagement d.yaml:28:108: context_sources[0].params.engagement_slug: engagement other is not among these files",
+            "warning unknown-engagement d.yaml:33:94: trigger.runs.engagement_slug: engagement corner-shpo is not among these files; did you mean `corner-shop`?",
         ]
     );
 }

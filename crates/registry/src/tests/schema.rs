@@ -65,6 +65,15 @@ fn examples() -> Vec<(Format, Value)> {
         "type": "silence", "event_type": "a.b", "key": "{{ event.source }}", "for": "2h",
         "keys": ["s"],
     });
+    let runs = json!({"cadence": "daily", "agents": ["coach"], "engagement_slug": "e", "roster_path": "r.yaml"});
+    let runs_silence = json!({
+        "type": "silence", "event_type": "a.b", "key": "{{ event.source }}", "for": "2h",
+        "runs": runs,
+    });
+    let slots_silence = json!({
+        "type": "silence", "event_type": "a.b", "key": "{{ event.source }}", "cadences": 2,
+        "runs": runs, "run_key": "{{ run.repo }}",
+    });
     let plain = json!({"id": "r", "when": "true", "tasks": [task]});
     let calm = json!({
         "id": "r", "for": {"consecutive": 3, "key": "k"}, "until": {"when": "true", "key": "k"},
@@ -77,7 +86,9 @@ fn examples() -> Vec<(Format, Value)> {
         definition(event.clone(), json!([payload, fixed, others]), plain),
         definition(event, json!([summary, last]), calm.clone()),
         definition(join, json!([payload]), short),
-        definition(silence, json!([]), calm),
+        definition(silence, json!([]), calm.clone()),
+        definition(runs_silence, json!([]), calm.clone()),
+        definition(slots_silence, json!([]), calm),
         definition(cron, json!([discover]), each),
         json!({"kind": "EventType", "name": "a.b", "description": "x", "engagement": "e", "version": "1.0", "frequent": true, "mode": "warn", "schema": {"type": "object"}}),
         json!({"kind": "Engagement", "slug": "e", "name": "n", "description": "d", "roster_path": "r.yaml"}),

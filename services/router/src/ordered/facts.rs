@@ -1,7 +1,8 @@
 //! What a step needs from outside: the resolver's context, and whether tasks are open.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    mem,
     time::{Duration, Instant},
 };
 
@@ -45,6 +46,8 @@ pub(super) struct Facts {
 pub(super) struct Notes {
     pub(super) warnings: Vec<String>,
     pub(super) cached: Vec<CachedSource>,
+    /// Repos of which it is not known what runs they have.
+    unread: BTreeSet<String>,
 }
 
 impl Facts {
@@ -77,7 +80,9 @@ impl Ordered {
         let may_lack = item.without_optional && item.sources.iter().all(|source| source.optional);
         let places: Vec<_> = item.sources.iter().map(|s| s.bind_to.clone()).collect();
         let context = match self.ask(item).await {
-            Ok(Ok((context, notes))) => {
+            Ok(Ok((context, mut notes))) => {
+                let unread = mem::take(&mut notes.unread);
+                facts.outside.unread.insert(activation, unread);
                 facts.notes.insert(activation, notes);
                 Ok(context)
             }
@@ -87,8 +92,11 @@ impl Ordered {
                     .iter()
                     .map(|place| not_bound(place, &error))
                     .collect();
-                let cached = Vec::new();
-                facts.notes.insert(activation, Notes { warnings, cached });
+                let notes = Notes {
+                    warnings,
+                    ..Notes::default()
+                };
+                facts.notes.insert(activation, notes);
                 Ok(Map::new())
             }
             Err(error) if since.elapsed() < PATIENCE => {
@@ -148,6 +156,7 @@ fn read_snapshot(snapshot: Snapshot) -> Result<(Map<String, Value>, Notes), Stri
     let notes = Notes {
         warnings: snapshot.warnings,
         cached: snapshot.cached.into_iter().map(cached).collect(),
+        unread: snapshot.unread.into_iter().collect(),
     };
     Ok((context, notes))
 }

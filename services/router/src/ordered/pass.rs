@@ -19,7 +19,7 @@ use kaizen_proto::{
     subject::{DeadReason, DeadStage},
 };
 use kaizen_registry::{
-    Concluded, Definition, Lacks, Lane, Memory, Revision, Trigger, View,
+    Advance, Concluded, Definition, Lacks, Lane, Memory, Revision, Trigger, View,
     memory::{Cell, Stored},
 };
 use tokio::time::{MissedTickBehavior, timeout};
@@ -41,6 +41,8 @@ use crate::{
 pub(super) const DEADLINE_GRACE: SignedDuration = SignedDuration::from_secs(5);
 /// Triggers taken at once.
 const CHUNK: usize = 1_024;
+/// Cells stored at once of those that no trigger changed.
+const CELLS_AT_ONCE: usize = 500;
 /// Between two looks at what there is to do beside triggers. An owner shows as often that it is
 /// one, while there is something to do.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -247,20 +249,22 @@ impl Pass<'_> {
         let mut facts = Facts::default();
         let since = Instant::now();
         loop {
-            let (concluded, lacks) = {
+            let advanced = {
                 let view = self.ordered.registry.view();
                 self.memory.advance(&view, to, &facts.outside)
             };
-            let mut step = Step::default();
-            for concluded in concluded {
-                let original = deadline(&concluded);
-                let effect = self.effect(concluded, &original, &mut facts);
-                step.effects.extend(effect);
-            }
-            self.add(step).await?;
-            match lacks {
-                None => return Ok(()),
-                Some(lacks) => self.find_out(lacks, since, &mut facts).await?,
+            match advanced {
+                Ok(Advance::Passed) => return Ok(()),
+                Ok(Advance::Due(concluded)) => {
+                    let mut step = Step::default();
+                    if let Some(concluded) = concluded {
+                        let original = deadline(&concluded);
+                        step.effects
+                            .extend(self.effect(*concluded, &original, &mut facts));
+                    }
+                    self.add(step).await?;
+                }
+                Err(lacks) => self.find_out(lacks, since, &mut facts).await?,
             }
         }
     }
@@ -296,14 +300,23 @@ impl Pass<'_> {
 
     /// Takes a step into the transaction; stores that first where both are too much.
     async fn add(&mut self, mut step: Step) -> Result<(), Ended> {
-        let changed = self.memory.take_changed();
-        step.cells = changed.into_iter().map(|cell| self.cell(&cell)).collect();
+        step.cells = self.changed();
+        self.gather(step).await
+    }
+
+    async fn gather(&mut self, step: Step) -> Result<(), Ended> {
         if !self.transaction.has_room_for(&step) {
             self.store().await?;
         }
         let checkpoint = self.checkpoint();
         self.transaction.add(step, checkpoint);
         Ok(())
+    }
+
+    /// The cells that have changed, to be stored.
+    fn changed(&mut self) -> Vec<(CellId, kaizen_messaging::Message)> {
+        let changed = self.memory.take_changed();
+        changed.into_iter().map(|cell| self.cell(&cell)).collect()
     }
 
     /// Stores what has been gathered.
@@ -440,6 +453,13 @@ impl Pass<'_> {
             view.position()
         };
         self.registry = position;
+        // No trigger did it, and whoever takes over does it again: it may be stored in parts.
+        let mut changed = self.changed().into_iter().peekable();
+        while changed.peek().is_some() {
+            let cells = changed.by_ref().take(CELLS_AT_ONCE).collect();
+            let effects = Vec::new();
+            self.gather(Step { cells, effects }).await?;
+        }
         Ok(())
     }
 
