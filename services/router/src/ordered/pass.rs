@@ -476,15 +476,17 @@ impl Pass<'_> {
             return Ok(());
         };
         let (nats, stream) = (&self.ordered.nats, self.ordered.reader.stream());
-        let now = server_time(nats, stream).await?;
-        if now.duration_since(next) < DEADLINE_GRACE {
+        let visible = server_time(nats, stream).await? - DEADLINE_GRACE;
+        if visible < next {
             return Ok(());
         }
+        // What was applied before a deadline has its say in what follows from it.
+        self.look_at_registry().await?;
         let last = read::last_sequence(nats, stream).await?;
         if self.memory.position() < last {
             return Ok(()); // What is on its way comes first.
         }
-        let just_after = next + SignedDuration::from_nanos(1);
+        let just_after = visible + SignedDuration::from_nanos(1);
         self.advance(just_after).await
     }
 
