@@ -23,7 +23,7 @@ const PROJECTS: [&str; 2] = ["shop", "till"];
 const EVENTS: usize = 3;
 
 /// What is stored. Whoever reads changes nothing: killed before or after, the same stands.
-fn is_a_step(subject: &str) -> bool {
+pub(crate) fn is_a_step(subject: &str) -> bool {
     subject.starts_with("kaizen.")
 }
 
@@ -98,7 +98,7 @@ impl Trial {
     }
 }
 
-async fn ended(pid: u32) {
+pub(crate) async fn ended(pid: u32) {
     until("the owner has ended", async || {
         if is_gone(pid) { Ok(()) } else { Err(pid) }
     })

@@ -43,3 +43,4 @@ mod tick_verbs;
 mod ticks;
 mod traces;
 mod undecodable;
+mod watched_runs;

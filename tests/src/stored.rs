@@ -10,7 +10,8 @@ use async_nats::{
     },
 };
 use kaizen_messaging::{
-    Nats, read,
+    Nats,
+    read::{self, ReadError},
     streams::{ACK_PENDING_MAX, ACK_WAIT},
 };
 use kaizen_proto::{
@@ -91,9 +92,14 @@ impl Stored {
 
     /// All messages on `filter`, oldest first.
     pub async fn all(&self, stream: &'static str, filter: &str) -> Vec<Message> {
+        let page = self.page(stream, filter).await;
+        page.unwrap_or_else(|error| panic!("{error}: {error:?}"))
+    }
+
+    async fn page(&self, stream: &'static str, filter: &str) -> Result<Vec<Message>, ReadError> {
         let start = read::PageStart::First;
         let page = read::page(&self.nats, stream, filter, start, false, PAGE).await;
-        page.unwrap_or_else(|error| panic!("{error}: {error:?}")).0
+        Ok(page?.0)
     }
 
     /// How many messages EVENTS holds.
@@ -172,7 +178,12 @@ impl Stored {
     /// What the readers of the ordered lane remember of a definition.
     pub async fn cells(&self, definition: &str) -> Vec<Cell> {
         let filter = subject::states_of_definition(&definition.parse().unwrap());
-        let messages = self.all(stream::LEDGER, &filter).await;
+        // Forgotten ones may leave the stream while they are read.
+        let messages = until(&format!("{filter} is read whole"), async || {
+            let page = self.page(stream::LEDGER, &filter).await;
+            page.map_err(|error| format!("{error}: {error:?}"))
+        })
+        .await;
         let kept = messages
             .iter()
             .filter(|message| !message.payload.is_empty());
