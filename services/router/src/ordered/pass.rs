@@ -246,6 +246,21 @@ impl Pass<'_> {
 
     /// Lets time pass up to `to`, with all that falls due before it.
     async fn advance(&mut self, to: Timestamp) -> Result<(), Ended> {
+        let mut shown = Instant::now();
+        while let Some(step) = self.next_due(to).await? {
+            self.add(step).await?;
+            // Many short steps are a long time as well: this reader has an owner.
+            if shown.elapsed() >= LOOK_EVERY {
+                self.store().await?;
+                shown = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// What the next deadline before `to` does, once all that it needs is known; `None` where
+    /// there is none any more.
+    async fn next_due(&mut self, to: Timestamp) -> Result<Option<Step>, Ended> {
         let mut facts = Facts::default();
         let since = Instant::now();
         loop {
@@ -254,15 +269,15 @@ impl Pass<'_> {
                 self.memory.advance(&view, to, &facts.outside)
             };
             match advanced {
-                Ok(Advance::Passed) => return Ok(()),
+                Ok(Advance::Passed) => return Ok(None),
                 Ok(Advance::Due(concluded)) => {
-                    let mut step = Step::default();
-                    if let Some(concluded) = concluded {
+                    let effect = concluded.and_then(|concluded| {
                         let original = deadline(&concluded);
-                        step.effects
-                            .extend(self.effect(*concluded, &original, &mut facts));
-                    }
-                    self.add(step).await?;
+                        self.effect(*concluded, &original, &mut facts)
+                    });
+                    let effects = effect.into_iter().collect();
+                    let cells = Vec::new();
+                    return Ok(Some(Step { cells, effects }));
                 }
                 Err(lacks) => self.find_out(lacks, since, &mut facts).await?,
             }
