@@ -10,6 +10,7 @@ use kaizen_proto::{
     id::EventType,
     record::{Outcome, RuleOutcome, Why},
 };
+use kaizen_registry::RuleWhyNot;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -193,6 +194,9 @@ struct Preview {
     lane: String,
     snapshot: Value,
     decision: Value,
+    /// Why rules did not match; absent where there is nothing to say.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    why_not: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// Why the event does not pass the filters of the trigger.
@@ -207,6 +211,7 @@ impl From<admin::ActivationPreview> for Preview {
         Self {
             snapshot: json(&preview.snapshot),
             decision: json(&preview.decision),
+            why_not: json(&preview.why_not),
             error: Some(preview.error).filter(|error| !error.is_empty()),
             filtered: Some(preview.filtered).filter(|why| !why.is_empty()),
             definition: preview.definition,
@@ -254,7 +259,7 @@ impl Preview {
                 |task: &&PlannedTask| task.why.rule == rule.rule && task.why.item == rule.item;
             let tasks = decision.tasks.iter().filter(is_of_rule).count();
             self.row(
-                &rule_name(rule),
+                &indexed(&rule.rule, rule.item),
                 outcome(rule.outcome),
                 &saw(rule),
                 &tasks.to_string(),
@@ -283,6 +288,23 @@ impl Preview {
     }
 }
 
+impl Preview {
+    /// One row for each rule whose condition did not hold, or could not be evaluated.
+    fn why_not_rows(&self) -> Vec<[String; 3]> {
+        // A newer server may word it in another way.
+        let told = Vec::<RuleWhyNot>::deserialize(&self.why_not).unwrap_or_default();
+        let row = |one: RuleWhyNot| {
+            let why_not = one.why_not.to_string();
+            [
+                self.definition.clone(),
+                indexed(&one.rule, one.item),
+                why_not,
+            ]
+        };
+        told.into_iter().map(row).collect()
+    }
+}
+
 fn preview_for_people(previews: &[Preview]) -> String {
     let rules = table(
         ["DEFINITION", "LANE", "RULE", "OUTCOME", "SAW", "TASKS"],
@@ -292,15 +314,19 @@ fn preview_for_people(previews: &[Preview]) -> String {
         ["QUEUE", "TITLE", "TASK"],
         previews.iter().flat_map(Preview::task_rows),
     );
-    let parts = [rules, tasks].into_iter().filter(|part| !part.is_empty());
+    let why_not = table(
+        ["DEFINITION", "RULE", "WHY NOT"],
+        previews.iter().flat_map(Preview::why_not_rows),
+    );
+    let parts = [rules, why_not, tasks]
+        .into_iter()
+        .filter(|part| !part.is_empty());
     parts.collect::<Vec<_>>().join("\n\n")
 }
 
-fn rule_name(rule: &RuleOutcome) -> String {
-    rule.item.map_or_else(
-        || rule.rule.clone(),
-        |item| format!("{}[{item}]", rule.rule),
-    )
+/// A rule, or one item of it.
+fn indexed(rule: &str, item: Option<u32>) -> String {
+    item.map_or_else(|| rule.to_owned(), |item| format!("{rule}[{item}]"))
 }
 
 fn outcome(outcome: Outcome) -> &'static str {

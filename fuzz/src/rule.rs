@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use kaizen_proto::{
     envelope::EventEnvelope,
     id::ActivationId,
-    record::{Outcome, TriggerRecord},
+    record::{Outcome, RuleOutcome, TriggerRecord},
 };
-use kaizen_registry::{Definition, Document, Revision, Trigger, bind_direct, decide};
+use kaizen_registry::{Definition, Document, Revision, Trigger, bind_direct, decide, why_not};
 use serde_json::{Value, json};
 
 use crate::text;
@@ -61,6 +61,14 @@ fn decide_rule(rule: &Value) {
     for rule in &first.rules {
         assert_eq!(rule.outcome == Outcome::Error, rule.error.is_some());
     }
+    let explain = || why_not(&revision.value, trigger, &snapshot, &first.rules);
+    let explained = explain();
+    assert_eq!(explained, explain(), "the same outcomes, the same why not");
+    let unmet = |rule: &&RuleOutcome| rule.outcome == Outcome::NotMatched;
+    assert!(
+        first.rules.iter().filter(unmet).count() <= explained.len(),
+        "what did not match is explained"
+    );
 }
 
 /// An event with a value of each kind.

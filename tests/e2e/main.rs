@@ -44,3 +44,4 @@ mod ticks;
 mod traces;
 mod undecodable;
 mod watched_runs;
+mod why_not;

@@ -162,6 +162,9 @@ fn dry_run_shows_each_rule_with_what_it_saw_and_stores_nothing() {
     parcels      direct   heavy   matched       context.parcel.grams = 2000    1
     parcels      direct   far     not matched   context.parcel.city = "Bonn"   0
 
+    DEFINITION   RULE   WHY NOT
+    parcels      far    context.parcel.city is "Bonn", needed == "Perth"
+
     QUEUE      TITLE          TASK
     carriers   Carry 2000 g   would be ordered
     "#);
@@ -171,6 +174,9 @@ fn dry_run_shows_each_rule_with_what_it_saw_and_stores_nothing() {
     DEFINITION   LANE     RULE    OUTCOME   SAW                                                         TASKS
     parcels      direct   heavy   matched   context.parcel.grams = 2000                                 1
     parcels      direct   far     error     context.parcel.city: no such key `city`, there are: grams   0
+
+    DEFINITION   RULE   WHY NOT
+    parcels      far    context.parcel.city is not there; the nearest: context.parcel.grams
 
     QUEUE      TITLE          TASK
     carriers   Carry 2000 g   would be ordered

@@ -18,7 +18,7 @@ mod yaml;
 
 pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Fault, Problem, Problems, joined};
 pub use fields::{Examples, Fields};
-pub use nearest::{did_you_mean, nearest, suggest};
+pub use nearest::{by_distance, did_you_mean, nearest, suggest};
 pub use node::{Node, cut, shown};
 pub use path::Path;
 pub use read::{Decode, FILE_BYTES_MAX, Found, read_all, read_each, read_json, read_one};

@@ -19,6 +19,13 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// All candidates, the nearest first. Measures each of them, however long: bound them before.
+pub fn by_distance<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut ranked: Vec<_> = candidates.into_iter().collect();
+    ranked.sort_by_cached_key(|candidate| strsim::osa_distance(word, candidate));
+    ranked
+}
+
 /// The nearest candidate as a hint.
 pub fn did_you_mean<'a>(
     word: &str,
@@ -46,6 +53,12 @@ mod tests {
         assert_eq!(nearest("x", ["id"]), None);
         assert_eq!(nearest("wehn", ["when", "tasks"]), Some("when"));
         assert_eq!(nearest("CADENCE", ["cadence", "cron"]), Some("cadence"));
+    }
+
+    #[test]
+    fn all_are_ranked_and_equals_keep_their_order() {
+        let ranked = by_distance("rate", ["runs", "rates", "other", "rata"]);
+        assert_eq!(ranked, ["rates", "rata", "runs", "other"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use kaizen_document::{Fault, did_you_mean, shown};
 use serde_json::{Map, Value};
 
 use crate::{
-    json::{self, Part},
+    json::{self, Missing, Part},
     machine::{Failure, Machine},
     parsing,
     scope::{Names, Variables},
@@ -107,15 +107,12 @@ impl Condition {
     /// Parses `source` and checks what it calls, whatever its variables.
     pub(crate) fn parse(source: &str) -> Result<Self, Fault> {
         let tree = parsing::parse(source)?;
-        let mut found = Found::default();
-        found.walk(&tree);
+        let found = Found::of(&tree);
         check_functions(&found.functions)?;
-        let mut reads = found.reads;
-        reads.retain(|read| !is_type(read));
         Ok(Self {
             source: source.to_owned(),
             tree,
-            reads,
+            reads: found.reads,
         })
     }
 
@@ -161,43 +158,48 @@ impl Condition {
     }
 
     fn explain(&self, failure: Failure, variables: &Variables<'_>) -> String {
+        if let Some((read, missing)) = self.missing(&failure, variables) {
+            return format!("{}: {}", read.text(), missing.message);
+        }
         match failure {
             Failure::Told(text) => text,
-            Failure::Cel(error) => {
-                let path = match &*error {
-                    ExecutionError::NoSuchKey(key) => {
-                        self.missing(&Part::Field(key.to_string()), variables)
-                    }
-                    ExecutionError::IndexOutOfBounds(CelValue::Int(index)) => {
-                        usize::try_from(*index)
-                            .ok()
-                            .and_then(|index| self.missing(&Part::Index(index), variables))
-                    }
-                    _ => None,
-                };
-                path.unwrap_or_else(|| told(&error))
-            }
+            Failure::Cel(error) => told(&error),
         }
     }
 
-    /// The path that broke off at `part`: CEL names the key alone.
-    fn missing(&self, part: &Part, variables: &Variables<'_>) -> Option<String> {
+    /// The path that broke off, where that is why an evaluation failed: CEL names the key alone.
+    pub(crate) fn missing(
+        &self,
+        failure: &Failure,
+        variables: &Variables<'_>,
+    ) -> Option<(&Read, Missing)> {
+        let Failure::Cel(error) = failure else {
+            return None;
+        };
+        let part = match &**error {
+            ExecutionError::NoSuchKey(key) => Part::Field(key.to_string()),
+            ExecutionError::IndexOutOfBounds(CelValue::Int(index)) => {
+                Part::Index(usize::try_from(*index).ok()?)
+            }
+            _ => return None,
+        };
         self.reads.iter().find_map(|read| {
             let missing = json::follow(variables.get(&read.variable)?, &read.parts).err()?;
             let tested_only = read.tested && missing.part + 1 == read.parts.len();
-            let at_part = read.parts.get(missing.part) == Some(part);
-            (at_part && !tested_only).then(|| format!("{}: {}", read.text(), missing.message))
+            let at_part = read.parts.get(missing.part) == Some(&part);
+            (at_part && !tested_only).then_some((read, missing))
         })
     }
 }
 
 impl Read {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         json::path_text(&self.variable, &self.parts)
     }
 }
 
-fn shortened(value: &Value) -> Value {
+/// A value as it is kept: as it is, or described where it is large.
+pub(crate) fn shortened(value: &Value) -> Value {
     let small = match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => true,
         Value::String(text) => text.len() <= VALUE_BYTES_MAX,
@@ -317,6 +319,13 @@ struct Found {
 }
 
 impl Found {
+    fn of(tree: &IdedExpr) -> Self {
+        let mut found = Self::default();
+        found.walk(tree);
+        found.reads.retain(|read| !is_type(read));
+        found
+    }
+
     fn walk(&mut self, tree: &IdedExpr) {
         if let Some(read) = as_read(tree) {
             if !self.bound.contains(&read.variable) {
@@ -347,6 +356,11 @@ impl Found {
             }
         }
     }
+}
+
+/// Every path that an expression reads outside of its own macros, in the order of the text.
+pub(crate) fn reads(tree: &IdedExpr) -> Vec<Read> {
+    Found::of(tree).reads
 }
 
 /// The path that an expression spells, where it is nothing but a path.

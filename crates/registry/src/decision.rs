@@ -261,6 +261,12 @@ impl Order<'_> {
     }
 }
 
+/// An item of the list that a rule goes over.
+pub(crate) fn item_of<'a>(for_each: &ForEach, context: &'a Value, n: u32) -> Option<&'a Value> {
+    let list = json::follow(context, &for_each.parts).ok()?;
+    list.get(usize::try_from(n).ok()?)
+}
+
 /// A rule, or one item of it, evaluated.
 struct Evaluation {
     outcome: RuleOutcome,

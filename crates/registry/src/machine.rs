@@ -121,11 +121,29 @@ impl Machine {
         tree: &IdedExpr,
         variables: impl IntoIterator<Item = (String, CelValue)>,
     ) -> Result<CelValue, Failure> {
-        let mut machine = Self::empty().map_err(Failure::Told)?;
+        Self::of(variables).map_err(Failure::Told)?.give(tree)
+    }
+
+    /// With `variables` of any type.
+    pub(crate) fn of(
+        variables: impl IntoIterator<Item = (String, CelValue)>,
+    ) -> Result<Self, String> {
+        let mut machine = Self::empty()?;
         for (name, value) in variables {
             machine.root.add_variable_from_value(name, value);
         }
-        machine.value(tree, &machine.root.new_inner_scope())
+        Ok(machine)
+    }
+
+    /// What `tree` gives, be it a bool or not.
+    pub(crate) fn give(&self, tree: &IdedExpr) -> Result<CelValue, Failure> {
+        self.value(tree, &self.root.new_inner_scope())
+    }
+
+    /// Steps and values that the last evaluation used up.
+    pub(crate) fn spent(&self) -> u64 {
+        let steps = self.spent.steps.load(Ordering::Relaxed);
+        steps.saturating_add(self.spent.values.load(Ordering::Relaxed))
     }
 }
 
@@ -236,14 +254,15 @@ fn exceeds(most: u64, what: &str) -> ExecutionError {
     ExecutionError::function_error("comprehension", format!("more than {most} {what}"))
 }
 
-fn timestamp(at: Timestamp) -> CelValue {
+/// An instant.
+pub(crate) fn timestamp(at: Timestamp) -> CelValue {
     let nanos = u32::try_from(at.subsec_nanosecond()).unwrap_or_default();
     chrono::DateTime::from_timestamp(at.as_second(), nanos)
         .map_or(CelValue::Null, |at| CelValue::Timestamp(at.fixed_offset()))
 }
 
 /// JSON → CEL. An integer becomes an int, not an unsigned one, so that one can calculate with it.
-fn to_cel(value: &Value) -> Result<CelValue, String> {
+pub(crate) fn to_cel(value: &Value) -> Result<CelValue, String> {
     Ok(match value {
         Value::Null => CelValue::Null,
         Value::Bool(value) => CelValue::Bool(*value),

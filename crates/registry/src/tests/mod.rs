@@ -7,6 +7,7 @@ mod cron;
 mod decisions;
 mod documents;
 mod filters;
+mod flips;
 mod lint;
 mod memory;
 mod properties;

@@ -20,7 +20,7 @@ use kaizen_proto::{
 };
 use kaizen_registry::{
     Decision, Definition, Lane, Memory, Outside, Revision, Trigger, admit, bind_direct, decide,
-    resolve_item, wire_source,
+    resolve_item, why_not, wire_source,
 };
 use serde_json::Value;
 use tonic::{Request, Response, Status};
@@ -150,7 +150,7 @@ impl Admin {
             Err(error) => preview.error = error,
             Ok(snapshot) => {
                 let decision = decide(revision, activation, trigger, &snapshot);
-                show(&mut preview, &snapshot, &decision);
+                show(&mut preview, &revision.value, trigger, &snapshot, &decision);
             }
         }
         Ok(preview)
@@ -195,7 +195,13 @@ impl Admin {
             )),
             Some(concluded) => match concluded.decision {
                 Err(error) => preview.error = error,
-                Ok(decision) => show(&mut preview, &concluded.snapshot, &decision),
+                Ok(decision) => show(
+                    &mut preview,
+                    &concluded.revision.value,
+                    &concluded.trigger,
+                    &concluded.snapshot,
+                    &decision,
+                ),
             },
         }
         Ok(preview)
@@ -254,7 +260,13 @@ fn cached(source: resolver::CachedSource) -> CachedSource {
     }
 }
 
-fn show(preview: &mut ActivationPreview, snapshot: &Value, decision: &Decision) {
+fn show(
+    preview: &mut ActivationPreview,
+    definition: &Definition,
+    trigger: &Trigger,
+    snapshot: &Value,
+    decision: &Decision,
+) {
     preview.snapshot = snapshot.to_string();
     preview.error = decision.error().unwrap_or_default();
     preview.decision = serde_json::json!({
@@ -262,6 +274,8 @@ fn show(preview: &mut ActivationPreview, snapshot: &Value, decision: &Decision) 
         "tasks": decision.tasks,
     })
     .to_string();
+    let why_not = why_not(definition, trigger, snapshot, &decision.rules);
+    preview.why_not = serde_json::json!(why_not).to_string();
 }
 
 fn event_trigger(envelope: EventEnvelope) -> Trigger {
