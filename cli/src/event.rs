@@ -286,9 +286,7 @@ impl Preview {
             .flat_map(|decision| decision.tasks);
         tasks.map(row).collect()
     }
-}
 
-impl Preview {
     /// One row for each rule whose condition did not hold, or could not be evaluated.
     fn why_not_rows(&self) -> Vec<[String; 3]> {
         // A newer server may word it in another way.

@@ -15,7 +15,7 @@ const DEFINITIONS: &str = "kind: EventType\nname: shop.build.done\n---\n\
     kind: ActivityDefinition\nid: often\n\
     trigger: {type: event, event_type: shop.build.done}\n\
     rules:\n\
-    - {id: often, when: event.attributes.seconds > 60, cooldown: 1h, tasks: [{queue: coach, title: Often}]}\n";
+    - {id: often, when: event.attributes.seconds > 60, cooldown: {for: 1h}, tasks: [{queue: coach, title: Often}]}\n";
 
 fn build(seconds: &Value) -> String {
     json!({"id": "1", "type": "shop.build.done", "source": "ci", "attributes": {
@@ -62,7 +62,7 @@ async fn dry_run_says_why_a_rule_would_not_match_and_its_sample_makes_it_match()
             vec![
                 "review",
                 "broken",
-                "context.build.second is not there; the nearest: context.build.seconds, context.build.branch, context.build.suites",
+                "context.build.second is not there; the nearest: context.build.seconds, context.build.suites, context.build.branch",
             ],
         ],
         "{table}"
@@ -72,7 +72,7 @@ async fn dry_run_says_why_a_rule_would_not_match_and_its_sample_makes_it_match()
     let why_not = &previews[1]["why_not"];
     assert_eq!(
         why_not[0],
-        json!({"rule": "slow", "why_not": {"kind": "flips", "smallest": true, "flips": [{
+        json!({"rule": "slow", "why_not": {"kind": "flips", "smallest": true, "confirmed": true, "flips": [{
             "leaf": "context.build.seconds > 60", "subject": "context.build.seconds",
             "path": "context.build.seconds", "seen": 7, "needed": "> 60", "sample": 61,
         }]}})

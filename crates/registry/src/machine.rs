@@ -32,7 +32,7 @@ pub(crate) const VALUES_MAX: u64 = 5_000_000;
 /// A copy takes memory as well.
 const COPY_COST: u64 = 10;
 /// Bytes of a text that count as one value.
-const TEXT_BYTES_PER_VALUE: usize = 64;
+pub(crate) const TEXT_BYTES_PER_VALUE: usize = 64;
 
 /// Why an evaluation gave nothing.
 pub(crate) enum Failure {

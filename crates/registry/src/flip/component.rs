@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{
-    search::{Fuel, Spent},
+    fuel::{Fuel, Spent},
     skeleton::{Leaf, Skeleton},
     values,
-    world::{Cell, Change, Truth, World, truth},
+    world::{Cell, Change, Truth, World},
 };
 
 /// Most cells that are changed together.
@@ -165,14 +165,12 @@ fn truths(
     changes: &[Change],
     fuel: &mut Fuel,
 ) -> Result<Option<Vec<Truth>>, Spent> {
-    fuel.convert(world)?;
-    let Some(Ok(machine)) = world.changed(changes).map(|world| world.machine()) else {
+    let Some(world) = world.changed(changes) else {
         return Ok(None);
     };
-    let mut truths = Vec::new();
-    for leaf in leaves {
-        truths.push(truth(&machine, leaf.tree));
-        fuel.spend(machine.spent())?;
-    }
-    Ok(Some(truths))
+    let Ok(machine) = fuel.machine(&world)? else {
+        return Ok(None);
+    };
+    let truths = leaves.iter().map(|leaf| fuel.truth(&machine, leaf.tree));
+    truths.collect::<Result<_, _>>().map(Some)
 }

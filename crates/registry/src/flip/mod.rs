@@ -1,24 +1,22 @@
 //! Why a condition did not match: the nearest flip.
 //!
 //! A condition is taken apart into leaves, the parts that are true or false by themselves
-//! ([`skeleton`]). The answer is the smallest set of leaves that would have to change
-//! ([`search`]), each with the value seen and the value needed ([`words`]).
+//! ([`skeleton`]). Values that might do are made up from what the leaves compare with
+//! ([`values`]), and leaves that share a value are tried together ([`component`]). The answer is
+//! the smallest set of leaves that would have to change ([`search`]), each with the value seen and
+//! the value needed ([`words`]).
 //!
-//! Architecture invariant: nothing here evaluates. Values that might do are made up from what the
-//! leaves compare with ([`values`], [`component`]) and given to the evaluator that decides in production; an
-//! answer with values is one that it has confirmed. "Never" is said only where the values stand
-//! for all that there are.
+//! Architecture invariant: nothing here evaluates a leaf. Values are given to the evaluator that
+//! decides in production, and an answer with values is one that it has confirmed. "Never" is said
+//! only where the values stand for all that there are.
 
 mod component;
-mod kinds;
-mod lists;
+mod fuel;
 mod near;
-mod numbers;
+mod normal_form;
 mod search;
 mod shape;
 mod skeleton;
-mod text;
-mod texts;
 mod values;
 mod words;
 mod world;
@@ -38,11 +36,12 @@ use crate::{
     scope::{Facts, Variables},
     trigger::Trigger,
 };
-use search::{Answer, Case, Fuel};
+use fuel::{Fuel, Spent};
+use search::{Answer, Case};
 use world::World;
 
 /// Work that is spent on one condition: values converted, steps of the evaluator, sets tried.
-const CONDITION_FUEL: u64 = 1_000_000;
+const CONDITION_FUEL: u64 = 2_000_000;
 /// Work that is spent on all conditions of one decision.
 const DECISION_FUEL: u64 = 5_000_000;
 /// Most outcomes of one decision that are explained.
@@ -60,6 +59,9 @@ pub enum WhyNot {
         flips: Vec<Flip>,
         /// No smaller set of leaves would do; `false` where that is not proven.
         smallest: bool,
+        /// The evaluator was given values that change just so, and the condition held. `false`
+        /// where no values were found, which is no proof that there are none.
+        confirmed: bool,
     },
     /// No values whatever make it match.
     Never,
@@ -92,8 +94,8 @@ pub struct Flip {
     pub seen: Option<Value>,
     /// What it has to be: `< 0.8`, `one of ["a", "b"]`, `present`.
     pub needed: String,
-    /// A value for the path that does, with those of the other flips; absent where none was found,
-    /// and where `needed` is `absent`.
+    /// A value for the path that does, with those of the other flips; absent where none was found
+    /// or it is large, and where `needed` is `absent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<Value>,
     /// The first items of the list that stand in the way.
@@ -176,7 +178,7 @@ fn nearest_flip(
     let given = own.left();
     let answer = answered(condition, variables, &world, &mut own);
     *fuel = fuel.saturating_sub(given - own.left());
-    answer.unwrap_or_else(|search::Spent| {
+    answer.unwrap_or_else(|Spent| {
         let why = "too much to look through within the bounds of this search".to_owned();
         Some(WhyNot::Unknown { why })
     })
@@ -187,9 +189,8 @@ fn answered(
     variables: &Variables<'_>,
     world: &World,
     fuel: &mut Fuel,
-) -> Result<Option<WhyNot>, search::Spent> {
-    fuel.convert(world)?;
-    let machine = match world.machine() {
+) -> Result<Option<WhyNot>, Spent> {
+    let machine = match fuel.machine(world)? {
         Ok(machine) => machine,
         Err(why) => return Ok(Some(WhyNot::Unknown { why })),
     };
@@ -212,6 +213,7 @@ fn answered(
         Answer::Found(found) => Some(WhyNot::Flips {
             flips: words::flips(&case, &found, fuel)?,
             smallest: found.smallest,
+            confirmed: !found.assumed,
         }),
     })
 }
@@ -229,7 +231,16 @@ fn missing(condition: &Condition, machine: &Machine, variables: &Variables<'_>) 
 impl fmt::Display for WhyNot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flips { flips, .. } => f.write_str(&joined(flips)),
+            Self::Flips {
+                flips, confirmed, ..
+            } => {
+                let doubt = if *confirmed {
+                    ""
+                } else {
+                    " (no value found to try)"
+                };
+                write!(f, "{}{doubt}", joined(flips))
+            }
             Self::Never => f.write_str("cannot match, whatever the values"),
             Self::Missing { path, near } if near.is_empty() => {
                 write!(f, "{path} is not there")

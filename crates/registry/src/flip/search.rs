@@ -1,18 +1,16 @@
 //! The smallest set of leaves whose change makes the whole true.
 
-use cel::{IdedExpr, Value as CelValue};
+use cel::IdedExpr;
 
 use super::{
     component::{Component, Possible, components},
+    fuel::{Fuel, Spent},
     skeleton::Skeleton,
     world::{Cell, Change, Truth, World},
 };
 
 /// Most leaves that might change among which the smallest set is proven to be it.
 const LEAVES_MAX: usize = 16;
-
-/// Work that it takes to set the evaluator up, in values converted.
-const CONVERSION: u64 = 20;
 
 /// What is wanted of an expression.
 pub(super) struct Case<'a> {
@@ -46,44 +44,13 @@ pub(super) struct Found<'a> {
     pub(super) smallest: bool,
 }
 
-/// What is left of the work that a search may take.
-pub(super) struct Fuel(u64);
-
-/// There is none left.
-#[derive(Debug)]
-pub(super) struct Spent;
-
-impl Fuel {
-    pub(super) fn new(fuel: u64) -> Self {
-        Self(fuel)
-    }
-
-    pub(super) fn left(&self) -> u64 {
-        self.0
-    }
-
-    /// Takes what it costs to give `world` to the evaluator.
-    pub(super) fn convert(&mut self, world: &World) -> Result<(), Spent> {
-        self.spend(CONVERSION + world.size())
-    }
-
-    /// Takes `work`, and a little for doing anything at all.
-    pub(super) fn spend(&mut self, work: u64) -> Result<(), Spent> {
-        let left = self.0.checked_sub(work.saturating_add(1));
-        self.0 = left.unwrap_or(0);
-        left.map(|_| ()).ok_or(Spent)
-    }
-}
-
 /// Looks for the smallest set of leaves. The answer is held against the evaluator.
 pub(super) fn solve<'a>(case: &Case<'a>, fuel: &mut Fuel) -> Result<Answer<'a>, Spent> {
-    fuel.convert(case.world)?;
-    let Ok(machine) = case.world.machine() else {
+    let Ok(machine) = fuel.machine(case.world)? else {
         return Ok(Answer::Unproven);
     };
     let movable = |cell: &Cell| case.movable.is_none_or(|name| name == cell.variable);
-    let skeleton = Skeleton::of(case.tree, case.goal, &machine, &movable);
-    fuel.spend(machine.spent())?;
+    let skeleton = Skeleton::of(case.tree, case.goal, &machine, &movable, fuel)?;
     let now = skeleton.now();
     if skeleton.truth(&now) == Truth::True {
         return Ok(Answer::Found(Found::nothing(skeleton)));
@@ -181,6 +148,7 @@ impl Search<'_, '_> {
     }
 
     /// Tries all sets of `count` leaves out of `might`, beside `flips`, in the order of the text.
+    /// Stops where the whole stays false whatever becomes of those that are left.
     fn choose(
         &mut self,
         might: &[(usize, Vec<Truth>)],
@@ -193,7 +161,8 @@ impl Search<'_, '_> {
         }
         for (n, (leaf, targets)) in might.iter().enumerate() {
             let rest = might.get(n + 1..).unwrap_or_default();
-            if rest.len() + 1 < count {
+            self.fuel.spend(0)?;
+            if rest.len() + 1 < count || self.is_lost(flips, *leaf, rest) {
                 break;
             }
             for target in targets {
@@ -206,6 +175,12 @@ impl Search<'_, '_> {
             }
         }
         Ok(None)
+    }
+
+    fn is_lost(&self, flips: &Flips, leaf: usize, rest: &[(usize, Vec<Truth>)]) -> bool {
+        let open = rest.iter().map(|(leaf, _)| *leaf).chain([leaf]);
+        let open = open.map(|leaf| (leaf, Truth::Unknown));
+        self.whole(flips.iter().copied().chain(open)) == Truth::False
     }
 
     /// A set for as many leaves as there are.
@@ -250,10 +225,7 @@ impl Search<'_, '_> {
                     return Ok(None);
                 }
                 assumed = true;
-                found.push(Way {
-                    known: wanted,
-                    changes: Vec::new(),
-                });
+                found.push(self.assumed_way(component, &wanted));
             }
             ways.push(found);
         }
@@ -307,6 +279,17 @@ impl Search<'_, '_> {
             .collect()
     }
 
+    /// The others are asked to stay as they are.
+    fn assumed_way(&self, component: &Component, wanted: &Flips) -> Way {
+        let stays = |leaf: &usize| wanted.iter().all(|(flipped, _)| flipped != leaf);
+        let others = component.leaves.iter().copied().filter(stays);
+        let others = others.filter_map(|leaf| Some((leaf, *self.now.get(leaf)?)));
+        Way {
+            known: wanted.iter().copied().chain(others).collect(),
+            changes: Vec::new(),
+        }
+    }
+
     fn way(&self, component: &Component, possible: &Possible, wanted: &Flips) -> Way {
         let pairs = component.leaves.iter().zip(&possible.truths);
         let known = pairs.map(|(leaf, truth)| {
@@ -358,14 +341,11 @@ impl Search<'_, '_> {
     fn hit(&mut self, flips: &Flips, taken: &[&Way], assumed: bool) -> Result<Option<Hit>, Spent> {
         let changes: Vec<_> = taken.iter().flat_map(|way| way.changes.clone()).collect();
         if !assumed {
-            self.fuel.convert(self.case.world)?;
-            let world = self.case.world.changed(&changes);
-            let Some(Ok(machine)) = world.map(|world| world.machine()) else {
-                return Ok(None);
+            let holds = match self.case.world.changed(&changes) {
+                Some(world) => self.truth_in(&world)?,
+                None => Truth::Unknown,
             };
-            let holds = machine.give(self.case.tree);
-            self.fuel.spend(machine.spent())?;
-            if !matches!(holds, Ok(CelValue::Bool(holds)) if holds == self.case.goal) {
+            if holds != Truth::of(self.case.goal) {
                 self.doubtful = true;
                 return Ok(None);
             }
@@ -376,6 +356,13 @@ impl Search<'_, '_> {
             changes,
             assumed,
         }))
+    }
+
+    fn truth_in(&mut self, world: &World) -> Result<Truth, Spent> {
+        match self.fuel.machine(world)? {
+            Ok(machine) => self.fuel.truth(&machine, self.case.tree),
+            Err(_) => Ok(Truth::Unknown),
+        }
     }
 
     /// Leaves that share a cell with those that change, and on which the whole rests.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use cel::{IdedExpr, common::ast::operators};
 
 use super::{
+    fuel::{Fuel, Spent},
+    normal_form::text,
     shape::call,
-    text::text,
-    world::{Cell, Truth, truth},
+    world::{Cell, Truth},
 };
 use crate::{condition, machine::Machine};
 
@@ -68,14 +69,16 @@ impl<'a> Skeleton<'a> {
         goal: bool,
         machine: &Machine,
         movable: &dyn Fn(&Cell) -> bool,
-    ) -> Self {
+        fuel: &mut Fuel,
+    ) -> Result<Self, Spent> {
         let mut reader = Reader {
             leaves: Vec::new(),
             known: BTreeMap::new(),
             machine,
             movable,
+            fuel,
         };
-        let root = reader.read(tree);
+        let root = reader.read(tree)?;
         let root = if goal {
             root
         } else {
@@ -86,7 +89,7 @@ impl<'a> Skeleton<'a> {
             leaves: reader.leaves,
         };
         mark(&skeleton.root, true, true, &mut skeleton.leaves);
-        skeleton
+        Ok(skeleton)
     }
 
     /// What the whole is, with these truths for the leaves.
@@ -114,37 +117,38 @@ struct Reader<'a, 'm> {
     known: BTreeMap<String, usize>,
     machine: &'m Machine,
     movable: &'m dyn Fn(&Cell) -> bool,
+    fuel: &'m mut Fuel,
 }
 
 impl<'a> Reader<'a, '_> {
-    fn read(&mut self, tree: &'a IdedExpr) -> Node {
-        match call(tree) {
-            Some((operators::LOGICAL_NOT, [operand])) => Node::Not(self.boxed(operand)),
+    fn read(&mut self, tree: &'a IdedExpr) -> Result<Node, Spent> {
+        Ok(match call(tree) {
+            Some((operators::LOGICAL_NOT, [operand])) => Node::Not(self.boxed(operand)?),
             Some((operators::LOGICAL_AND, [left, right])) => {
-                Node::And(self.boxed(left), self.boxed(right))
+                Node::And(self.boxed(left)?, self.boxed(right)?)
             }
             Some((operators::LOGICAL_OR, [left, right])) => {
-                Node::Or(self.boxed(left), self.boxed(right))
+                Node::Or(self.boxed(left)?, self.boxed(right)?)
             }
             Some((operators::CONDITIONAL, [condition, then, otherwise])) => Node::If(
-                self.boxed(condition),
-                self.boxed(then),
-                self.boxed(otherwise),
+                self.boxed(condition)?,
+                self.boxed(then)?,
+                self.boxed(otherwise)?,
             ),
-            _ => self.leaf(tree),
-        }
+            _ => self.leaf(tree)?,
+        })
     }
 
-    fn boxed(&mut self, tree: &'a IdedExpr) -> Box<Node> {
-        Box::new(self.read(tree))
+    fn boxed(&mut self, tree: &'a IdedExpr) -> Result<Box<Node>, Spent> {
+        self.read(tree).map(Box::new)
     }
 
-    fn leaf(&mut self, tree: &'a IdedExpr) -> Node {
+    fn leaf(&mut self, tree: &'a IdedExpr) -> Result<Node, Spent> {
         let text = text(tree);
         if let Some(known) = self.known.get(&text) {
-            return Node::Leaf(*known);
+            return Ok(Node::Leaf(*known));
         }
-        let now = truth(self.machine, tree);
+        let now = self.fuel.truth(self.machine, tree)?;
         let mut cells: Vec<Cell> = Vec::new();
         for read in condition::reads(tree) {
             let cell = Cell::of(&read);
@@ -153,7 +157,7 @@ impl<'a> Reader<'a, '_> {
             }
         }
         if cells.is_empty() {
-            return Node::Fixed(now);
+            return Ok(Node::Fixed(now));
         }
         let index = self.leaves.len();
         self.known.insert(text.clone(), index);
@@ -164,7 +168,7 @@ impl<'a> Reader<'a, '_> {
             now,
             helps: Helps::default(),
         });
-        Node::Leaf(index)
+        Ok(Node::Leaf(index))
     }
 }
 

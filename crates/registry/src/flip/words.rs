@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use super::{
     Flip, ItemFlips,
-    lists::Body,
-    search::{Case, Found, Fuel, Spent},
+    fuel::{Fuel, Spent},
+    normal_form::text,
+    search::{Case, Found},
     shape::{Kind, Macro, Sign, as_macro, bare, call, is_closed},
     skeleton::Leaf,
-    text::text,
+    values::Body,
     world::{Cell, Truth, World},
 };
 use crate::{
@@ -37,7 +38,7 @@ pub(super) fn flips(
     found: &Found<'_>,
     fuel: &mut Fuel,
 ) -> Result<Vec<Flip>, Spent> {
-    let Ok(machine) = case.world.machine() else {
+    let Ok(machine) = fuel.machine(case.world)? else {
         return Ok(Vec::new());
     };
     let after = case.world.changed(&found.changes);
@@ -302,7 +303,7 @@ fn in_the_way(
     fuel: &mut Fuel,
 ) -> Result<Vec<ItemFlips>, Spent> {
     let list = as_read(one.range).map(|read| Cell::of(&read));
-    let (Some(body), Some(list)) = (Body::of(one), list) else {
+    let (Some(body), Some(list)) = (Body::of(one, world), list) else {
         return Ok(Vec::new());
     };
     let Some(Value::Array(list)) = world.get(&list) else {
@@ -313,10 +314,10 @@ fn in_the_way(
         if told.len() == ITEMS_MAX {
             break;
         }
-        if body.holds(item, world, fuel)? == Truth::of(goal) {
+        if body.holds(item, fuel)? == Truth::of(goal) {
             continue;
         }
-        let flips = body.flips(item, goal, world, fuel)?;
+        let flips = body.flips(item, goal, fuel)?;
         told.push(ItemFlips {
             index,
             seen: shortened(item),

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use cel::{IdedExpr, Value as CelValue};
 use serde_json::{Map, Value};
 
 use crate::{
     condition::Read,
     json::{self, Part},
-    machine::{self, Failure, LIST_ITEMS_MAX, Machine},
+    machine::{self, LIST_ITEMS_MAX, Machine, TEXT_BYTES_PER_VALUE},
     scope::Variables,
 };
 
@@ -73,12 +72,21 @@ impl Truth {
 impl World {
     /// The part of `variables` that `reads` lead to.
     pub(super) fn of(reads: &[Read], variables: &Variables<'_>) -> Self {
+        Self::led_to(reads, |name| variables.get(name))
+    }
+
+    /// The part of it that `reads` lead to.
+    pub(super) fn narrowed(&self, reads: &[Read]) -> Self {
+        Self::led_to(reads, |name| self.variables.get(name))
+    }
+
+    fn led_to<'a>(reads: &[Read], get: impl Fn(&str) -> Option<&'a Value>) -> Self {
         let mut paths: BTreeMap<&str, Vec<&[Part]>> = BTreeMap::new();
         for read in reads {
             paths.entry(&read.variable).or_default().push(&read.parts);
         }
         let variables = paths.into_iter().filter_map(|(name, paths)| {
-            let value = pruned(variables.get(name)?, &paths);
+            let value = pruned(get(name)?, &paths);
             Some((name.to_owned(), value))
         });
         Self {
@@ -139,7 +147,7 @@ impl World {
         Some(())
     }
 
-    /// Values in all.
+    /// What it takes to convert it, in values.
     pub(super) fn size(&self) -> u64 {
         self.variables.values().map(size).sum()
     }
@@ -154,14 +162,6 @@ impl World {
             Ok((name.clone(), value))
         });
         Machine::of(variables.collect::<Result<Vec<_>, String>>()?)
-    }
-}
-
-/// What `tree` says.
-pub(super) fn truth(machine: &Machine, tree: &IdedExpr) -> Truth {
-    match machine.give(tree) {
-        Ok(CelValue::Bool(value)) => Truth::of(value),
-        Ok(_) | Err(Failure::Cel(_) | Failure::Told(_)) => Truth::Unknown,
     }
 }
 
@@ -213,10 +213,22 @@ fn reach<'a>(root: &'a mut Value, parts: &[Part]) -> Option<&'a mut Value> {
     Some(value)
 }
 
-fn size(value: &Value) -> u64 {
+/// Values that `value` holds, itself among them; a long text is several.
+pub(super) fn size(value: &Value) -> u64 {
     match value {
         Value::Array(items) => 1 + items.iter().map(size).sum::<u64>(),
-        Value::Object(map) => 1 + map.values().map(size).sum::<u64>(),
-        _ => 1,
+        Value::Object(map) => {
+            1 + map
+                .iter()
+                .map(|(key, value)| text(key) + size(value))
+                .sum::<u64>()
+        }
+        Value::String(string) => text(string),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 1,
     }
+}
+
+fn text(text: &str) -> u64 {
+    let values = 1 + text.len() / TEXT_BYTES_PER_VALUE;
+    u64::try_from(values).unwrap_or(u64::MAX)
 }

@@ -1,10 +1,13 @@
 //! Why a rule did not match: the nearest flip.
 
+use std::cell::Cell;
+
 use kaizen_proto::record::Outcome;
+use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Map, Value, json};
 
 use super::{activation, event, revision};
-use crate::{Decision, WhyNot, bind_direct, decide, why_not};
+use crate::{Decision, Flip, WhyNot, bind_direct, decide, why_not};
 
 /// Decides a rule with this condition on an event with these attributes, bound to `context.m`.
 fn judge(when: &str, attributes: &Value) -> (Decision, Option<WhyNot>) {
@@ -38,7 +41,10 @@ fn check(cases: &[(&str, &str, Value)]) {
         assert_eq!(decision.rules[0].outcome, Outcome::NotMatched, "{when}");
         let why = why.unwrap();
         assert_eq!(why.to_string(), *said, "{when}");
-        let WhyNot::Flips { flips, smallest } = why else {
+        let WhyNot::Flips {
+            flips, smallest, ..
+        } = why
+        else {
             panic!("{when}: {why:?}")
         };
         assert!(smallest, "{when}");
@@ -270,7 +276,7 @@ fn memberships_texts_and_flags_say_what_they_need() {
         // No value is found for it; that there is one is not ours to doubt.
         (
             "context.m.s.matches('^[0-9]{4}$')",
-            "context.m.s is \"pilot-1\", needed to match \"^[0-9]{4}$\"",
+            "context.m.s is \"pilot-1\", needed to match \"^[0-9]{4}$\" (no value found to try)",
             json!([null]),
         ),
         (
@@ -533,14 +539,88 @@ fn large_values_are_described() {
 
 #[test]
 fn what_is_too_much_is_said_to_be() {
-    // Each value that is tried is as long as the list.
-    let attributes = json!({"l": (0..9_000).collect::<Vec<_>>()});
-    let when = "context.m.l.all(a, a < 0) && context.m.l.exists(b, b == -7)";
+    // Each value that is tried takes as many steps as its square.
+    let attributes = json!({"l": (0..300).collect::<Vec<_>>()});
+    let when = "context.m.l.exists(a, context.m.l.exists(b, a * b == -7))";
     let why = judge(when, &attributes).1;
     let Some(WhyNot::Unknown { why }) = why else {
         panic!("{why:?}")
     };
     assert!(why.starts_with("too much"), "{why}");
+}
+
+#[test]
+fn long_list_is_looked_through() {
+    let attributes = json!({"l": (0..9_000).collect::<Vec<_>>()});
+    for when in [
+        "context.m.l.exists(v, v > 9000)",
+        "context.m.l.all(v, v < 8999)",
+    ] {
+        let why = judge(when, &attributes).1;
+        let Some(WhyNot::Flips {
+            flips, confirmed, ..
+        }) = why
+        else {
+            panic!("{why:?}")
+        };
+        assert!(confirmed && flips[0].sample.is_none(), "{flips:?}");
+    }
+}
+
+/// What takes the most work that fits into a condition and an event. All end, told or not.
+#[test]
+fn costly_conditions_come_to_an_end() {
+    let each = |count: usize, with: &str, of: &dyn Fn(usize) -> String| {
+        (0..count).map(of).collect::<Vec<_>>().join(with)
+    };
+    let exclusive = |n| {
+        let (a, b) = (format!("context.m.a{n}"), format!("context.m.b{n}"));
+        format!("({a} || {b}) && (!{a} || !{b})")
+    };
+    let flags: Map<_, _> = (0..8)
+        .flat_map(|n| [format!("a{n}"), format!("b{n}")])
+        .map(|name| (name, json!(false)))
+        .collect();
+    let list = |count: i32| json!((0..count).collect::<Vec<_>>());
+    let lists: Map<_, _> = (0..40).map(|n| (format!("l{n}"), list(4_000))).collect();
+    let times = json!({"t": "2026-11-22T09:00:00Z", "u": "2026-11-22T10:00:00Z"});
+    let cases = [
+        (
+            format!(
+                "{} && context.m.a7 && context.m.b7",
+                each(8, " && ", &exclusive)
+            ),
+            Value::Object(flags),
+        ),
+        (
+            each(30, " && ", &|n| format!("context.m.s.contains('{n}y')")),
+            json!({"s": "x".repeat(500_000)}),
+        ),
+        (
+            format!(
+                "{} < 0",
+                each(40, " + ", &|n| format!("size(context.m.l{n})"))
+            ),
+            Value::Object(lists),
+        ),
+        (
+            each(12, " || ", &|n| {
+                format!("context.m.l.exists(a, context.m.l.exists(b, a * b == -1 - {n}))")
+            }),
+            json!({"l": list(200)}),
+        ),
+        (
+            each(6, " && ", &|n| {
+                format!(
+                    "timestamp(context.m.t) - timestamp(context.m.u) > duration('{n}h') && now.getHours() == {n}"
+                )
+            }),
+            times,
+        ),
+    ];
+    for (when, attributes) in cases {
+        assert!(judge(&when, &attributes).1.is_some(), "{when}");
+    }
 }
 
 #[test]
@@ -572,7 +652,10 @@ fn with_more_leaves_than_can_be_tried_the_answer_does_but_is_not_proven() {
         .map(|pair| format!("({})", pair.join(" && ")))
         .collect();
     let why = judge(&pairs.join(" || "), &attributes).1;
-    let Some(WhyNot::Flips { flips, smallest }) = why else {
+    let Some(WhyNot::Flips {
+        flips, smallest, ..
+    }) = why
+    else {
         panic!("{why:?}")
     };
     let paths: Vec<_> = flips
@@ -601,9 +684,80 @@ fn structure_is_read_back_as_it_was_written() {
     let json = serde_json::to_value(judge("context.m.rate < 0.8", &metrics()).1).unwrap();
     assert_eq!(
         json,
-        json!({"kind": "flips", "smallest": true, "flips": [{
+        json!({"kind": "flips", "smallest": true, "confirmed": true, "flips": [{
             "leaf": "context.m.rate < 0.8", "subject": "context.m.rate", "path": "context.m.rate",
             "seen": 0.81, "needed": "< 0.8", "sample": 0.79,
         }]})
     );
+}
+
+/// Conditions that an event's attributes decide.
+fn conditions() -> impl Strategy<Value = String> {
+    let leaves = [
+        "context.m.n > 5",
+        "context.m.n < 3",
+        "context.m.a == context.m.b",
+        "context.m.rate < 0.8",
+        "context.m.s.startsWith('pilot')",
+        "context.m.s in ['a', 'b']",
+        "context.m.ok",
+        "has(context.m.o.x)",
+        "context.m.l.all(v, v > 1)",
+        "context.m.runs.exists(r, r.age > 9 && r.repo == 'a')",
+        "size(context.m.e) > 1",
+    ];
+    let leaf = prop::sample::select(leaves.to_vec()).prop_map(str::to_owned);
+    leaf.prop_recursive(3, 5, 2, |inner| {
+        prop_oneof![
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) && ({b})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) || ({b})")),
+            inner.prop_map(|a| format!("!({a})")),
+        ]
+    })
+}
+
+/// The attributes with the sample of each flip in its place.
+fn mended(mut attributes: Value, flips: &[Flip]) -> Value {
+    for flip in flips {
+        let path = flip.path.as_deref().unwrap();
+        let path = path.strip_prefix("context.m.").unwrap();
+        let (above, field) = path.rsplit_once('.').unwrap_or(("", path));
+        let holder = match above {
+            "" => &mut attributes,
+            above => &mut attributes[above],
+        };
+        match &flip.sample {
+            Some(sample) => holder[field] = sample.clone(),
+            None => {
+                holder.as_object_mut().unwrap().remove(field);
+            }
+        }
+    }
+    attributes
+}
+
+#[test]
+fn rule_matches_on_an_event_with_the_samples() {
+    const CASES: u32 = 300;
+    let mended_cases = Cell::new(0);
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(CASES));
+    let property = |when: String| {
+        let Some(why) = judge(&when, &metrics()).1 else {
+            return Ok(());
+        };
+        if let WhyNot::Flips {
+            flips,
+            confirmed: true,
+            ..
+        } = &why
+        {
+            let (decision, why) = judge(&when, &mended(metrics(), flips));
+            assert_eq!(decision.rules[0].outcome, Outcome::Matched, "{flips:?}");
+            assert_eq!(why, None);
+            mended_cases.set(mended_cases.get() + 1);
+        }
+        Ok(())
+    };
+    runner.run(&conditions(), property).unwrap();
+    assert!(mended_cases.get() > CASES / 5, "{mended_cases:?}");
 }

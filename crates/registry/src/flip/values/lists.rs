@@ -1,70 +1,78 @@
 //! Lists to try: longer and shorter ones, with and without an item, and what macros ask for.
 
+use cel::IdedExpr;
 use serde_json::{Value, json};
 
-use super::{
-    Flip,
-    search::{self, Answer, Case, Found, Fuel, Spent},
-    shape::{Macro, is_cell, macros_over},
-    skeleton::Leaf,
-    values::Constants,
-    words,
-    world::{Cell, Truth, World, truth},
+use super::{Constants, Made};
+use crate::{
+    condition,
+    flip::{
+        Flip,
+        fuel::{Fuel, Spent},
+        search::{self, Answer, Case, Found},
+        shape::{Macro, is_cell, macros_over},
+        skeleton::Leaf,
+        words,
+        world::{Cell, Truth, World},
+    },
+    scope::VARIABLES,
 };
-use crate::scope::VARIABLES;
 
 /// Items that are taken as a model for another.
 const MODELS_MAX: usize = 5;
 /// Scalars that are tried as items.
 const ITEMS_MAX: usize = 8;
 
-/// Lists and mappings to try for `cell`, where leaves take it for one.
-pub(super) fn values(
+/// Makes up lists and mappings to try for `cell`, where leaves take it for one.
+pub(super) fn make(
+    made: &mut Made<'_>,
     cell: &Cell,
     leaves: &[&Leaf<'_>],
     world: &World,
     constants: &Constants,
-    fuel: &mut Fuel,
-) -> Result<Vec<Value>, Spent> {
+) -> Result<(), Spent> {
     let mut macros = Vec::new();
     for leaf in leaves {
         macros_over(leaf.tree, &|range| is_cell(range, cell), &mut macros);
     }
-    let none = Vec::new();
-    let items = match world.get(cell) {
-        Some(Value::Array(items)) => items,
-        Some(Value::Object(map)) => return Ok(mappings(map, constants)),
+    match world.get(cell) {
+        Some(Value::Array(items)) => lists(made, items, &macros, world, constants),
+        Some(Value::Object(map)) => made.add(mappings(map, constants)),
+        Some(_) if macros.is_empty() => Ok(()),
         // One is made up where there is none, or where it has to be one.
-        None => &none,
-        Some(_) if !macros.is_empty() => &none,
-        Some(_) => return Ok(Vec::new()),
-    };
-    let mut lists = Vec::new();
-    let mut all_pass = items.clone();
-    for one in &macros {
-        let judged = Judged::of(one, items, world, fuel)?;
+        Some(_) | None => lists(made, &[], &macros, world, constants),
+    }
+}
+
+fn lists(
+    made: &mut Made<'_>,
+    items: &[Value],
+    macros: &[Macro<'_>],
+    world: &World,
+    constants: &Constants,
+) -> Result<(), Spent> {
+    let mut all_pass = items.to_vec();
+    for one in macros {
+        let judged = Judged::of(one, items, world, made.fuel)?;
         all_pass.extend(judged.passing.clone());
-        lists.extend(judged.lists(items, constants));
+        let lists = judged.lists(items, constants).into_iter();
+        made.add_lists(lists.filter(|list| list != items))?;
     }
-    lists.push(all_pass);
-    for scalar in scalars(constants) {
-        lists.push(appended(items, Some(&scalar)));
-        lists.push(
-            items
-                .iter()
-                .filter(|item| **item != scalar)
-                .cloned()
-                .collect(),
-        );
-    }
+    made.add_lists([all_pass])?;
+    let scalars = scalars(constants);
+    made.add_lists(scalars.iter().flat_map(|scalar| {
+        let others = items.iter().filter(|item| *item != scalar);
+        [appended(items, Some(scalar)), others.cloned().collect()]
+    }))?;
     let filler = items.last().cloned().unwrap_or(json!("x"));
-    for size in constants.sizes() {
-        let mut list = items.clone();
-        list.resize(size, filler.clone());
-        lists.push(list);
-    }
-    lists.push(Vec::new());
-    Ok(lists.into_iter().map(Value::Array).collect())
+    made.add_lists(constants.sizes().into_iter().map(|size| {
+        let kept = items
+            .iter()
+            .cloned()
+            .chain(std::iter::repeat(filler.clone()));
+        kept.take(size).collect()
+    }))?;
+    made.add_lists([Vec::new()])
 }
 
 fn mappings(map: &serde_json::Map<String, Value>, constants: &Constants) -> Vec<Value> {
@@ -116,19 +124,19 @@ impl<'a> Judged<'a> {
             failing: None,
             mended: None,
         };
-        let Some(body) = Body::of(one) else {
+        let Some(body) = Body::of(one, world) else {
             return Ok(judged);
         };
         for item in items {
-            match body.holds(item, world, fuel)? {
+            match body.holds(item, fuel)? {
                 Truth::True => judged.pass.push(item),
                 Truth::False | Truth::Unknown => judged.fail.push(item),
             }
         }
-        judged.passing = body.like(items, true, world, fuel)?;
-        judged.failing = body.like(items, false, world, fuel)?;
+        judged.passing = body.like(items, true, fuel)?;
+        judged.failing = body.like(items, false, fuel)?;
         if judged.fail.len() <= MODELS_MAX {
-            judged.mended = body.mended(items, world, fuel)?;
+            judged.mended = body.mended(items, fuel)?;
         }
         Ok(judged)
     }
@@ -157,45 +165,39 @@ impl<'a> Judged<'a> {
 }
 
 /// What a macro asks of one item.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Body<'a> {
-    guard: &'a cel::IdedExpr,
+pub(in crate::flip) struct Body<'a> {
+    guard: &'a IdedExpr,
     item: &'a str,
+    /// What it reads beside the item.
+    world: World,
 }
 
 impl<'a> Body<'a> {
     /// `None` where it asks nothing, or names its item as a variable is named.
-    pub(super) fn of(one: &Macro<'a>) -> Option<Self> {
+    pub(in crate::flip) fn of(one: &Macro<'a>, world: &World) -> Option<Self> {
         let guard = one.guard?;
-        let item = one.item;
-        (!VARIABLES.contains(&item)).then_some(Self { guard, item })
+        (!VARIABLES.contains(&one.item)).then(|| Self {
+            guard,
+            item: one.item,
+            world: world.narrowed(&condition::reads(guard)),
+        })
     }
 
-    pub(super) fn holds(
-        &self,
-        item: &Value,
-        world: &World,
-        fuel: &mut Fuel,
-    ) -> Result<Truth, Spent> {
-        let world = world.with(self.item, item.clone());
-        fuel.convert(&world)?;
-        let Ok(machine) = world.machine() else {
-            return Ok(Truth::Unknown);
-        };
-        let holds = truth(&machine, self.guard);
-        fuel.spend(machine.spent())?;
-        Ok(holds)
+    pub(in crate::flip) fn holds(&self, item: &Value, fuel: &mut Fuel) -> Result<Truth, Spent> {
+        match fuel.machine(&self.world.with(self.item, item.clone()))? {
+            Ok(machine) => fuel.truth(&machine, self.guard),
+            Err(_) => Ok(Truth::Unknown),
+        }
     }
 
     /// What of `item` would have to change for the body to come to `goal`, in words.
-    pub(super) fn flips(
+    pub(in crate::flip) fn flips(
         &self,
         item: &Value,
         goal: bool,
-        world: &World,
         fuel: &mut Fuel,
     ) -> Result<Vec<Flip>, Spent> {
-        let flips = self.solve(item, goal, world, fuel, words::flips)?;
+        let flips = self.solve(item, goal, fuel, words::flips)?;
         Ok(flips.transpose()?.unwrap_or_default())
     }
 
@@ -204,11 +206,10 @@ impl<'a> Body<'a> {
         &self,
         item: &Value,
         goal: bool,
-        world: &World,
         fuel: &mut Fuel,
         with: impl FnOnce(&Case<'_>, &Found<'_>, &mut Fuel) -> T,
     ) -> Result<Option<T>, Spent> {
-        let world = world.with(self.item, item.clone());
+        let world = self.world.with(self.item, item.clone());
         let case = Case {
             tree: self.guard,
             goal,
@@ -226,10 +227,9 @@ impl<'a> Body<'a> {
         &self,
         item: &Value,
         goal: bool,
-        world: &World,
         fuel: &mut Fuel,
     ) -> Result<Option<(usize, Value)>, Spent> {
-        let changed = self.solve(item, goal, world, fuel, |case, found, _| {
+        let changed = self.solve(item, goal, fuel, |case, found, _| {
             let world = case.world.changed(&found.changes)?;
             let cell = Cell {
                 variable: self.item.to_owned(),
@@ -242,16 +242,10 @@ impl<'a> Body<'a> {
     }
 
     /// An item that is most like one of `items`, or like none.
-    fn like(
-        &self,
-        items: &[Value],
-        goal: bool,
-        world: &World,
-        fuel: &mut Fuel,
-    ) -> Result<Option<Value>, Spent> {
+    fn like(&self, items: &[Value], goal: bool, fuel: &mut Fuel) -> Result<Option<Value>, Spent> {
         let mut best: Option<(usize, Value)> = None;
         for model in items.iter().take(MODELS_MAX).chain([&Value::Null]) {
-            let changed = self.changed(model, goal, world, fuel)?;
+            let changed = self.changed(model, goal, fuel)?;
             let better = |(count, _): &(usize, Value)| {
                 best.as_ref().is_none_or(|(fewest, _)| count < fewest)
             };
@@ -262,15 +256,10 @@ impl<'a> Body<'a> {
         Ok(best.map(|(_, item)| item))
     }
 
-    fn mended(
-        &self,
-        items: &[Value],
-        world: &World,
-        fuel: &mut Fuel,
-    ) -> Result<Option<Vec<Value>>, Spent> {
+    fn mended(&self, items: &[Value], fuel: &mut Fuel) -> Result<Option<Vec<Value>>, Spent> {
         let mut mended = Vec::new();
         for item in items {
-            match self.changed(item, true, world, fuel)? {
+            match self.changed(item, true, fuel)? {
                 Some((_, item)) => mended.push(item),
                 None => return Ok(None),
             }

@@ -3,14 +3,18 @@
 use cel::{IdedExpr, Value as CelValue, common::ast::Expr};
 use serde_json::Value;
 
-use super::{
-    shape::{bare, is_cell, is_closed},
-    skeleton::Leaf,
-    values::Constants,
-    world::Cell,
+use super::Constants;
+use crate::{
+    flip::{
+        shape::{bare, is_cell, is_closed},
+        skeleton::Leaf,
+        world::Cell,
+    },
+    machine::Machine,
 };
-use crate::machine::Machine;
 
+/// Longest text that others are made of, in bytes; longer ones are not told anyway.
+const TEXT_BYTES_MAX: usize = 1024;
 /// Most texts whose subsets are joined.
 const PIECES_MAX: usize = 4;
 
@@ -71,7 +75,10 @@ impl<'a> Texts<'a> {
     pub(super) fn values(&self, now: Option<&Value>) -> Vec<String> {
         let filler = self.filler();
         let mut values = Vec::new();
-        if let Some(Value::String(now)) = now {
+        if let Some(now) = now
+            .and_then(Value::as_str)
+            .filter(|now| now.len() <= TEXT_BYTES_MAX)
+        {
             values.extend(self.starts.iter().map(|start| format!("{start}{now}")));
             values.extend(self.ends.iter().map(|end| format!("{now}{end}")));
             values.extend(self.middles.iter().map(|middle| format!("{now}{middle}")));

@@ -6,14 +6,20 @@ use cel::{
 };
 
 use super::{
+    Constants,
     numbers::Num,
-    shape::{Sign, bare, call, is_cell, is_closed},
-    skeleton::Leaf,
     texts::{Texts, tested},
-    values::Constants,
-    world::Cell,
 };
-use crate::{condition::as_read, json::Part, machine::Machine};
+use crate::{
+    condition::as_read,
+    flip::{
+        shape::{Sign, bare, call, is_cell, is_closed},
+        skeleton::Leaf,
+        world::Cell,
+    },
+    json::Part,
+    machine::Machine,
+};
 
 /// Integers up to here are told apart as doubles too.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;

@@ -1,19 +1,25 @@
 //! Values to try for a cell: those that the leaves that read it tell apart.
 
+mod complete;
+mod lists;
+mod numbers;
+mod texts;
+
 use cel::{IdedExpr, Value as CelValue};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    kinds, lists,
-    numbers::{self, Num},
-    search::{Fuel, Spent},
+    fuel::{Fuel, Spent},
     shape::{bare, is_closed},
     skeleton::Leaf,
-    texts::Texts,
-    world::{Cell, World},
+    world::{Cell, World, size},
 };
 use crate::{machine::Machine, parsing};
+use numbers::Num;
+use texts::Texts;
+
+pub(super) use lists::Body;
 
 /// Most constants of one kind that are looked at; with more, not every value is tried.
 const CONSTANTS_MAX: usize = 24;
@@ -22,9 +28,9 @@ const SIZE_MAX: usize = 64;
 
 /// What leaves compare with.
 #[derive(Debug, Default)]
-pub(super) struct Constants {
-    pub(super) numbers: Vec<Num>,
-    pub(super) texts: Vec<String>,
+struct Constants {
+    numbers: Vec<Num>,
+    texts: Vec<String>,
     instants: Vec<Timestamp>,
     durations: Vec<SignedDuration>,
     /// Lists and mappings, as they stand.
@@ -32,16 +38,21 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    /// Those that the leaves spell, and what the other cells hold.
-    pub(super) fn of(leaves: &[&Leaf<'_>], others: &[&Value]) -> Self {
+    /// Those that the leaves spell, and what other cells than `cell` hold; whether these are all.
+    fn around(cell: &Cell, leaves: &[&Leaf<'_>], world: &World) -> (Self, bool) {
         let mut constants = Self::default();
         for leaf in leaves {
             constants.gather(leaf.tree);
         }
-        for value in others {
-            constants.add_json(value);
+        let others = leaves.iter().flat_map(|leaf| &leaf.cells);
+        for other in others.filter(|other| *other != cell) {
+            if let Some(value) = world.get(other) {
+                constants.add_json(value);
+            }
         }
-        constants
+        let all = constants.settle();
+        constants.calculate(leaves);
+        (constants, all)
     }
 
     fn gather(&mut self, tree: &IdedExpr) {
@@ -127,7 +138,7 @@ impl Constants {
     }
 
     /// Whether [`Self::sizes`] tells all of them apart.
-    pub(super) fn are_sizes(&self) -> bool {
+    fn are_sizes(&self) -> bool {
         let small = |number: &Num| match number {
             Num::Int(int) => usize::try_from(*int).is_ok_and(|n| n < SIZE_MAX),
             Num::Float(_) => false,
@@ -136,7 +147,7 @@ impl Constants {
     }
 
     /// Small counts.
-    pub(super) fn sizes(&self) -> Vec<usize> {
+    fn sizes(&self) -> Vec<usize> {
         let ints = self.numbers.iter().filter_map(|number| match number {
             Num::Int(int) => usize::try_from(*int).ok(),
             Num::Float(_) => None,
@@ -173,41 +184,59 @@ pub(super) fn of(
     fuel: &mut Fuel,
 ) -> Result<Values, Spent> {
     let now = world.get(cell);
-    let others = leaves.iter().flat_map(|leaf| &leaf.cells);
-    let others: Vec<_> = others
-        .filter(|other| *other != cell)
-        .filter_map(|other| world.get(other))
-        .collect();
-    let mut constants = Constants::of(leaves, &others);
-    let all = constants.settle();
-    constants.calculate(leaves);
-    let mut values = Vec::new();
-    values.extend(numbers::around(&constants.numbers, now.and_then(Num::of)));
+    let (constants, all) = Constants::around(cell, leaves, world);
     let texts = Texts::of(cell, leaves, &constants);
-    values.extend(texts.values(now).into_iter().map(Value::String));
-    values.extend(lists::values(cell, leaves, world, &constants, fuel)?);
+    let mut made = Made {
+        values: Vec::new(),
+        fuel,
+    };
+    let numbers = numbers::around(&constants.numbers, now.and_then(Num::of));
+    made.add(numbers)?;
+    made.add(texts.values(now).into_iter().map(Value::String))?;
+    lists::make(&mut made, cell, leaves, world, &constants)?;
     if reads_time(cell, leaves) {
-        values.extend(times(now, &constants).into_iter().map(Value::String));
+        made.add(times(now, &constants).into_iter().map(Value::String))?;
     }
-    values.extend(constants.whole.iter().cloned());
+    made.add(constants.whole.iter().cloned())?;
     if matches!(now, Some(Value::String(_))) {
         let numbers = numbers::around(&constants.numbers, None);
-        values.extend(numbers.iter().map(|number| json!(number.to_string())));
+        made.add(numbers.iter().map(|number| json!(number.to_string())))?;
     }
-    values.extend(of_each_type());
+    made.add(of_each_type())?;
+    Ok(Values {
+        values: in_order(cell, now, made.values),
+        complete: all && complete::are_complete(cell, leaves, &constants, &texts),
+    })
+}
+
+/// Values of the type that the cell has go first.
+fn in_order(cell: &Cell, now: Option<&Value>, mut values: Vec<Value>) -> Vec<Option<Value>> {
     if cell.variable == "now" {
         values.retain(Value::is_string);
     }
-    // Of the type that it has, where that will do.
     values.sort_by_key(|value| now.is_some_and(|now| !same_type(now, value)));
-    let mut values: Vec<_> = values.into_iter().map(Some).collect();
-    if !cell.parts.is_empty() {
-        values.push(None);
+    let absent = (!cell.parts.is_empty()).then_some(None);
+    values.into_iter().map(Some).chain(absent).collect()
+}
+
+/// Values that are made up, for as long as there is fuel.
+struct Made<'f> {
+    values: Vec<Value>,
+    fuel: &'f mut Fuel,
+}
+
+impl Made<'_> {
+    fn add(&mut self, values: impl IntoIterator<Item = Value>) -> Result<(), Spent> {
+        for value in values {
+            self.fuel.spend(size(&value))?;
+            self.values.push(value);
+        }
+        Ok(())
     }
-    Ok(Values {
-        values,
-        complete: all && kinds::are_complete(cell, leaves, &constants, &texts),
-    })
+
+    fn add_lists(&mut self, lists: impl IntoIterator<Item = Vec<Value>>) -> Result<(), Spent> {
+        self.add(lists.into_iter().map(Value::Array))
+    }
 }
 
 fn same_type(left: &Value, right: &Value) -> bool {
