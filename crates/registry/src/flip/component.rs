@@ -24,6 +24,13 @@ pub(super) struct Component {
     pub(super) complete: bool,
 }
 
+impl Component {
+    /// What it takes to look through what is possible.
+    pub(super) fn work(&self) -> u64 {
+        u64::try_from(self.possible.len()).unwrap_or(u64::MAX)
+    }
+}
+
 /// What the leaves of a component become by some changes.
 pub(super) struct Possible {
     pub(super) truths: Vec<Truth>,

@@ -15,7 +15,7 @@ const DEPTH_MAX: usize = 8;
 /// Longest path that is compared, in bytes.
 const PATH_BYTES_MAX: usize = 200;
 /// Most paths that are told.
-const NEAR_MAX: usize = 5;
+const NEAR_MAX: usize = 3;
 
 /// Paths in `root`, the variable that `missing` leads into: those that end in the same key first,
 /// then by how much they differ.
@@ -40,7 +40,7 @@ pub(super) fn paths(root: &Value, missing: &Read) -> Vec<String> {
     ranked.take(NEAR_MAX).collect()
 }
 
-/// Paths to values that hold nothing further, level by level within each mapping.
+/// Paths to values that are no mappings, in the order of the keys.
 fn gather(value: &Value, path: &mut Vec<Part>, paths: &mut Vec<Vec<Part>>) {
     let Value::Object(map) = value else { return };
     for (key, value) in map {

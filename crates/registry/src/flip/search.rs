@@ -59,9 +59,10 @@ pub(super) fn solve<'a>(case: &Case<'a>, fuel: &mut Fuel) -> Result<Answer<'a>, 
     if skeleton.truth(&everything) == Truth::False {
         return Ok(Answer::Never);
     }
+    let components = components(case.world, &skeleton, fuel)?;
     let mut search = Search {
         case,
-        components: components(case.world, &skeleton, fuel)?,
+        components: &components,
         now,
         skeleton: &skeleton,
         fuel,
@@ -99,7 +100,7 @@ impl<'a> Found<'a> {
 struct Search<'s, 'a> {
     case: &'s Case<'a>,
     skeleton: &'s Skeleton<'a>,
-    components: Vec<Component>,
+    components: &'s [Component],
     now: Vec<Truth>,
     fuel: &'s mut Fuel,
     /// Some set was passed over though nothing proves that it does not do.
@@ -117,13 +118,13 @@ struct Hit {
 }
 
 /// One way to have the flips of a component.
-struct Way {
+struct Way<'s> {
     /// What its leaves are then known to be, in their order.
     known: Vec<(usize, Truth)>,
-    changes: Vec<Change>,
+    changes: &'s [Change],
 }
 
-impl Search<'_, '_> {
+impl<'s> Search<'s, '_> {
     fn find(&mut self) -> Result<Option<Hit>, Spent> {
         let leaves = self.skeleton.leaves.iter().enumerate();
         let might: Vec<(usize, Vec<Truth>)> = leaves
@@ -209,7 +210,7 @@ impl Search<'_, '_> {
         }
         let mut ways = Vec::new();
         let mut assumed = false;
-        for component in &self.components {
+        for component in self.components {
             let wanted: Flips = flips
                 .iter()
                 .filter(|(leaf, _)| component.leaves.contains(leaf))
@@ -218,6 +219,7 @@ impl Search<'_, '_> {
             if wanted.is_empty() {
                 continue;
             }
+            self.fuel.spend(component.work())?;
             let mut found = self.ways(component, &wanted);
             if found.is_empty() && !component.complete {
                 if wanted.len() > 1 || !assume {
@@ -256,7 +258,7 @@ impl Search<'_, '_> {
         self.skeleton.truth(&truths)
     }
 
-    fn ways(&self, component: &Component, wanted: &Flips) -> Vec<Way> {
+    fn ways(&self, component: &'s Component, wanted: &Flips) -> Vec<Way<'s>> {
         let reads = |cell: &Cell| {
             let mut flipped = wanted
                 .iter()
@@ -280,17 +282,17 @@ impl Search<'_, '_> {
     }
 
     /// The others are asked to stay as they are.
-    fn assumed_way(&self, component: &Component, wanted: &Flips) -> Way {
+    fn assumed_way(&self, component: &Component, wanted: &Flips) -> Way<'s> {
         let stays = |leaf: &usize| wanted.iter().all(|(flipped, _)| flipped != leaf);
         let others = component.leaves.iter().copied().filter(stays);
         let others = others.filter_map(|leaf| Some((leaf, *self.now.get(leaf)?)));
         Way {
             known: wanted.iter().copied().chain(others).collect(),
-            changes: Vec::new(),
+            changes: &[],
         }
     }
 
-    fn way(&self, component: &Component, possible: &Possible, wanted: &Flips) -> Way {
+    fn way(&self, component: &Component, possible: &'s Possible, wanted: &Flips) -> Way<'s> {
         let pairs = component.leaves.iter().zip(&possible.truths);
         let known = pairs.map(|(leaf, truth)| {
             let flips = wanted.iter().any(|(flipped, _)| flipped == leaf);
@@ -305,16 +307,16 @@ impl Search<'_, '_> {
         });
         Way {
             known: known.collect(),
-            changes: possible.changes.clone(),
+            changes: &possible.changes,
         }
     }
 
     /// The first combination of a way for each component that does.
     fn combine<'w>(
         &mut self,
-        ways: &'w [Vec<Way>],
+        ways: &'w [Vec<Way<'s>>],
         flips: &Flips,
-        taken: &mut Vec<&'w Way>,
+        taken: &mut Vec<&'w Way<'s>>,
         assumed: bool,
     ) -> Result<Option<Hit>, Spent> {
         self.fuel.spend(0)?;
@@ -338,10 +340,15 @@ impl Search<'_, '_> {
     }
 
     /// The evaluator has the last word.
-    fn hit(&mut self, flips: &Flips, taken: &[&Way], assumed: bool) -> Result<Option<Hit>, Spent> {
-        let changes: Vec<_> = taken.iter().flat_map(|way| way.changes.clone()).collect();
+    fn hit(
+        &mut self,
+        flips: &Flips,
+        taken: &[&Way<'_>],
+        assumed: bool,
+    ) -> Result<Option<Hit>, Spent> {
+        let changes = taken.iter().flat_map(|way| way.changes);
         if !assumed {
-            let holds = match self.case.world.changed(&changes) {
+            let holds = match self.case.world.changed(changes.clone()) {
                 Some(world) => self.truth_in(&world)?,
                 None => Truth::Unknown,
             };
@@ -353,7 +360,7 @@ impl Search<'_, '_> {
         Ok(Some(Hit {
             flipped: flips.clone(),
             kept: self.kept(flips, taken),
-            changes,
+            changes: changes.cloned().collect(),
             assumed,
         }))
     }
@@ -366,7 +373,7 @@ impl Search<'_, '_> {
     }
 
     /// Leaves that share a cell with those that change, and on which the whole rests.
-    fn kept(&self, flips: &Flips, taken: &[&Way]) -> Vec<usize> {
+    fn kept(&self, flips: &Flips, taken: &[&Way<'_>]) -> Vec<usize> {
         let known: Vec<_> = taken.iter().flat_map(|way| way.known.clone()).collect();
         let stays = |leaf: usize| flips.iter().all(|(flipped, _)| *flipped != leaf);
         let candidates = known

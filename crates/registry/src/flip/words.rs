@@ -66,8 +66,8 @@ pub(super) fn flips(
             cells.push(None);
         }
         for cell in cells {
-            let mut flip = flip(leaf, *target, cell, case.world, &machine);
-            let still = still(&flip.subject, found, cell);
+            let mut flip = flip(leaf, *target, cell, case.world, &machine, fuel)?;
+            let still = still(&flip.subject, found, cell.or(only_cell(leaf)));
             flip.needed.push_str(&still);
             flip.sample = cell.and_then(sample);
             flip.items = items(leaf.tree, *target, case.world, fuel)?;
@@ -75,6 +75,10 @@ pub(super) fn flips(
         }
     }
     Ok(flips)
+}
+
+fn only_cell<'a>(leaf: &'a Leaf<'_>) -> Option<&'a Cell> {
+    leaf.cells.first().filter(|_| leaf.cells.len() == 1)
 }
 
 fn fits(sample: &Value) -> bool {
@@ -87,19 +91,20 @@ fn flip(
     cell: Option<&Cell>,
     world: &World,
     machine: &Machine,
-) -> Flip {
-    let need = need(leaf.tree, target == Truth::True, cell, machine);
+    fuel: &mut Fuel,
+) -> Result<Flip, Spent> {
+    let need = need(leaf.tree, target == Truth::True, cell, machine, fuel)?;
     let subject = &need.subject;
-    let path = cell.or(leaf.cells.first().filter(|_| leaf.cells.len() == 1));
-    Flip {
+    let path = cell.or(only_cell(leaf));
+    Ok(Flip {
         leaf: leaf.text.clone(),
         subject: text(subject),
         path: path.map(Cell::text),
-        seen: seen(subject, world, machine),
+        seen: seen(subject, world, machine, fuel)?,
         needed: need.needed,
         sample: None,
         items: Vec::new(),
-    }
+    })
 }
 
 /// What the value must not lose on the way: ` and still < 0.8`.
@@ -122,12 +127,18 @@ fn still(subject: &str, found: &Found<'_>, cell: Option<&Cell>) -> String {
 }
 
 /// The value of a subject; `None` where there is none.
-fn seen(subject: &IdedExpr, world: &World, machine: &Machine) -> Option<Value> {
+fn seen(
+    subject: &IdedExpr,
+    world: &World,
+    machine: &Machine,
+    fuel: &mut Fuel,
+) -> Result<Option<Value>, Spent> {
     if let Some(read) = as_read(bare(subject)) {
-        return world.get(&Cell::of(&read)).map(shortened);
+        return Ok(world.get(&Cell::of(&read)).map(shortened));
     }
-    let value = machine.give(subject).ok()?;
-    as_json(&value).as_ref().map(shortened)
+    let value = fuel.give(machine, subject)?;
+    let value = value.as_ref().and_then(as_json);
+    Ok(value.as_ref().map(shortened))
 }
 
 fn as_json(value: &CelValue) -> Option<Value> {
@@ -147,18 +158,27 @@ fn as_json(value: &CelValue) -> Option<Value> {
 }
 
 /// What a leaf needs where `cell` changes, with the other side's value where it has one.
-fn need(tree: &IdedExpr, goal: bool, cell: Option<&Cell>, machine: &Machine) -> Need {
+fn need(
+    tree: &IdedExpr,
+    goal: bool,
+    cell: Option<&Cell>,
+    machine: &Machine,
+    fuel: &mut Fuel,
+) -> Result<Need, Spent> {
     let mut need = need_plain(tree, goal, cell);
     let other = call(tree).and_then(|(_, args)| {
         let mut args = args.iter().filter(|arg| !condition::reads(arg).is_empty());
         args.find(|arg| text(arg) != text(&need.subject))
     });
-    let other = other.and_then(|other| machine.give(other).ok());
+    let other = match other {
+        Some(other) => fuel.give(machine, other)?,
+        None => None,
+    };
     if let Some(value) = other.as_ref().and_then(as_json) {
         need.needed.push_str(", which is ");
         need.needed.push_str(&super::told(&value));
     }
-    need
+    Ok(need)
 }
 
 fn need_plain(tree: &IdedExpr, goal: bool, cell: Option<&Cell>) -> Need {

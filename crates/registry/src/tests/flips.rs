@@ -280,6 +280,11 @@ fn memberships_texts_and_flags_say_what_they_need() {
             json!([null]),
         ),
         (
+            "context.m.s.matches('^[0-9]{4}$') && context.m.s.startsWith('p')",
+            "context.m.s is \"pilot-1\", needed to match \"^[0-9]{4}$\" and still to start with \"p\" (no value found to try)",
+            json!([null]),
+        ),
+        (
             "has(context.m.x)",
             "context.m.x has no value, needed present",
             json!(["x"]),
@@ -584,7 +589,13 @@ fn costly_conditions_come_to_an_end() {
     let list = |count: i32| json!((0..count).collect::<Vec<_>>());
     let lists: Map<_, _> = (0..40).map(|n| (format!("l{n}"), list(4_000))).collect();
     let times = json!({"t": "2026-11-22T09:00:00Z", "u": "2026-11-22T10:00:00Z"});
+    let linked = |n| {
+        let [a, b, c] = [n, n + 1, n + 2].map(|n| format!("context.m.c{n}"));
+        format!("({a} > {b} || {b} > {c})")
+    };
+    let equal: Map<_, _> = (0..17).map(|n| (format!("c{n}"), json!(0))).collect();
     let cases = [
+        (each(15, " && ", &linked), Value::Object(equal)),
         (
             format!(
                 "{} && context.m.a7 && context.m.b7",
