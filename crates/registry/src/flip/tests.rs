@@ -324,7 +324,9 @@ fn check(when: &str, context: &Value, tally: &Tally) {
 fn what_is_needed_does_and_nothing_less() {
     let tally = Tally::default();
     let cases = (condition(), context());
-    let mut runner = TestRunner::new(ProptestConfig::with_cases(CASES));
+    let mut config = ProptestConfig::with_source_file(file!());
+    config.cases = CASES;
+    let mut runner = TestRunner::new(config);
     let property = |(when, context): (String, Value)| {
         check(&when, &context, &tally);
         Ok(())

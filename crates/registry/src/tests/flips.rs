@@ -751,7 +751,9 @@ fn mended(mut attributes: Value, flips: &[Flip]) -> Value {
 fn rule_matches_on_an_event_with_the_samples() {
     const CASES: u32 = 300;
     let mended_cases = Cell::new(0);
-    let mut runner = TestRunner::new(ProptestConfig::with_cases(CASES));
+    let mut config = ProptestConfig::with_source_file(file!());
+    config.cases = CASES;
+    let mut runner = TestRunner::new(config);
     let property = |when: String| {
         let Some(why) = judge(&when, &metrics()).1 else {
             return Ok(());
