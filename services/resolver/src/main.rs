@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
+use kaizen_lifecycle::{Threads, run};
+
 fn main() -> ExitCode {
-    kaizen_lifecycle::run(
+    run(
         "resolver",
         "Binds the context sources that need the outside world",
+        Threads::Cores,
         kaizen_resolver::serve,
     )
 }

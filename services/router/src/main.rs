@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
+use kaizen_lifecycle::{Threads, run};
+
 fn main() -> ExitCode {
-    kaizen_lifecycle::run(
+    run(
         "router",
         "Takes events and ticks, and stores the tasks that follow",
+        Threads::Cores,
         kaizen_router::serve,
     )
 }

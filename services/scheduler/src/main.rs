@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
+use kaizen_lifecycle::{Threads, run};
+
 fn main() -> ExitCode {
-    kaizen_lifecycle::run(
+    run(
         "scheduler",
         "Emits each cron slot of every enabled definition once",
+        Threads::One,
         kaizen_scheduler::serve,
     )
 }
