@@ -312,7 +312,7 @@ fn decode_watched(trigger: &Fields<'_>) -> Option<Watched> {
         (false, true) => {
             let runs = decode_runs(trigger);
             let run_key = trigger.text_opt("run_key")?.unwrap_or(RUN_KEY);
-            let templates = &mut Templates::new();
+            let templates = &mut Templates::default();
             compile_run_key(run_key, &trigger.path, templates, trigger.problems);
             Some(Watched::Runs {
                 runs: runs?,
@@ -368,7 +368,7 @@ fn decode_keys(trigger: &Fields<'_>) -> Option<Vec<String>> {
 /// definition.
 fn check_key(key: Option<&str>, trigger: &Fields<'_>) {
     if let Some(key) = key {
-        let mut templates = Templates::new();
+        let mut templates = Templates::default();
         compile_key(key, &trigger.path, &mut templates, trigger.problems);
     }
 }

@@ -221,7 +221,7 @@ impl Definition {
     fn compile(spec: DefinitionSpec) -> Result<Self, String> {
         let problems = Problems::default();
         let schedule = compile_trigger(&spec, &problems);
-        let mut templates = Templates::new();
+        let mut templates = Templates::default();
         // What gives memory its meaning: another trigger, and it starts afresh.
         let meaning = clause_hash(spec.id.as_str(), &[], &spec.trigger);
         let watch = compile_watch(&spec.trigger, &meaning, &mut templates, &problems);
@@ -446,7 +446,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<DefinitionSpec> {
         kind: trigger.as_ref().map(TriggerSpec::kind),
         item: None,
     };
-    let rules = rule::decode_all(fields, &names, &mut Templates::new());
+    let rules = rule::decode_all(fields, &names, &mut Templates::default());
     Some(DefinitionSpec {
         id: id?,
         enabled: enabled?,

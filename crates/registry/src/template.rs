@@ -1,6 +1,9 @@
 //! Titles and bodies of tasks: minijinja, strict about what is undefined, and bounded.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use kaizen_document::Fault;
 use minijinja::{
@@ -22,29 +25,36 @@ const RECURSION_MAX: usize = 16;
 /// What a template may call beside its variables.
 const GLOBALS: [&str; 3] = ["dict", "namespace", "range"];
 
-/// All templates of a definition.
-#[derive(Debug)]
-pub(crate) struct Templates(Environment<'static>);
+/// All templates of a definition. Compiled, one takes some ten kilobytes: most definitions of a
+/// large registry rest, and in most services none is ever rendered.
+#[derive(Debug, Default)]
+pub(crate) struct Templates {
+    /// By name.
+    sources: Vec<(String, String)>,
+    /// All of them, once one is rendered.
+    compiled: OnceLock<Environment<'static>>,
+}
 
-/// One compiled template of [`Templates`].
+/// One template of [`Templates`].
 #[derive(Debug)]
 pub(crate) struct Template {
     name: String,
     reads: Vec<(String, Vec<Part>)>,
 }
 
-impl Templates {
-    pub(crate) fn new() -> Self {
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(RECURSION_MAX);
-        environment.remove_global("debug");
-        Self(environment)
-    }
+/// What templates are compiled in and rendered by.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(RECURSION_MAX);
+    environment.remove_global("debug");
+    environment
+}
 
-    /// Compiles a template under a name that is its path in the definition.
+impl Templates {
+    /// Takes a template under a name that is its path in the definition, if it compiles.
     pub(crate) fn add(
         &mut self,
         name: String,
@@ -69,11 +79,11 @@ impl Templates {
             return Err(Fault::new(message, None));
         }
         let broken = |error: Error| Fault::new(format!("not a template: {}", told(&error)), None);
-        self.0
-            .add_template_owned(name.clone(), source.to_owned())
+        let environment = environment();
+        let template = environment
+            .template_from_named_str(&name, source)
             .map_err(broken)?;
-        self.check_words(source)?;
-        let template = self.0.get_template(&name).map_err(broken)?;
+        check_words(&environment, source)?;
         let mut reads: Vec<_> = template
             .undeclared_variables(true)
             .iter()
@@ -84,37 +94,8 @@ impl Templates {
         for (variable, parts) in &reads {
             check(variable, parts)?;
         }
+        self.sources.push((name.clone(), source.to_owned()));
         Ok(Template { name, reads })
-    }
-
-    /// Refuses what the engine finds out only when it renders: filters and tests that are not
-    /// there, and templates that ask for other templates.
-    fn check_words(&self, source: &str) -> Result<(), Fault> {
-        for word in words::asked(source) {
-            let (probe, unknown, what) = match word {
-                Word::Tag(tag) => {
-                    return Err(Fault::new(
-                        format!("a template cannot use `{tag}`: there are no other templates"),
-                        None,
-                    ));
-                }
-                Word::Filter(name) => (
-                    format!("{{{{ 1|{name} }}}}"),
-                    ErrorKind::UnknownFilter,
-                    name,
-                ),
-                Word::Test(name) => (
-                    format!("{{{{ 1 is {name} }}}}"),
-                    ErrorKind::UnknownTest,
-                    name,
-                ),
-            };
-            let found = self.0.render_str(&probe, ());
-            if found.is_err_and(|error| error.kind() == unknown) {
-                return Err(Fault::new(format!("{unknown}: `{what}`"), None));
-            }
-        }
-        Ok(())
     }
 
     /// Renders a template.
@@ -124,11 +105,51 @@ impl Templates {
         input: &Input,
         variables: &Variables<'_>,
     ) -> Result<String, String> {
-        self.0
+        self.compiled
+            .get_or_init(|| compiled(&self.sources))
             .get_template(&template.name)
             .and_then(|compiled| compiled.render(input.0.clone()))
             .map_err(|error| template.explain(&error, variables))
     }
+}
+
+/// Refuses what the engine finds out only when it renders: filters and tests that are not
+/// there, and templates that ask for other templates.
+fn check_words(environment: &Environment<'_>, source: &str) -> Result<(), Fault> {
+    for word in words::asked(source) {
+        let (probe, unknown, what) = match word {
+            Word::Tag(tag) => {
+                return Err(Fault::new(
+                    format!("a template cannot use `{tag}`: there are no other templates"),
+                    None,
+                ));
+            }
+            Word::Filter(name) => (
+                format!("{{{{ 1|{name} }}}}"),
+                ErrorKind::UnknownFilter,
+                name,
+            ),
+            Word::Test(name) => (
+                format!("{{{{ 1 is {name} }}}}"),
+                ErrorKind::UnknownTest,
+                name,
+            ),
+        };
+        let found = environment.render_str(&probe, ());
+        if found.is_err_and(|error| error.kind() == unknown) {
+            return Err(Fault::new(format!("{unknown}: `{what}`"), None));
+        }
+    }
+    Ok(())
+}
+
+fn compiled(sources: &[(String, String)]) -> Environment<'static> {
+    let mut environment = environment();
+    for (name, source) in sources {
+        // Each of them compiled when it was taken; one that did not would be missed by name.
+        _ = environment.add_template_owned(name.clone(), source.clone());
+    }
+    environment
 }
 
 impl Template {
