@@ -29,7 +29,7 @@ pub use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 /// A tick or a task is a dozen small allocations, freed by another thread: with the allocator of
-/// the C library that was a third of the scheduler's time.
+/// the C library that was more than a quarter of the scheduler's time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
