@@ -305,6 +305,12 @@ pub fn states_of_definition(definition: &DefinitionId) -> String {
     format!("kaizen.state.*.{definition}.*")
 }
 
+/// Filter on the memory of a definition that this reader keeps.
+#[must_use]
+pub fn states_kept_by(reader: Reader, definition: &DefinitionId) -> String {
+    format!("kaizen.state.{}.{definition}.*", reader.token())
+}
+
 /// Where a message gave up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeadStage {

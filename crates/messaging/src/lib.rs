@@ -15,6 +15,7 @@ pub mod raw;
 pub mod read;
 pub mod rpc;
 pub mod streams;
+pub mod tasks;
 pub mod ticks;
 pub mod trace;
 

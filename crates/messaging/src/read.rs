@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{
-    consumer::{DeliverPolicy, pull},
+    Message,
+    consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
     message::StreamMessage,
     stream::RawMessageErrorKind,
 };
@@ -139,7 +140,7 @@ pub async fn count_since(
     let config = pull::Config {
         name: Some(ephemeral_name("count")),
         deliver_policy: deliver_policy(PageStart::Since(since), false),
-        ack_policy: async_nats::jetstream::consumer::AckPolicy::None,
+        ack_policy: AckPolicy::None,
         filter_subject: filter.to_owned(),
         inactive_threshold: PAGE_CONSUMER_AGE,
         memory_storage: true,
@@ -188,7 +189,7 @@ pub async fn all(
     stream: &'static str,
     filter: &str,
     limit: usize,
-) -> Result<Vec<async_nats::jetstream::Message>, ReadError> {
+) -> Result<Vec<Message>, ReadError> {
     let Some(last) = last(nats, stream, filter).await? else {
         return Ok(Vec::new());
     };
@@ -232,7 +233,7 @@ pub async fn page(
     start: PageStart,
     last_per_subject: bool,
     limit: usize,
-) -> Result<(Vec<async_nats::jetstream::Message>, bool), ReadError> {
+) -> Result<(Vec<Message>, bool), ReadError> {
     let handle = nats
         .jetstream
         .get_stream_no_info(stream)
@@ -241,7 +242,7 @@ pub async fn page(
     let config = pull::Config {
         name: Some(ephemeral_name("page")),
         deliver_policy: deliver_policy(start, last_per_subject),
-        ack_policy: async_nats::jetstream::consumer::AckPolicy::None,
+        ack_policy: AckPolicy::None,
         filter_subject: filter.to_owned(),
         inactive_threshold: PAGE_CONSUMER_AGE,
         memory_storage: true,
@@ -252,47 +253,137 @@ pub async fn page(
         .create_consumer(config)
         .await
         .map_err(failed(stream, filter))?;
-    let pending = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
-    let wanted = pending.min(limit);
-    let mut messages = Vec::with_capacity(wanted);
-    while messages.len() < wanted {
+    let pending = pending(&consumer);
+    let most = Most {
+        messages: pending.min(limit),
+        bytes: usize::MAX,
+    };
+    let messages = gather(&mut consumer, most, limit, stream, filter).await?;
+    let name = consumer.cached_info().name.clone();
+    // The server removes it by itself soon enough.
+    _ = handle.delete_consumer(&name).await;
+    if messages.len() < most.messages {
+        return Err(incomplete(messages.len(), most.messages, stream, filter));
+    }
+    Ok((messages, pending > limit))
+}
+
+/// How much is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// So many messages.
+    pub messages: usize,
+    /// So many bytes of payload, and what one pull brings beyond them.
+    pub bytes: usize,
+}
+
+/// Messages pulled at once where their bytes are bounded.
+const BOUNDED_PULL: usize = 256;
+
+/// The last message of every subject that matches one of `filters`, in the order of the stream;
+/// `None` where there are more than `most`. They stood so at one moment, unless some was replaced
+/// while they were read: then its successor is among them, behind all others. The replica that
+/// answers may be behind the leader.
+///
+/// # Errors
+/// It cannot be read, or fewer arrive than the replica said were there.
+pub async fn latest(
+    nats: &Nats,
+    stream: &'static str,
+    filters: Vec<String>,
+    most: Most,
+) -> Result<Option<Vec<Message>>, ReadError> {
+    let what = filters.join(", ");
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .map_err(failed(stream, &*what))?;
+    let config = pull::Config {
+        name: Some(ephemeral_name("latest")),
+        deliver_policy: DeliverPolicy::LastPerSubject,
+        ack_policy: AckPolicy::None,
+        filter_subjects: filters,
+        inactive_threshold: PAGE_CONSUMER_AGE,
+        memory_storage: true,
+        num_replicas: 1,
+        ..pull::Config::default()
+    };
+    let mut consumer = handle
+        .create_consumer(config)
+        .await
+        .map_err(failed(stream, &*what))?;
+    let pending = pending(&consumer);
+    let messages = if pending > most.messages {
+        None
+    } else {
+        let wanted = Most {
+            messages: pending,
+            ..most
+        };
+        let messages = gather(&mut consumer, wanted, BOUNDED_PULL, stream, &what).await?;
+        let bytes: usize = messages.iter().map(|m| m.payload.len()).sum();
+        if bytes <= most.bytes && messages.len() < pending {
+            return Err(incomplete(messages.len(), pending, stream, &what));
+        }
+        (bytes <= most.bytes).then_some(messages)
+    };
+    // The server removes it by itself soon enough.
+    _ = handle.delete_consumer(&consumer.cached_info().name).await;
+    Ok(messages)
+}
+
+fn pending(consumer: &PullConsumer) -> usize {
+    usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX)
+}
+
+/// Up to `most` of what a consumer has, `at_once` with each pull.
+async fn gather(
+    consumer: &mut PullConsumer,
+    most: Most,
+    at_once: usize,
+    stream: &'static str,
+    what: &str,
+) -> Result<Vec<Message>, ReadError> {
+    let mut messages = Vec::with_capacity(most.messages);
+    let mut bytes = 0;
+    while messages.len() < most.messages && bytes <= most.bytes {
         let before = messages.len();
         let mut batch = consumer
             .batch()
-            .max_messages(wanted - before)
+            .max_messages((most.messages - before).min(at_once))
             .expires(PAGE_WAIT)
             .messages()
             .await
-            .map_err(failed(stream, filter))?;
+            .map_err(failed(stream, what))?;
         while let Some(message) = batch.next().await {
-            messages.push(message.map_err(|source| ReadError {
+            let message = message.map_err(|source| ReadError {
                 stream,
-                what: filter.to_owned(),
+                what: what.to_owned(),
                 source,
-            })?);
+            })?;
+            bytes += message.payload.len();
+            messages.push(message);
         }
         // What the stream has dropped meanwhile will not come. Anything else would be missing:
         // who reads half of the records takes the rest for not written.
-        let info = consumer.info().await.map_err(failed(stream, filter))?;
+        let info = consumer.info().await.map_err(failed(stream, what))?;
         match info.num_pending {
             0 => break,
             _ if messages.len() > before => {}
             left => {
                 let source = format!("{left} messages did not come within {PAGE_WAIT:?}").into();
-                return Err(ReadError::new(stream, filter, source));
+                return Err(ReadError::new(stream, what, source));
             }
         }
     }
-    let name = consumer.cached_info().name.clone();
-    // The server removes it by itself soon enough.
-    _ = handle.delete_consumer(&name).await;
-    if messages.len() < wanted {
-        // The batch ends without an error where its time is over, or the client dropped some.
-        let arrived = messages.len();
-        let error = format!("{arrived} of {wanted} messages arrived in time; try again");
-        return Err(failed(stream, filter)(error));
-    }
-    Ok((messages, pending > limit))
+    Ok(messages)
+}
+
+/// A batch ends without an error where its time is over, or the client dropped some.
+fn incomplete(arrived: usize, wanted: usize, stream: &'static str, what: &str) -> ReadError {
+    let error = format!("{arrived} of {wanted} messages arrived in time; try again");
+    failed(stream, what)(error)
 }
 
 fn deliver_policy(start: PageStart, last_per_subject: bool) -> DeliverPolicy {

@@ -1,6 +1,10 @@
 //! What sets a definition off.
 
-use kaizen_proto::{envelope::EventEnvelope, id::content_hash, record::TriggerRecord};
+use kaizen_proto::{
+    envelope::EventEnvelope,
+    id::{TriggerId, content_hash},
+    record::{TickKind, TriggerRecord},
+};
 
 /// What set a definition off, with all that deciding needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +41,31 @@ impl Trigger {
             },
             content_hash: content_hash(&canonical),
             envelope: Some(envelope),
+            hops,
+        }
+    }
+
+    /// A slot, as TICKS stored it. Its content is its identity: a slot backfilled, and a request
+    /// sent again at another moment, are the trigger that they were.
+    #[must_use]
+    pub fn of_tick(
+        trigger_id: TriggerId,
+        tick: TickKind,
+        slot: jiff::Timestamp,
+        sequence: u64,
+        stored_at: jiff::Timestamp,
+        hops: u32,
+    ) -> Self {
+        Self {
+            content_hash: content_hash(trigger_id.as_str().as_bytes()),
+            record: TriggerRecord::Tick {
+                trigger_id,
+                tick,
+                slot,
+                sequence,
+                stored_at,
+            },
+            envelope: None,
             hops,
         }
     }

@@ -6,8 +6,8 @@ use async_nats::jetstream::Message;
 use kaizen_messaging::instant;
 use kaizen_proto::{
     header,
-    id::{DefinitionId, TriggerId, content_hash},
-    record::{AdminTick, TickKind, TickRecord, TriggerRecord},
+    id::{DefinitionId, TriggerId},
+    record::{AdminTick, TickKind, TickRecord},
     stream, subject,
     subject::DeadReason,
 };
@@ -202,20 +202,14 @@ impl Slot {
     }
 
     fn trigger(self, input: &Input) -> Trigger {
-        Trigger {
-            // Of the identity alone: a slot backfilled, and a request sent again at another
-            // moment, are the trigger that they were.
-            content_hash: content_hash(self.trigger_id.as_str().as_bytes()),
-            record: TriggerRecord::Tick {
-                tick: self.kind,
-                trigger_id: self.trigger_id,
-                slot: self.instant,
-                sequence: input.sequence,
-                stored_at: input.stored_at,
-            },
-            envelope: None,
-            hops: input.hops,
-        }
+        Trigger::of_tick(
+            self.trigger_id,
+            self.kind,
+            self.instant,
+            input.sequence,
+            input.stored_at,
+            input.hops,
+        )
     }
 }
 

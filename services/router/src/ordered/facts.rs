@@ -7,12 +7,11 @@ use std::{
 };
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use kaizen_messaging::{chain, consume::backoff, read, rpc};
+use kaizen_messaging::{chain, consume::backoff, rpc, tasks};
 use kaizen_proto::{
     id::ActivationId,
     record::CachedSource,
     resolver::{ResolveItem, ResolveRequest, ResolveResponse, Snapshot, resolve_result},
-    stream::LEDGER,
     subject,
 };
 use kaizen_registry::{Lacks, Outside, not_bound};
@@ -67,7 +66,7 @@ impl Ordered {
         facts: &mut Facts,
     ) -> Result<Option<Duration>, Ended> {
         let mut looking = stream::iter(lacks.tasks)
-            .map(async |task| Ok::<_, Ended>((self.is_open(&task).await?, task)))
+            .map(async |task| Ok::<_, Ended>((tasks::is_open(&self.nats, &task).await?, task)))
             .buffer_unordered(LOOKS_MAX);
         while let Some((open, task)) = looking.try_next().await? {
             facts.outside.open.insert(task, open);
@@ -109,15 +108,6 @@ impl Ordered {
         };
         facts.outside.context.insert(activation, context);
         Ok(None)
-    }
-
-    /// A task is open until its last message is an outcome, or the ledger has forgotten it.
-    async fn is_open(&self, task: &str) -> Result<bool, Ended> {
-        let Some(last) = read::last(&self.nats, LEDGER, task).await? else {
-            return Ok(false);
-        };
-        let record: Value = serde_json::from_slice(&last.payload).unwrap_or_default();
-        Ok(record.get("kind").and_then(Value::as_str) != Some("outcome"))
     }
 
     /// What the resolver binds, or why it never will; an error is for now.
