@@ -4,14 +4,12 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use jiff::Timestamp;
 use kaizen_proto::{
-    admin::{self, DryRunEventRequest},
+    admin::{self, DryRunEventRequest, DryRunEventResponse},
     envelope::EventEnvelope,
     from_pb_timestamp,
     id::EventType,
-    record::{Outcome, RuleOutcome, Why},
 };
-use kaizen_registry::RuleWhyNot;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -19,7 +17,8 @@ use crate::{
     Exit,
     admin::{Admin, client},
     args, disk,
-    output::{count, instant, one_line, table},
+    output::{self, count, instant, one_line, shortened, table},
+    preview::{self, Preview},
     publish::{NotStored, Publisher},
     session::Session,
 };
@@ -46,11 +45,15 @@ Example:
     /// Show what an event would set off now; nothing is stored
     #[command(after_help = "\
 Example:
-  kaizen-agentic event dry-run -f event.json")]
+  kaizen-agentic event dry-run -f event.json
+  kaizen-agentic event dry-run -f event.json --all")]
     DryRun {
         /// An EventEnvelope or CloudEvents 1.0 event as JSON, or - for stdin
         #[arg(short, long, value_name = "FILE|-")]
         file: String,
+        /// Show every other definition as well, with the first reason that rules it out
+        #[arg(long)]
+        all: bool,
     },
     /// List the event types that the mesh takes, with how many events of each there were
     #[command(after_help = "\
@@ -81,7 +84,7 @@ struct PublishArgs {
 pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
         Verb::Publish(args) => publish(session, args),
-        Verb::DryRun { file } => dry_run(session, &file),
+        Verb::DryRun { file, all } => dry_run(session, &file, all),
         Verb::Types => types(session),
     }
 }
@@ -156,9 +159,10 @@ fn time_of(id: &str) -> Option<Timestamp> {
     .ok()
 }
 
-fn dry_run(session: &Session, file: &str) -> anyhow::Result<Exit> {
+fn dry_run(session: &Session, file: &str, all: bool) -> anyhow::Result<Exit> {
     let request = DryRunEventRequest {
         envelope: disk::read_input(file)?,
+        all,
     };
     let response = Admin::run(session, "event dry-run", |admin| async move {
         let mut dry_run = client!(admin, dry_run_client, DryRunClient);
@@ -169,182 +173,70 @@ fn dry_run(session: &Session, file: &str) -> anyhow::Result<Exit> {
     for warning in &response.warnings {
         session.output.warn(one_line(warning));
     }
-    let previews: Vec<_> = response
-        .activations
-        .into_iter()
-        .map(Preview::from)
-        .collect();
-    if previews.is_empty() {
+    let view = EventView::from(response);
+    if view.activations.is_empty() {
         session
             .output
             .say("no enabled definition is triggered by this event");
     }
-    session
-        .output
-        .data(&previews, |previews| preview_for_people(previews))?;
-    let failed = previews.iter().any(|preview| preview.error.is_some());
-    Ok(if failed { Exit::Failed } else { Exit::Ok })
+    if all {
+        session.output.data(&view, EventView::for_people)?;
+    } else {
+        session
+            .output
+            .data(&view.activations, |previews| preview::for_people(previews))?;
+    }
+    if view.ruled_out_left_out > 0 {
+        session.output.say(format_args!(
+            "and {} more that are ruled out",
+            view.ruled_out_left_out
+        ));
+    }
+    Ok(preview::exit(&view.activations))
 }
 
+/// With `--all`.
 #[derive(Serialize)]
-struct Preview {
+struct EventView {
+    activations: Vec<Preview>,
+    ruled_out: Vec<RuledOut>,
+    /// How many more are ruled out.
+    ruled_out_left_out: u64,
+}
+
+/// A definition that the event does not concern, and the first reason.
+#[derive(Serialize)]
+struct RuledOut {
     definition: String,
     revision: u64,
-    activation: String,
-    lane: String,
-    snapshot: Value,
-    decision: Value,
-    /// Why rules did not match; absent where there is nothing to say.
-    #[serde(skip_serializing_if = "Value::is_null")]
-    why_not: Value,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    /// Why the event does not pass the filters of the trigger.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    filtered: Option<String>,
-    already_done: bool,
+    reason: String,
+    why: String,
 }
 
-impl From<admin::ActivationPreview> for Preview {
-    fn from(preview: admin::ActivationPreview) -> Self {
-        let json = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+impl From<DryRunEventResponse> for EventView {
+    fn from(response: DryRunEventResponse) -> Self {
+        let activations = response.activations.into_iter().map(Preview::from);
+        let ruled_out = response.ruled_out.into_iter().map(|one| RuledOut {
+            definition: one.definition,
+            revision: one.revision,
+            reason: one.reason,
+            why: one.why,
+        });
         Self {
-            snapshot: json(&preview.snapshot),
-            decision: json(&preview.decision),
-            why_not: json(&preview.why_not),
-            error: Some(preview.error).filter(|error| !error.is_empty()),
-            filtered: Some(preview.filtered).filter(|why| !why.is_empty()),
-            definition: preview.definition,
-            revision: preview.revision,
-            activation: preview.activation,
-            lane: preview.lane,
-            already_done: preview.already_done,
+            activations: activations.collect(),
+            ruled_out: ruled_out.collect(),
+            ruled_out_left_out: response.ruled_out_left_out,
         }
     }
 }
 
-/// What a preview shows of a decision.
-#[derive(Deserialize)]
-struct Decision {
-    rules: Vec<RuleOutcome>,
-    tasks: Vec<PlannedTask>,
-}
-
-#[derive(Deserialize)]
-struct PlannedTask {
-    queue: String,
-    title: String,
-    why: Why,
-}
-
-impl Preview {
-    /// `None` where a newer server words it in another way.
-    fn decision(&self) -> Option<Decision> {
-        serde_json::from_value(self.decision.clone()).ok()
+impl EventView {
+    fn for_people(&self) -> String {
+        let row = |one: &RuledOut| [one.definition.clone(), shortened(&one.why)];
+        let ruled_out = table(["DEFINITION", "RULED OUT"], self.ruled_out.iter().map(row));
+        let parts = [preview::for_people(&self.activations), ruled_out];
+        output::parts(parts)
     }
-
-    /// One row for each rule, or one that says why there are none.
-    fn rows(&self) -> Vec<[String; 6]> {
-        if let Some(why) = &self.filtered {
-            return vec![self.row("-", "filtered", why, "0")];
-        }
-        let Some(decision) = self.decision() else {
-            return vec![match &self.error {
-                Some(error) => self.row("-", "error", error, "-"),
-                None => self.row("-", "-", &self.decision.to_string(), "-"),
-            }];
-        };
-        let row = |rule: &RuleOutcome| {
-            let is_of_rule =
-                |task: &&PlannedTask| task.why.rule == rule.rule && task.why.item == rule.item;
-            let tasks = decision.tasks.iter().filter(is_of_rule).count();
-            self.row(
-                &indexed(&rule.rule, rule.item),
-                outcome(rule.outcome),
-                &saw(rule),
-                &tasks.to_string(),
-            )
-        };
-        decision.rules.iter().map(row).collect()
-    }
-
-    fn row(&self, rule: &str, outcome: &str, saw: &str, tasks: &str) -> [String; 6] {
-        [&self.definition, &self.lane, rule, outcome, saw, tasks].map(str::to_owned)
-    }
-
-    /// One row for each task that would be ordered.
-    fn task_rows(&self) -> Vec<[String; 3]> {
-        let state = if self.already_done {
-            "ordered already"
-        } else {
-            "would be ordered"
-        };
-        let row = |task: PlannedTask| [task.queue, task.title, state.to_owned()];
-        let tasks = self
-            .decision()
-            .into_iter()
-            .flat_map(|decision| decision.tasks);
-        tasks.map(row).collect()
-    }
-
-    /// One row for each rule whose condition did not hold, or could not be evaluated.
-    fn why_not_rows(&self) -> Vec<[String; 3]> {
-        // A newer server may word it in another way.
-        let told = Vec::<RuleWhyNot>::deserialize(&self.why_not).unwrap_or_default();
-        let row = |one: RuleWhyNot| {
-            let why_not = one.why_not.to_string();
-            [
-                self.definition.clone(),
-                indexed(&one.rule, one.item),
-                why_not,
-            ]
-        };
-        told.into_iter().map(row).collect()
-    }
-}
-
-fn preview_for_people(previews: &[Preview]) -> String {
-    let rules = table(
-        ["DEFINITION", "LANE", "RULE", "OUTCOME", "SAW", "TASKS"],
-        previews.iter().flat_map(Preview::rows),
-    );
-    let tasks = table(
-        ["QUEUE", "TITLE", "TASK"],
-        previews.iter().flat_map(Preview::task_rows),
-    );
-    let why_not = table(
-        ["DEFINITION", "RULE", "WHY NOT"],
-        previews.iter().flat_map(Preview::why_not_rows),
-    );
-    let parts = [rules, why_not, tasks]
-        .into_iter()
-        .filter(|part| !part.is_empty());
-    parts.collect::<Vec<_>>().join("\n\n")
-}
-
-/// A rule, or one item of it.
-fn indexed(rule: &str, item: Option<u32>) -> String {
-    item.map_or_else(|| rule.to_owned(), |item| format!("{rule}[{item}]"))
-}
-
-fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Matched => "matched",
-        Outcome::NotMatched => "not matched",
-        Outcome::Error => "error",
-    }
-}
-
-fn saw(rule: &RuleOutcome) -> String {
-    if let Some(error) = &rule.error {
-        return error.clone();
-    }
-    let values: Vec<_> = rule
-        .values
-        .iter()
-        .map(|(path, value)| format!("{path} = {value}"))
-        .collect();
-    values.join(", ")
 }
 
 fn types(session: &Session) -> anyhow::Result<Exit> {

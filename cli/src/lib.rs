@@ -23,6 +23,7 @@ mod memory;
 mod metrics;
 mod metrics_log;
 mod outbox;
+mod preview;
 mod publish;
 mod publish_schedule;
 mod resolve;

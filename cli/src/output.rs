@@ -141,6 +141,13 @@ pub fn table_of<'a>(
     table.trim_fmt()
 }
 
+/// Tables under each other, those that are empty left out.
+#[must_use]
+pub fn parts(parts: impl IntoIterator<Item = String>) -> String {
+    let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    parts.join("\n\n")
+}
+
 /// Text from outside as one line that cannot steer the terminal.
 #[must_use]
 pub fn one_line(text: &str) -> String {

@@ -22,6 +22,7 @@ mod commit;
 mod compressed_hour;
 mod container;
 mod discovery;
+mod dry_runs;
 mod error_texts;
 mod every_step;
 mod gateway;

@@ -81,8 +81,9 @@ async fn fetch(
     }
 }
 
+/// What is kept for one key.
 #[derive(Serialize)]
-struct CellView {
+pub(crate) struct CellView {
     #[serde(skip_serializing_if = "String::is_empty")]
     rule: String,
     key: String,
@@ -113,8 +114,7 @@ impl CellView {
             "" => "-".to_owned(),
             text => text.to_owned(),
         };
-        let state: Option<State> = serde_json::from_value(self.state.clone()).ok();
-        let (kept, told) = state.as_ref().map_or(("?", self.state.to_string()), told);
+        let (kept, told) = self.kept();
         let last = match self.suppressed_at {
             Some(at) => instant(Some(at)),
             None => "-".to_owned(),
@@ -127,6 +127,22 @@ impl CellView {
             self.suppressed.to_string(),
             last,
         ]
+    }
+}
+
+impl CellView {
+    fn kept(&self) -> (&'static str, String) {
+        let state: Option<State> = serde_json::from_value(self.state.clone()).ok();
+        state.as_ref().map_or(("?", self.state.to_string()), told)
+    }
+
+    /// `all of shop/coach: came: metrics; until 2026-11-22T10:00:00Z`
+    pub(crate) fn told(&self) -> String {
+        let (kept, told) = self.kept();
+        match self.key.as_str() {
+            "" => format!("{kept}: {told}"),
+            key => format!("{kept} of {key}: {told}"),
+        }
     }
 }
 

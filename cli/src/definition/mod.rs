@@ -16,6 +16,7 @@ use crate::{Exit, session::Session};
 use reference::Reference;
 
 pub(crate) use apply::read_sources;
+pub(crate) use memory::CellView;
 pub(crate) use show::all;
 
 /// `definition …`

@@ -3,6 +3,7 @@
 mod backfill;
 mod cursor;
 mod describe;
+mod dry_run;
 mod log;
 mod next;
 mod timeline;
@@ -42,6 +43,13 @@ Example:
 Example:
   kaizen-agentic tick describe '15 9 * * mon-fri' --zone Europe/Berlin")]
     Describe(describe::Args),
+    /// Show what a slot would set off; nothing is stored
+    #[command(after_help = "\
+Example:
+  kaizen-agentic tick dry-run hourly-coach-orientation
+  kaizen-agentic tick dry-run hourly-coach-orientation \\
+    --at 2026-11-22T10:15:00Z")]
+    DryRun(dry_run::Args),
     /// Set a definition off now
     #[command(after_help = "\
 Example:
@@ -86,6 +94,7 @@ pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
         Verb::Next(args) if args.timeline => timeline::run(session, &args),
         Verb::Next(args) => next::run(session, &args),
         Verb::Describe(args) => describe::run(session, &args, Timestamp::now()),
+        Verb::DryRun(args) => dry_run::run(session, &args),
         Verb::Trigger(args) => trigger::run(session, args),
         Verb::Pause(args) => cursor::pause(session, args),
         Verb::Resume(args) => cursor::resume(session, args),

@@ -13,6 +13,7 @@ mod memory;
 mod properties;
 mod reference;
 mod robustness;
+mod ruled_out;
 mod schema;
 mod tasks;
 mod textproto;

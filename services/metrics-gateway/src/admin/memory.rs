@@ -25,7 +25,7 @@ impl Admin {
         let (messages, more) = read::page(&self.nats, stream::LEDGER, &filter, start, false, limit)
             .await
             .map_err(refusal::unavailable)?;
-        let cells = messages.iter().filter_map(cell);
+        let cells = messages.iter().filter_map(stored);
         let cells = cells.filter(|cell| cell.suppressed > 0 || !request.suppressed_only);
         Ok(MemoryResponse {
             cells: cells.collect(),
@@ -35,12 +35,16 @@ impl Admin {
 }
 
 /// `None` for a cell that was forgotten.
-fn cell(message: &Message) -> Option<MemoryCell> {
-    let cell: Cell = serde_json::from_slice(&message.payload).ok()?;
+fn stored(message: &Message) -> Option<MemoryCell> {
+    let stored: Cell = serde_json::from_slice(&message.payload).ok()?;
+    cell(&stored)
+}
+
+pub(super) fn cell(cell: &Cell) -> Option<MemoryCell> {
     Some(MemoryCell {
         state: serde_json::to_string(&cell.state).ok()?,
-        rule: cell.rule.unwrap_or_default(),
-        key: cell.key,
+        rule: cell.rule.clone().unwrap_or_default(),
+        key: cell.key.clone(),
         touched: Some(pb_timestamp(cell.touched)),
         suppressed: cell.suppressed,
         suppressed_at: cell.suppressed_at.map(pb_timestamp),

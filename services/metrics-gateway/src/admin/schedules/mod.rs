@@ -179,7 +179,7 @@ impl Admin {
     }
 
     /// One definition with slots, with its last record.
-    async fn one_scheduled(&self, id: &str) -> Result<Standing, Status> {
+    pub(super) async fn one_scheduled(&self, id: &str) -> Result<Standing, Status> {
         let revision = self.scheduled(id).await?;
         let cursor = ticks::cursor(&self.nats, revision.value.id())
             .await
@@ -228,13 +228,13 @@ struct Stored<T> {
 
 /// A definition with slots, and the last record on its subject.
 #[derive(Debug, Clone)]
-struct Standing {
-    revision: Arc<Revision<Definition>>,
+pub(super) struct Standing {
+    pub(super) revision: Arc<Revision<Definition>>,
     record: Option<TickRecord>,
 }
 
 impl Standing {
-    fn paused(&self) -> Option<&Paused> {
+    pub(super) fn paused(&self) -> Option<&Paused> {
         self.record.as_ref().and_then(TickRecord::paused)
     }
 
@@ -244,7 +244,7 @@ impl Standing {
     }
 
     /// Slots that will be ticked lie strictly after this instant.
-    fn after(&self, now: Timestamp) -> Timestamp {
+    pub(super) fn after(&self, now: Timestamp) -> Timestamp {
         self.record
             .as_ref()
             .map_or(now, |record| record.after().max(now))
@@ -307,7 +307,10 @@ fn required(field: &str, at: Option<&prost_types::Timestamp>) -> Result<Timestam
         .ok_or_else(|| refusal::invalid(field, "is missing; give an instant, RFC 3339"))
 }
 
-fn optional(field: &str, at: Option<&prost_types::Timestamp>) -> Result<Option<Timestamp>, Status> {
+pub(super) fn optional(
+    field: &str,
+    at: Option<&prost_types::Timestamp>,
+) -> Result<Option<Timestamp>, Status> {
     let read = |at| from_pb_timestamp(at).ok_or_else(|| refusal::invalid(field, "out of range"));
     at.map(read).transpose()
 }
