@@ -64,9 +64,12 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<Exit> {
             .say(format_args!("the next slot is {slot}; --at tries another"));
     }
     let previews = std::slice::from_ref(&view.activation);
-    session
-        .output
-        .data(&view, |_| preview::for_people(previews))?;
+    let table = preview::for_people(previews);
+    if table.is_empty() {
+        let nothing = "no rule has anything to look at, so nothing would be ordered";
+        session.output.say(nothing);
+    }
+    session.output.data(&view, |_| table)?;
     Ok(preview::exit(previews))
 }
 
