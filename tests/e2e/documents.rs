@@ -9,9 +9,27 @@ pub(crate) const ENVELOPE: &str = r#"{"id":"01J…","type":"kaizen.metrics.recor
 /// Subject of recorded metrics.
 pub(crate) const RECORDED: &str = "activity.kaizen.metrics.recorded";
 
-/// The definition of the examples that recorded metrics set off.
-pub(crate) const REVIEW: &str =
+/// The definition of the examples that recorded metrics set off. It remembers whom it has had
+/// reviewed today, so it is in the ordered lane.
+pub(crate) const EXAMPLE_REVIEW: &str =
     include_str!("../../examples/coulomb-loop/definitions/low-success-rate-review.yaml");
+
+/// The same without its cooldown: each event gets its review, in the direct lane.
+pub(crate) const REVIEW: &str = r#"
+kind: ActivityDefinition
+id: low-success-rate-review
+engagement: coulomb-loop
+enabled: true
+trigger: {type: event, event_type: kaizen.metrics.recorded}
+context_sources:
+  - {type: event-payload, bind_to: context.metrics}
+rules:
+  - id: low-success-rate
+    when: context.metrics.summary.success_rate < 0.8
+    tasks:
+      - queue: coach
+        title: "Review {{ context.metrics.agent }} in {{ context.metrics.project }}: success rate {{ context.metrics.summary.success_rate }}"
+"#;
 
 /// Its id.
 pub(crate) const REVIEW_ID: &str = "low-success-rate-review";

@@ -1,10 +1,10 @@
 //! The commands of the hand-off, to the letter.
 
-use kaizen_proto::envelope::EventEnvelope;
+use kaizen_proto::{envelope::EventEnvelope, subject::Reader};
 use kaizen_tests::Mesh;
 use serde_json::json;
 
-use crate::documents::REVIEW;
+use crate::documents::{EXAMPLE_REVIEW, REVIEW_ID};
 
 const COMMANDS: [&str; 4] = [
     "kaizen-agentic schedule init --engagement coulomb-loop --agents coach,optimization --bootstrap-cadence hourly --force",
@@ -16,7 +16,7 @@ const COMMANDS: [&str; 4] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn four_commands_in_an_empty_repo_make_an_event() {
     let mesh = Mesh::start().await;
-    mesh.apply(REVIEW).await;
+    mesh.apply(EXAMPLE_REVIEW).await;
     let repo = mesh.cli.in_folder(&mesh.folder().join("pilot"));
     repo.git_init();
     for command in COMMANDS {
@@ -24,6 +24,7 @@ async fn four_commands_in_an_empty_repo_make_an_event() {
     }
 
     mesh.stored.settled().await;
+    mesh.stored.remembered(&[Reader::Events]).await;
     let events = mesh.stored.all("EVENTS", "activity.>").await;
     assert_eq!(events.len(), 1);
     assert_eq!(
@@ -60,10 +61,22 @@ async fn four_commands_in_an_empty_repo_make_an_event() {
     repo.shell("kaizen-agentic metrics record coach --failure --time 60 --emit-event")
         .ok();
     mesh.stored.settled().await;
+    mesh.stored.remembered(&[Reader::Events]).await;
     let tasks = mesh.stored.all_tasks().await;
     assert_eq!(tasks.len(), 1);
     assert_eq!(
         tasks[0].order.title,
         "Review coach in pilot: success rate 0.5"
+    );
+
+    // And again: once a day is enough.
+    repo.shell("kaizen-agentic metrics record coach --failure --time 60 --emit-event")
+        .ok();
+    mesh.stored.remembered(&[Reader::Events]).await;
+    assert_eq!(mesh.stored.all_tasks().await.len(), 1);
+    let cells = mesh.stored.cells(REVIEW_ID).await;
+    assert_eq!(
+        (cells[0].key.as_str(), cells[0].suppressed),
+        ("pilot/coach", 1)
     );
 }

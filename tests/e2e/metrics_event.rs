@@ -1,6 +1,6 @@
 //! A recorded regression becomes a review: the loop's first turn.
 
-use kaizen_proto::record::TriggerRecord;
+use kaizen_proto::{record::TriggerRecord, subject::Reader};
 use kaizen_tests::{EXAMPLE, Mesh, until};
 use serde_json::{Value, json};
 
@@ -28,6 +28,7 @@ async fn manual_publish_orders_one_review_that_saw_exactly_the_attributes() {
     })
     .await;
     mesh.stored.settled().await;
+    mesh.stored.remembered(&[Reader::Events]).await;
 
     let tasks = mesh.stored.all_tasks().await;
     assert_eq!(tasks.len(), 1);

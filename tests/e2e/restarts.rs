@@ -1,8 +1,8 @@
 //! Stopping, starting and killing: what was acknowledged is there, once.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use kaizen_tests::{Cli, EXAMPLE, Engagement, Mesh, MeshUp, Which, children_of, post_event};
+use kaizen_tests::{Cli, Engagement, Mesh, MeshUp, Which, children_of, post_event};
 
 use crate::documents::{RECORDED, REVIEW, REVIEW_ID, bad_run_bytes, bound};
 
@@ -36,8 +36,10 @@ async fn event_taken_while_the_router_is_absent_outlives_a_restart_of_everything
 
 async fn mesh_with_review(cli: &Cli) -> MeshUp {
     let mesh = MeshUp::start(cli, &[]).await;
-    let review = format!("{EXAMPLE}/definitions/low-success-rate-review.yaml");
-    cli.run(&["definition", "apply", "-f", &review]).ok();
+    let review = cli.folder().join("review.yaml");
+    fs::write(&review, REVIEW).unwrap();
+    let review = review.to_str().unwrap();
+    cli.run(&["definition", "apply", "-f", review]).ok();
     mesh
 }
 

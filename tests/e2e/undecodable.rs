@@ -6,7 +6,7 @@ use async_nats::{Client, Event, Subscriber, jetstream::Message};
 use futures::StreamExt as _;
 use kaizen_messaging::raw::decodable;
 use kaizen_proto::{header, stream, subject};
-use kaizen_tests::{Binary, Cli, EXAMPLE, Mesh, MeshUp, Stored, Which, until};
+use kaizen_tests::{Binary, Cli, Mesh, MeshUp, Stored, Which, until};
 use proptest::{
     prelude::{Just, Strategy, prop_oneof},
     strategy::ValueTree as _,
@@ -142,8 +142,10 @@ async fn mesh_up_outlives_events_that_no_client_can_decode() {
     let dir = tempfile::tempdir().unwrap();
     let cli = Cli::new(dir.path());
     let mesh = MeshUp::start(&cli, &[]).await;
-    let review = format!("{EXAMPLE}/definitions/low-success-rate-review.yaml");
-    cli.run(&["definition", "apply", "-f", &review]).ok();
+    let review = cli.folder().join("review.yaml");
+    std::fs::write(&review, REVIEW).unwrap();
+    let review = review.to_str().unwrap();
+    cli.run(&["definition", "apply", "-f", review]).ok();
     let (_, stored) = mesh.connect().await;
     let mut wire = Wire::open(&mesh.nats).await;
     let (good, bad) = publish_both(&mut wire, "first").await;

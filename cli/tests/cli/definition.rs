@@ -20,11 +20,11 @@ fn definitions_are_listed_in_three_forms() {
 
     let table = mesh.run(&["definition", "list"]).ok();
     insta::assert_snapshot!(redacted(&table.stdout), @"
-    ID                           ENABLED   TRIGGER                         LANE     REVISION   APPLIED
-    hourly-coach-orientation     true      cron 15 * * * *                 bound    2          [TIME]
-    hourly-metrics-optimize      true      cron 0 * * * *                  bound    3          [TIME]
-    hourly-optimization-review   true      cron 30 * * * *                 bound    4          [TIME]
-    low-success-rate-review      true      event kaizen.metrics.recorded   direct   5          [TIME]
+    ID                           ENABLED   TRIGGER                         LANE      REVISION   APPLIED
+    hourly-coach-orientation     true      cron 15 * * * *                 bound     2          [TIME]
+    hourly-metrics-optimize      true      cron 0 * * * *                  bound     3          [TIME]
+    hourly-optimization-review   true      cron 30 * * * *                 bound     4          [TIME]
+    low-success-rate-review      true      event kaizen.metrics.recorded   ordered   5          [TIME]
     ");
     assert_eq!(table.stderr, "");
     let json = mesh.run(&["definition", "list", "-o", "json"]).ok().json();
@@ -48,8 +48,8 @@ fn one_definition_is_shown_with_its_document() {
     let get = ["definition", "get", "low-success-rate-review"];
     let shown = mesh.run(&get).ok();
     insta::assert_snapshot!(redacted(&shown.stdout), @r#"
-    ID                        ENABLED   TRIGGER                         LANE     REVISION   APPLIED
-    low-success-rate-review   true      event kaizen.metrics.recorded   direct   5          [TIME]
+    ID                        ENABLED   TRIGGER                         LANE      REVISION   APPLIED
+    low-success-rate-review   true      event kaizen.metrics.recorded   ordered   5          [TIME]
 
     context_sources:
     - bind_to: context.metrics
@@ -59,7 +59,10 @@ fn one_definition_is_shown_with_its_document() {
     id: low-success-rate-review
     kind: ActivityDefinition
     rules:
-    - id: low-success-rate
+    - cooldown:
+        for: 24h
+        key: "{{ context.metrics.project }}/{{ context.metrics.agent }}"
+      id: low-success-rate
       tasks:
       - queue: coach
         title: "Review {{ context.metrics.agent }} in {{ context.metrics.project }}: success rate {{ context.metrics.summary.success_rate }}"
@@ -69,7 +72,7 @@ fn one_definition_is_shown_with_its_document() {
       type: event
     "#);
     let json = mesh.run(&[&get[..], &["-o", "json"]].concat()).ok().json();
-    assert_eq!(json["lane"], "direct");
+    assert_eq!(json["lane"], "ordered");
     assert_eq!(json["document"]["rules"][0]["id"], "low-success-rate");
     let said = mesh.run(&["definition", "get", "low-succes"]).fails(1);
     insta::assert_snapshot!(said.stderr, @"error: there is no definition low-succes; see `kaizen-agentic definition list`");

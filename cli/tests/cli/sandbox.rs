@@ -12,8 +12,11 @@ use tempfile::TempDir;
 /// Nothing listens on port 1.
 pub(crate) const NOWHERE: &str = "127.0.0.1:1";
 
-/// The definition of the example's engagement that no tick sets off, whenever the test runs.
-pub(crate) const REVIEW: &str = "engagement/definitions/low-success-rate-review.yaml";
+/// The definition of the example's engagement that no tick sets off, whenever the test runs,
+/// without what it remembers: each event gets its review.
+pub(crate) const REVIEW: &str = "review.yaml";
+/// The one of the example.
+const EXAMPLE_REVIEW: &str = "engagement/definitions/low-success-rate-review.yaml";
 
 pub(crate) struct Sandbox {
     dir: TempDir,
@@ -48,6 +51,10 @@ impl Sandbox {
     pub(crate) fn copy_engagement(&self) {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/coulomb-loop");
         copy_folder(&examples, &self.path("engagement"));
+        let review = self.read(EXAMPLE_REVIEW);
+        let lines = review.lines().filter(|line| !line.contains("cooldown:"));
+        let forgetful: Vec<_> = lines.collect();
+        self.write(REVIEW, &forgetful.join("\n"));
     }
 
     pub(crate) fn read(&self, below: &str) -> String {

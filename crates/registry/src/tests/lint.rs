@@ -64,10 +64,7 @@ fn nothing_is_said_of_what_is_right() {
         include_str!("../../../../examples/coulomb-loop/definitions/low-success-rate-review.yaml");
     let engagement = include_str!("../../../../examples/coulomb-loop/engagement.yaml");
     let found = lint(&[("review.yaml", examples), ("engagement.yaml", engagement)]);
-    assert!(
-        found.iter().all(|one| one.check == "no-cooldown"),
-        "{found:?}"
-    );
+    assert!(found.is_empty(), "{found:?}");
 }
 
 #[test]
