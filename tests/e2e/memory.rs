@@ -4,25 +4,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    sync::Arc,
 };
 
 use jiff::Timestamp;
-use kaizen_messaging::{instant, read};
+use kaizen_messaging::{hops, instant, read};
 use kaizen_proto::{
     header,
-    id::{ActivationId, QueueName},
+    id::QueueName,
     record::{Checkpoint, Conclusion, DecisionRecord, TaskOrder, TriggerRecord},
-    resolver::ResolveItem,
     stream,
     subject::{self, Reader},
 };
-use kaizen_registry::{
-    Advance, Concluded, Definition, Memory, Outside, Revision, StoredRevision, Trigger, View, admit,
-};
-use kaizen_tests::{Binary, Decision, Engagement, Mesh, Which, is_gone, is_stopped, signal, until};
+use kaizen_registry::{Followed, Input, Records, Replay, Replayed, StoredRevision, View};
+use kaizen_tests::{Binary, Engagement, Mesh, Which, is_gone, is_stopped, signal, until};
 use nix::sys::signal::Signal;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::documents::RECORDED;
 
@@ -430,60 +426,63 @@ pub(crate) async fn stands(mesh: &Mesh) -> Effects {
     effects
 }
 
-/// What looks at rosters found, as far as it was stored.
-pub(crate) type Looks = BTreeMap<ActivationId, Map<String, Value>>;
-
-pub(crate) async fn looks(mesh: &Mesh, definition: &str) -> Looks {
-    let decisions = mesh.stored.decisions(definition).await;
-    let look = |decision: &Decision| {
-        let DecisionRecord::Decided(decided) = &decision.record else {
-            return None;
-        };
-        let TriggerRecord::Memory { concluded, .. } = &decided.trigger else {
-            return None;
-        };
-        let (_, activation) = subject::parse_decision(&decision.subject).unwrap();
-        let found = decided.snapshot.as_object().unwrap().clone();
-        (*concluded == Conclusion::Listed).then_some((activation, found))
-    };
-    decisions.iter().filter_map(look).collect()
+/// What was told from outside, as far as it was stored.
+async fn records(mesh: &Mesh, view: &View) -> Records {
+    let mut records = Records::default();
+    for latest in view.definitions() {
+        for decision in mesh.stored.decisions(latest.value.id().as_str()).await {
+            let (_, activation) = subject::parse_decision(&decision.subject).unwrap();
+            if let DecisionRecord::Decided(decided) = decision.record {
+                records.decided(activation, decided);
+            }
+        }
+    }
+    records
 }
 
-/// What follows from the archive and from stored looks by the pure core alone, up to where the
+/// What follows from the archive and from stored decisions by the pure core alone, up to where the
 /// readers of EVENTS stand.
 pub(crate) async fn replayed(mesh: &Mesh) -> Effects {
     let view = registry(mesh).await;
-    let mut revisions: Vec<Arc<Revision<Definition>>> = Vec::new();
-    let mut replay = Replay::default();
-    for latest in view.definitions() {
-        let id = latest.value.id();
-        replay.looks.extend(looks(mesh, id.as_str()).await);
-        revisions.extend(view.definition_after(id, Timestamp::MIN).cloned());
-    }
-    revisions.sort_by_key(|revision| revision.number);
-    let mut revisions = revisions.into_iter().peekable();
+    let mut recalled = records(mesh, &view).await;
+    let mut replay = Replay::new(&view);
+    let mut effects = Effects::new();
     for message in mesh.stored.all(stream::EVENTS, subject::EVENTS_ALL).await {
         let info = message.info().unwrap();
-        let stored_at = instant(info.published);
-        while let Some(revision) = revisions.next_if(|revision| revision.at <= stored_at) {
-            replay.memory.watch(&revision);
-        }
-        replay.advance(&view, stored_at);
-        let envelope = admit(&view, stored_at, None, &message.payload).unwrap();
-        let revisions: Vec<_> = view.triggered_by(&envelope.event_type, stored_at).collect();
-        let trigger = Trigger::of_event(envelope, info.stream_sequence, stored_at, 0);
-        for revision in revisions {
-            let concluded = replay.memory.activate(&revision, &trigger, &replay.outside);
-            replay.take(concluded.unwrap());
-        }
-        replay.memory.pass(info.stream_sequence);
+        let input = Input {
+            stream: stream::EVENTS,
+            subject: &message.subject,
+            sequence: info.stream_sequence,
+            stored_at: instant(info.published),
+            hops: hops(message.headers.as_ref()),
+            payload: &message.payload,
+        };
+        let taken = replay.take(&input, &mut recalled);
+        take(&mut effects, taken.due);
+        take(&mut effects, taken.set_off.unwrap());
     }
-    revisions.for_each(|revision| replay.memory.watch(&revision));
-    replay.advance(&view, clock(mesh).await);
-    let cells = replay.memory.cells();
-    let cells = cells.map(|cell| (cell.id().to_string(), json!(cell)));
-    replay.effects.extend(cells);
-    replay.effects
+    for reader in [Reader::Events, Reader::EventsBound] {
+        let to = clock(mesh, reader).await;
+        take(&mut effects, replay.idle(reader, to, &mut recalled));
+    }
+    let cells = replay.cells();
+    effects.extend(cells.map(|cell| (cell.id().to_string(), json!(cell))));
+    effects
+}
+
+fn take(effects: &mut Effects, replayed: Vec<Replayed>) {
+    for one in replayed {
+        match one.followed {
+            Followed::Concluded(concluded) => {
+                let tasks = concluded.decision.unwrap().tasks.into_iter();
+                let named =
+                    tasks.map(|task| (format!("{}.{}", task.activation, task.n), json!(task)));
+                effects.extend(named);
+            }
+            Followed::Noted => {}
+            Followed::Unknown(why) => panic!("{}: {why}", one.activation),
+        }
+    }
 }
 
 async fn registry(mesh: &Mesh) -> View {
@@ -505,59 +504,10 @@ async fn registry(mesh: &Mesh) -> View {
     view
 }
 
-/// How far the time of the readers of EVENTS has come.
-async fn clock(mesh: &Mesh) -> Timestamp {
-    let nats = kaizen_messaging::Nats::new(mesh.raw.clone());
-    let mut clock = Timestamp::MIN;
-    for reader in [Reader::Events, Reader::EventsBound] {
-        let subject = subject::checkpoint(reader);
-        let standing = read::last(&nats, stream::LEDGER, &subject).await.unwrap();
-        if let Some(standing) = standing {
-            let checkpoint: Checkpoint = serde_json::from_slice(&standing.payload).unwrap();
-            clock = clock.max(checkpoint.clock);
-        }
-    }
-    clock
-}
-
-#[derive(Default)]
-struct Replay {
-    memory: Memory,
-    outside: Outside,
-    looks: Looks,
-    /// What the last look found: one of which nothing is stored found the same.
-    found: Map<String, Value>,
-    effects: Effects,
-}
-
-impl Replay {
-    fn advance(&mut self, view: &View, to: Timestamp) {
-        loop {
-            match self.memory.advance(view, to, &self.outside) {
-                Ok(Advance::Passed) => return,
-                Ok(Advance::Due(concluded)) => self.take(concluded.map(|one| *one)),
-                Err(lacks) => self.look(*lacks.context.expect("no task matters")),
-            }
-        }
-    }
-
-    fn look(&mut self, (activation, _): (ActivationId, ResolveItem)) {
-        if let Some(found) = self.looks.get(&activation) {
-            self.found = found.clone();
-        }
-        let unread = self.found.get("unread").cloned().unwrap_or(json!([]));
-        let unread = serde_json::from_value(unread).unwrap();
-        self.outside.unread.insert(activation, unread);
-        let context = Ok(self.found.clone());
-        self.outside.context.insert(activation, context);
-    }
-
-    fn take(&mut self, concluded: Option<Concluded>) {
-        let tasks = concluded.map(|concluded| concluded.decision.unwrap().tasks);
-        let tasks = tasks.into_iter().flatten();
-        let named = tasks.map(|task| (format!("{}.{}", task.activation, task.n), json!(task)));
-        self.effects.extend(named);
-    }
+/// How far the time of a reader has come.
+async fn clock(mesh: &Mesh, reader: Reader) -> Timestamp {
+    let standing = checkpoint(mesh, reader).await;
+    standing.map_or(Timestamp::MIN, |standing| standing.clock)
 }
 
 #[tokio::test(flavor = "multi_thread")]

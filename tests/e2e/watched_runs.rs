@@ -4,14 +4,18 @@
 use std::{collections::BTreeSet, fmt::Write as _, fs};
 
 use futures::future::join_all;
-use kaizen_proto::{admin::ApplyResponse, subject::Reader};
+use kaizen_proto::{
+    admin::ApplyResponse,
+    record::{Conclusion, DecisionRecord, TriggerRecord},
+    subject::Reader,
+};
 use kaizen_registry::memory::State;
 use kaizen_tests::{Binary, Engagement, Link, Mesh, Which, signal, until};
 use nix::sys::signal::Signal;
 
 use crate::{
     every_step::{ended, is_a_step},
-    memory::{looks, metric, replayed, stands, titles},
+    memory::{metric, replayed, stands, titles},
 };
 
 const ROSTER: &str = "loops/kaizen-stack/roster.yaml";
@@ -81,6 +85,16 @@ async fn watched(mesh: &Mesh) -> BTreeSet<String> {
     silences.map(|cell| cell.key).collect()
 }
 
+fn is_look(record: &DecisionRecord) -> bool {
+    let DecisionRecord::Decided(decided) = record else {
+        return false;
+    };
+    let TriggerRecord::Memory { concluded, .. } = &decided.trigger else {
+        return false;
+    };
+    *concluded == Conclusion::Listed
+}
+
 fn revision_of(applied: &ApplyResponse) -> u64 {
     applied.results[0].revision
 }
@@ -143,8 +157,11 @@ async fn a_silence_watches_the_runs_of_a_roster_for_as_long_as_it_has_them() {
 
     mesh.stored.remembered(&[Reader::EventsBound]).await;
     mesh.stop_service(Which::Router).await;
-    let looks = looks(&mesh, "quiet").await;
-    assert_eq!(looks.len(), 3, "one of each revision: {looks:?}");
+    let decisions = mesh.stored.decisions("quiet").await;
+    let looks = decisions
+        .iter()
+        .filter(|decision| is_look(&decision.record));
+    assert_eq!(looks.count(), 3, "one of each revision: {decisions:?}");
     assert_eq!(replayed(&mesh).await, stands(&mesh).await);
 }
 

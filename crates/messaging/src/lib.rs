@@ -21,9 +21,10 @@ pub mod trace;
 
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::{HeaderMap, jetstream};
 pub use commit::{Commit, CommitError, Committed, Guard, Message};
 pub use connection::{ConnectError, NatsConfig, connect};
+use kaizen_proto::header;
 pub use pipeline::Pipeline;
 pub use streams::StreamsConfig;
 
@@ -90,6 +91,15 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 #[must_use]
 pub fn instant(at: async_nats::datetime::DateTime) -> jiff::Timestamp {
     jiff::Timestamp::from_nanosecond(at.unix_timestamp_nanos()).unwrap_or(jiff::Timestamp::MIN)
+}
+
+/// How many tasks and events lie between a message and the first trigger; 0 where it does not say.
+#[must_use]
+pub fn hops(headers: Option<&HeaderMap>) -> u32 {
+    let value = headers.and_then(|headers| headers.get(header::HOPS));
+    value
+        .and_then(|value| value.as_str().parse().ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]

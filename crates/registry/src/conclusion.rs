@@ -28,6 +28,8 @@ pub(crate) const CADENCES_MAX: u64 = 100;
 pub(crate) const RUN_KEY: &str = "{{ run.repo }}/{{ run.agent }}";
 /// Where the list of runs is bound.
 pub(crate) const RUNS: &str = "runs";
+/// Where a look at that list keeps the repos that could not be read.
+pub(crate) const UNREAD: &str = "unread";
 
 /// `type: all`: set off once events of all these types came for one key inside of a window.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -2,7 +2,8 @@
 //!
 //! [`document`] turns YAML into checked documents, [`view`] holds every revision of them as the
 //! registry stream tells it, [`admission`] judges an envelope, [`binding`] builds the context of
-//! an activation from its trigger, and [`decision`] evaluates the rules.
+//! an activation from its trigger, and [`decision`] evaluates the rules. [`input`] judges what a
+//! stream has stored, and [`replay`] follows an archive as the router has followed it.
 //!
 //! Architecture invariant: everything here is a function of its arguments. There is no clock, no
 //! I/O and no randomness, so a decision can be recomputed later from trigger, revision and
@@ -24,12 +25,15 @@ pub mod event_type;
 pub mod filter;
 mod flip;
 mod index;
+pub mod input;
 mod json;
 pub mod lint;
 mod machine;
 pub mod memory;
 mod parsing;
+pub mod recall;
 pub mod references;
+pub mod replay;
 mod rule;
 pub mod ruled_out;
 pub mod schema;
@@ -59,8 +63,11 @@ pub use document::{Document, EngagementSpec, ScheduleSpec, parse_documents, warn
 pub use event_type::{EventTypeSpec, Mode, RegisteredType, Violation};
 pub use filter::{Filter, Miss};
 pub use flip::{Flip, ItemFlips, RuleWhyNot, WhyNot, why_not};
+pub use input::{Input, Refused, SetOff};
 pub use memory::{Advance, Concluded, Lacks, Memory, Outside};
+pub use recall::{Recall, Records};
 pub use references::{DocumentKey, references};
+pub use replay::{Followed, Replay, Replayed, Taken};
 pub use rule::RuleSpec;
 pub use ruled_out::{RuledOut, ruled_out};
 pub use source::ContextSource;

@@ -13,12 +13,12 @@ use kaizen_proto::{
     record::Pending,
     subject::{DeadReason, DeadStage},
 };
-use kaizen_registry::{Definition, Lane, Revision, Trigger, View, bind_direct, decide};
+use kaizen_registry::{Definition, Lane, Refused, Revision, Trigger, View, bind_direct, decide};
 use tracing::{Instrument as _, Span, info_span, warn};
 
 use crate::{
     effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision},
-    input::{Input, Refused},
+    input::Delivery,
 };
 
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Direct {
 
     /// All that follows from one input. Pure but for what the view holds.
     fn judge(&self, view: &View, message: &Message) -> Vec<Effect> {
-        let Some(input) = Input::read(message) else {
+        let Some(input) = Delivery::read(message) else {
             return Vec::new();
         };
         match input.judge(view) {
@@ -147,7 +147,7 @@ impl Direct {
         self.ledger.decided(definition, activation, decided, letter)
     }
 
-    fn refuse(&self, refused: &Refused, input: &Input) -> Effect {
+    fn refuse(&self, refused: &Refused, input: &Delivery) -> Effect {
         warn!(
             subject = input.original.subject,
             sequence = input.sequence,

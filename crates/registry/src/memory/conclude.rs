@@ -222,11 +222,11 @@ impl Memory {
         let activation = ActivationId::new(revision.value.id(), trigger.record.trigger_id());
         let mut session = self.session(revision, &trigger, &outside.open);
         let open = overlap.tasks.iter().any(|task| session.is_open(task));
-        if let Some(lacks) = session.lacks() {
-            session.undo();
-            return Err(lacks);
-        }
+        let lacks = session.lacks();
         session.undo();
+        if let Some(tasks) = lacks {
+            return Err(Lacks::of(revision, &trigger).tasks(tasks));
+        }
         if open {
             let look_at = self.clock.checked_add(LOOK_EVERY).unwrap_or(self.clock);
             let waiting = Some(Waiting { look_at, ..waiting });
@@ -346,7 +346,7 @@ fn decide(
         && let Some(item) = outside_item(definition, trigger, attributes)
     {
         session.undo();
-        return Err(Lacks::context(activation, item));
+        return Err(Lacks::of(revision, trigger).context(item));
     }
     let snapshot = match bind(&mut session, definition, attributes, context) {
         Ok(snapshot) => snapshot,
@@ -364,9 +364,9 @@ fn decide(
         session.undo();
         return Ok(None);
     }
-    if let Some(lacks) = session.lacks() {
+    if let Some(tasks) = session.lacks() {
         session.undo();
-        return Err(lacks);
+        return Err(Lacks::of(revision, trigger).tasks(tasks));
     }
     let open = session.asked();
     // Too many tasks are none, so nothing is remembered of them.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     clause::Place,
-    conclusion::{Length, List, RUNS, SILENCE_KEYS_MAX, SilenceSpec, Watch},
+    conclusion::{Length, List, RUNS, SILENCE_KEYS_MAX, SilenceSpec, UNREAD, Watch},
     decision::Decision,
     definition::{Definition, TriggerSpec},
     scope::{Facts, RUN},
@@ -90,7 +90,7 @@ impl Memory {
         let activation = ActivationId::new(definition.id(), trigger.record.trigger_id());
         let Some(context) = outside.context.get(&activation) else {
             let item = item_of(definition, &trigger, &list.source);
-            return Err(Lacks::context(activation, item));
+            return Err(Lacks::of(revision, &trigger).context(item));
         };
         let unread = outside.unread.get(&activation);
         let known = self.known(place);
@@ -343,7 +343,7 @@ fn with_unread(
 /// All that the look depended on: what was bound, and whose runs are not known.
 fn snapshot(mut context: Map<String, Value>, unread: Option<&BTreeSet<String>>) -> Value {
     if let Some(unread) = unread.filter(|unread| !unread.is_empty()) {
-        context.insert("unread".to_owned(), json!(unread));
+        context.insert(UNREAD.to_owned(), json!(unread));
     }
     Value::Object(context)
 }

@@ -24,6 +24,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
     id::{ActivationId, CellId, DefinitionId},
+    record::TriggerRecord,
     resolver::ResolveItem,
 };
 use serde_json::{Map, Value};
@@ -86,20 +87,40 @@ pub struct Outside {
 }
 
 /// What a step lacks: the same step again, with these facts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Lacks {
+    /// The revision that decides.
+    pub revision: Arc<Revision<Definition>>,
+    /// The activation.
+    pub activation: ActivationId,
+    /// What set it off.
+    pub trigger: Box<TriggerRecord>,
     /// Subjects of tasks of which it must be known whether they are open.
     pub tasks: BTreeSet<String>,
     /// What the resolver is to be asked.
-    pub context: Option<Box<(ActivationId, ResolveItem)>>,
+    pub context: Option<Box<ResolveItem>>,
 }
 
 impl Lacks {
-    fn context(activation: ActivationId, item: ResolveItem) -> Self {
+    pub(crate) fn of(revision: &Arc<Revision<Definition>>, trigger: &Trigger) -> Self {
         Self {
+            revision: revision.clone(),
+            activation: ActivationId::new(revision.value.id(), trigger.record.trigger_id()),
+            trigger: Box::new(trigger.record.clone()),
             tasks: BTreeSet::new(),
-            context: Some(Box::new((activation, item))),
+            context: None,
         }
+    }
+
+    pub(crate) fn context(self, item: ResolveItem) -> Self {
+        Self {
+            context: Some(Box::new(item)),
+            ..self
+        }
+    }
+
+    pub(crate) fn tasks(self, tasks: BTreeSet<String>) -> Self {
+        Self { tasks, ..self }
     }
 }
 

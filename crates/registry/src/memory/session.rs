@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kaizen_proto::id::{CellId, DefinitionId, TriggerId};
 
 use super::{
-    Lacks, Memory,
+    Memory,
     cell::{Cell, State},
 };
 use crate::clause::Place;
@@ -130,11 +130,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What must be known before it can be told what follows.
-    pub(super) fn lacks(&self) -> Option<Lacks> {
-        let tasks = self.lacks.clone();
-        let context = None;
-        (!tasks.is_empty()).then_some(Lacks { tasks, context })
+    /// Of which tasks it must be known whether they are open, before it can be told what follows.
+    pub(super) fn lacks(&self) -> Option<BTreeSet<String>> {
+        (!self.lacks.is_empty()).then(|| self.lacks.clone())
     }
 
     /// Which tasks were asked for, and whether they were open.

@@ -117,7 +117,8 @@ impl World {
     }
 
     fn answer(&mut self, lacks: Lacks) {
-        let (activation, item) = *lacks.context.expect("tasks are told beforehand");
+        let activation = lacks.activation;
+        let item = lacks.context.expect("tasks are told beforehand");
         let [source] = &item.sources[..] else {
             panic!("{item:?}")
         };

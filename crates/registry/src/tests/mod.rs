@@ -12,6 +12,7 @@ mod lint;
 mod memory;
 mod properties;
 mod reference;
+mod replay;
 mod robustness;
 mod ruled_out;
 mod schema;

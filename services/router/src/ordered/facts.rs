@@ -71,9 +71,10 @@ impl Ordered {
         while let Some((open, task)) = looking.try_next().await? {
             facts.outside.open.insert(task, open);
         }
-        let Some((activation, mut item)) = lacks.context.map(|context| *context) else {
+        let (activation, Some(item)) = (lacks.activation, lacks.context) else {
             return Ok(None);
         };
+        let mut item = *item;
         facts.attempts += 1;
         item.without_optional = facts.attempts >= self.limits.optional_attempts;
         let may_lack = item.without_optional && item.sources.iter().all(|source| source.optional);

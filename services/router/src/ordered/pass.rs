@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     effect::{Decided, Effect, Identity, Letter, Original, OriginalHeaders, dead_decision},
-    input::Input,
+    input::Delivery,
 };
 
 /// How long after a deadline it is waited for triggers that were stored before it: their leader
@@ -197,7 +197,7 @@ impl Pass<'_> {
     }
 
     async fn take_one(&mut self, message: &Message) -> Result<(), Ended> {
-        let Some(input) = Input::read(message) else {
+        let Some(input) = Delivery::read(message) else {
             return Ok(());
         };
         if input.sequence <= self.memory.position() {

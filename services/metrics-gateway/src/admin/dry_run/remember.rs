@@ -157,9 +157,10 @@ impl Trial<'_> {
             outside.open.insert(task, open);
         }
         drop(looking);
-        let Some((activation, mut item)) = lacks.context.map(|context| *context) else {
+        let (activation, Some(item)) = (lacks.activation, lacks.context) else {
             return Ok(());
         };
+        let mut item = *item;
         // Nobody waits for a dry-run: what is optional is there now or left out.
         item.without_optional = true;
         let answer = self.admin.ask_resolver(item).await?;

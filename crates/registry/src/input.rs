@@ -1,0 +1,208 @@
+//! One message of EVENTS or TICKS: what it sets off, or why it sets nothing off.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kaizen_proto::{
+    id::{DefinitionId, TriggerId},
+    record::{AdminTick, TickKind, TickRecord},
+    stream, subject,
+    subject::DeadReason,
+};
+
+use crate::{
+    admission::{Refusal, admit},
+    definition::Definition,
+    trigger::Trigger,
+    view::{Revision, View},
+};
+
+/// Hops after which a chain of tasks and events is taken for a loop.
+const HOPS_MAX: u32 = 16;
+
+/// A message, as its stream has stored it.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// EVENTS or TICKS.
+    pub stream: &'a str,
+    /// Its subject.
+    pub subject: &'a str,
+    /// Its sequence.
+    pub sequence: u64,
+    /// When it was stored.
+    pub stored_at: Timestamp,
+    /// How many tasks and events lie between it and the first trigger.
+    pub hops: u32,
+    /// Its bytes.
+    pub payload: &'a [u8],
+}
+
+/// A trigger, and the definitions that it sets off.
+#[derive(Debug)]
+pub struct SetOff {
+    /// The trigger.
+    pub trigger: Trigger,
+    /// The revisions that decide, one for each definition.
+    pub revisions: Vec<Arc<Revision<Definition>>>,
+}
+
+/// Why an input is not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The reason as dead letters name it.
+    pub reason: DeadReason,
+    /// What is wrong, and what to do next where that is known.
+    pub error: String,
+}
+
+fn refused(reason: DeadReason, error: impl Into<String>) -> Refused {
+    let error = error.into();
+    Refused { reason, error }
+}
+
+impl Input<'_> {
+    /// What it sets off, as the registry stood when it was stored; `None` where it is no trigger.
+    /// Every lane asks this, so all of them agree.
+    ///
+    /// # Errors
+    /// It is not let in.
+    pub fn judge(&self, view: &View) -> Result<Option<SetOff>, Refused> {
+        if self.stream == stream::TICKS {
+            self.judge_tick(view)
+        } else {
+            self.judge_event(view)
+        }
+    }
+
+    fn judge_event(&self, view: &View) -> Result<Option<SetOff>, Refused> {
+        let subject_type = subject::activity_type(self.subject);
+        let envelope = admit(view, self.stored_at, subject_type, self.payload)
+            .map_err(|refusal| refused(refusal.reason(), told(&refusal)))?;
+        if self.hops > HOPS_MAX {
+            let error = format!(
+                "{} hops exceed {HOPS_MAX}: events and tasks set each other off",
+                self.hops
+            );
+            return Err(refused(DeadReason::TooManyHops, error));
+        }
+        let revisions: Vec<_> = view.set_off_by(&envelope, self.stored_at).collect();
+        if revisions.is_empty() {
+            return Ok(None);
+        }
+        let trigger = Trigger::of_event(envelope, self.sequence, self.stored_at, self.hops);
+        Ok(Some(SetOff { trigger, revisions }))
+    }
+
+    fn judge_tick(&self, view: &View) -> Result<Option<SetOff>, Refused> {
+        let slot = Slot::read(self.subject, self.payload);
+        // A cursor record sets nothing off.
+        let Some(slot) = slot.map_err(|error| refused(DeadReason::Malformed, error))? else {
+            return Ok(None);
+        };
+        let Some(revision) = view.definition_revision(&slot.definition, slot.revision) else {
+            let error = format!(
+                "revision {} of {} is not in REGISTRY",
+                slot.revision, slot.definition
+            );
+            return Err(refused(DeadReason::UnknownRevision, error));
+        };
+        let trigger = slot.trigger(self);
+        let revisions = vec![revision];
+        Ok(Some(SetOff { trigger, revisions }))
+    }
+}
+
+fn told(refusal: &Refusal) -> String {
+    match refusal.hint() {
+        Some(hint) => format!("{refusal}; {hint}"),
+        None => refusal.to_string(),
+    }
+}
+
+/// One message of TICKS that sets its definition off.
+struct Slot {
+    definition: DefinitionId,
+    revision: u64,
+    instant: Timestamp,
+    kind: TickKind,
+    trigger_id: TriggerId,
+}
+
+impl Slot {
+    /// `None` for a cursor record; an error says what is malformed.
+    fn read(subject: &str, payload: &[u8]) -> Result<Option<Self>, String> {
+        match (
+            subject::tick_definition(subject),
+            subject::trigger_definition(subject),
+        ) {
+            (Some(definition), _) => Self::scheduled(&definition_id(definition)?, payload),
+            (None, Some(definition)) => {
+                Self::asked_for(definition_id(definition)?, payload).map(Some)
+            }
+            (None, None) => Err("neither a tick nor a trigger by its subject".to_owned()),
+        }
+    }
+
+    fn scheduled(definition: &DefinitionId, payload: &[u8]) -> Result<Option<Self>, String> {
+        let record = serde_json::from_slice(payload)
+            .map_err(|error| format!("not a tick record: {error}"))?;
+        Ok(match record {
+            TickRecord::Cursor(_) => None,
+            TickRecord::Tick(tick) => Some(Self {
+                trigger_id: TriggerId::of_slot(definition, tick.slot),
+                definition: definition.clone(),
+                revision: tick.revision,
+                instant: tick.slot,
+                kind: TickKind::Scheduled,
+            }),
+        })
+    }
+
+    fn asked_for(definition: DefinitionId, payload: &[u8]) -> Result<Self, String> {
+        let record = serde_json::from_slice(payload)
+            .map_err(|error| format!("not a record of a tick that was asked for: {error}"))?;
+        let (kind, trigger_id, instant, revision) = match record {
+            AdminTick::Manual {
+                slot,
+                revision,
+                request_id,
+                ..
+            } => {
+                if request_id.is_empty() {
+                    return Err("request_id is empty: nobody could ask twice for the same".into());
+                }
+                let trigger_id = TriggerId::of_request(&definition, &request_id);
+                (TickKind::Manual, trigger_id, slot, revision)
+            }
+            // The identity of the slot: where its tick was routed, nothing new follows.
+            AdminTick::Backfill { slot, revision, .. } => {
+                let trigger_id = TriggerId::of_slot(&definition, slot);
+                (TickKind::Backfill, trigger_id, slot, revision)
+            }
+        };
+        Ok(Self {
+            definition,
+            revision,
+            instant,
+            kind,
+            trigger_id,
+        })
+    }
+
+    fn trigger(self, input: &Input<'_>) -> Trigger {
+        Trigger::of_tick(
+            self.trigger_id,
+            self.kind,
+            self.instant,
+            input.sequence,
+            input.stored_at,
+            input.hops,
+        )
+    }
+}
+
+fn definition_id(token: &str) -> Result<DefinitionId, String> {
+    token
+        .parse()
+        .map_err(|error| format!("the subject names no definition: {error}"))
+}
