@@ -511,6 +511,27 @@ async fn clock(mesh: &Mesh, reader: Reader) -> Timestamp {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_comes_twice_at_once_and_changes_no_memory_holds_up_nobody() {
+    let mut mesh = Mesh::start_with(&[Which::Gateway]).await;
+    let fails = rule("fails", "cooldown: {for: 24h}").replace("quality <", "nothing <");
+    mesh.apply(&format!(
+        "{}---\n{fails}",
+        rule("skipping", "overlap: skip")
+    ))
+    .await;
+    // Neither a match, which memory would know again, nor an error, twice in one transaction.
+    for id in ["a", "a", "b"] {
+        metric(&mesh, id, "shop", 0.9).await;
+    }
+    mesh.start_service(Which::Router).await;
+    mesh.stored
+        .remembered(&[Reader::Events, Reader::EventsBound])
+        .await;
+    assert_eq!(mesh.stored.decisions("skipping").await.len(), 2);
+    assert_eq!(mesh.stored.dead().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_owner_that_slept_is_refused_when_it_wakes() {
     let mesh = Mesh::start_with(&[Which::Gateway]).await;
     let nats = mesh.config.nats.url.clone();

@@ -60,6 +60,11 @@ impl Effect {
     pub(crate) fn messages(&self) -> &[Message] {
         &self.messages
     }
+
+    /// Where what settles it stands: the same for all effects of one activation.
+    pub(crate) fn settled_by(&self) -> &str {
+        &self.settled_by
+    }
 }
 
 /// The message that an input came as: what a dead letter keeps.

@@ -320,7 +320,7 @@ impl Pass<'_> {
     }
 
     async fn gather(&mut self, step: Step) -> Result<(), Ended> {
-        if !self.transaction.has_room_for(&step) {
+        if !self.transaction.has_room_for(&step) || self.transaction.repeats(&step) {
             self.store().await?;
         }
         let checkpoint = self.checkpoint();

@@ -1,7 +1,10 @@
 //! What is stored at once: the cells of memory, all that followed, and the checkpoint that goes
 //! with them. All of it, or none.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use kaizen_messaging::{CommitError, Committed, Message, chain, connection::jittered};
 use kaizen_proto::{id::CellId, record::Checkpoint};
@@ -27,6 +30,8 @@ pub(super) struct Transaction {
     /// The last state of each cell.
     cells: BTreeMap<CellId, Message>,
     effects: Vec<Effect>,
+    /// Where each of them is looked for.
+    settled_by: HashSet<String>,
     messages: usize,
     bytes: usize,
 }
@@ -57,6 +62,7 @@ impl Transaction {
             checkpoint,
             cells: BTreeMap::new(),
             effects: Vec::new(),
+            settled_by: HashSet::new(),
             messages: 0,
             bytes: 0,
         }
@@ -73,6 +79,14 @@ impl Transaction {
         messages.any(|message| message.subject == task)
     }
 
+    /// Whether it holds an effect of one of the step's activations. Guards see what is committed
+    /// alone, so the server would refuse both together for ever; the later one finds the earlier
+    /// standing once that is stored.
+    pub(super) fn repeats(&self, step: &Step) -> bool {
+        let mut effects = step.effects.iter();
+        effects.any(|effect| self.settled_by.contains(effect.settled_by()))
+    }
+
     /// Whether a step still fits.
     pub(super) fn has_room_for(&self, step: &Step) -> bool {
         self.is_empty()
@@ -85,6 +99,8 @@ impl Transaction {
         self.messages += step.messages();
         self.bytes += step.bytes();
         self.checkpoint = checkpoint;
+        let settled_by = step.effects.iter().map(Effect::settled_by);
+        self.settled_by.extend(settled_by.map(str::to_owned));
         self.effects.extend(step.effects);
         for (id, message) in step.cells {
             // A later state of the same cell replaces the earlier one.
