@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, fs};
 
 use kaizen_proto::{
-    id::QueueName,
+    id::{CellId, QueueName},
+    record::Checkpoint,
     stream,
     subject::{self, Reader},
 };
@@ -412,4 +413,38 @@ async fn dry_run_takes_memory_of_one_moment_while_it_is_written() {
     assert_eq!(told[0]["memory"]["position"], 3_000);
     // The mean of 2,951 to 3,000.
     assert_eq!(told[0]["snapshot"]["one"]["summary"]["avg_time_s"], 2_975.5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dry_run_takes_a_memory_that_is_too_large_for_empty_and_says_so() {
+    // Nobody reads the cells, so nobody need have written them.
+    let mesh = Mesh::start_with(&[Which::Gateway]).await;
+    mesh.apply(&rule("cooling", "cooldown: {for: 24h}")).await;
+    let definition = "cooling".parse().unwrap();
+    let cells: Vec<_> = (0..=10_000)
+        .map(|n| CellId::new("clause", &n.to_string()))
+        .collect();
+    // The client waits beyond some thousand acks that nobody has asked for.
+    for cells in cells.chunks(1_000) {
+        let mut acks = Vec::new();
+        for cell in cells {
+            let subject = subject::state(Reader::Events, &definition, cell);
+            acks.push(mesh.jetstream.publish(subject, "{}".into()).await.unwrap());
+        }
+        for ack in acks {
+            ack.await.unwrap();
+        }
+    }
+    let checkpoint = serde_json::to_vec(&Checkpoint::default()).unwrap();
+    let subject = subject::checkpoint(Reader::Events);
+    mesh.publish(&subject, &checkpoint).await;
+    let (told, stderr) = try_event(&mesh, &low("1", "shop"));
+    assert!(would_order(&told[0], 1), "{told}");
+    assert_eq!(told[0]["memory"]["cells"], 0);
+    assert!(
+        stderr.starts_with(
+            "warning: definition cooling keeps more than 10000 keys or 64 MiB, too many to look at"
+        ),
+        "{stderr}"
+    );
 }
