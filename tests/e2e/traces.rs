@@ -21,7 +21,9 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport};
 
-use crate::documents::{RECORDED, REVIEW, REVIEW_ID, bad_run, bad_run_bytes, bound};
+use crate::documents::{
+    EXAMPLE_REVIEW, RECORDED, REVIEW, REVIEW_ID, bad_run, bad_run_bytes, bound,
+};
 
 /// Keeps what it is sent.
 #[derive(Clone, Default)]
@@ -211,12 +213,8 @@ async fn one_trace_leads_from_the_command_to_the_tasks_of_both_lanes() {
     mesh.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn trace_of_an_http_client_goes_on_to_the_task() {
-    let (collector, environment) = Collector::start().await;
-    let dir = tempfile::tempdir().unwrap();
-    let cli = Cli::new(dir.path());
-    let (mesh, stored) = traced_mesh(&cli, &borrowed(&environment)).await;
+/// Posts an event as part of a client's trace; answers the client's span.
+async fn post_bad_run(mesh: &MeshUp) -> Span {
     let client = Span {
         trace: "0af7651916cd43dd8448eb211c80319c".to_owned(),
         id: "b7ad6b7169203331".to_owned(),
@@ -226,6 +224,16 @@ async fn trace_of_an_http_client_goes_on_to_the_task() {
     let headers = [("traceparent", traceparent.as_str())];
     let answer = post_event(&mesh.http, &headers, &bad_run_bytes("posted")).await;
     assert_eq!(answer.status, 202);
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trace_of_an_http_client_goes_on_to_the_task() {
+    let (collector, environment) = Collector::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let cli = Cli::new(dir.path());
+    let (mesh, stored) = traced_mesh(&cli, &borrowed(&environment)).await;
+    let client = post_bad_run(&mesh).await;
     stored.settled().await;
 
     let names = ["POST /v1/events", "publish", "route"];
@@ -235,6 +243,33 @@ async fn trace_of_an_http_client_goes_on_to_the_task() {
         stored_by(&review[0]),
         (client.trace.as_str(), chain[2].id.as_str())
     );
+    mesh.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trace_goes_on_to_a_task_of_the_ordered_lane() {
+    let (collector, environment) = Collector::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let cli = Cli::new(dir.path());
+    let (mesh, stored) = traced_mesh(&cli, &borrowed(&environment)).await;
+    let file = dir.path().join("remembers.yaml");
+    std::fs::write(&file, EXAMPLE_REVIEW).unwrap();
+    let apply = ["definition", "apply", "-f", file.to_str().unwrap()];
+    cli.run(&apply).ok();
+    let client = post_bad_run(&mesh).await;
+
+    let review = until("the task stands", async || {
+        stored.tasks(REVIEW_ID).await.pop().ok_or("not yet")
+    })
+    .await;
+    let (trace, id) = stored_by(&review);
+    assert_eq!(trace, client.trace);
+    let by = until("what stored it is told", async || {
+        let mut spans = collector.spans().into_iter();
+        spans.find(|span| span.id == id).ok_or("not yet")
+    })
+    .await;
+    assert_eq!(by.name, "route");
     mesh.stop().await;
 }
 

@@ -6,7 +6,6 @@ use kaizen_lifecycle::Registry;
 use kaizen_messaging::{
     chain,
     consume::{Handler, Settlement, backoff},
-    trace,
 };
 use kaizen_proto::{
     id::{ActivationId, TriggerId},
@@ -14,11 +13,11 @@ use kaizen_proto::{
     subject::{DeadReason, DeadStage},
 };
 use kaizen_registry::{Definition, Lane, Refused, Revision, Trigger, View, bind_direct, decide};
-use tracing::{Instrument as _, Span, info_span, warn};
+use tracing::{Instrument as _, Span, warn};
 
 use crate::{
     effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision},
-    input::Delivery,
+    input::{Delivery, route},
 };
 
 #[derive(Debug)]
@@ -38,7 +37,7 @@ impl Handler for Direct {
             );
             return messages.iter().map(nak).collect();
         }
-        let spans: Vec<Span> = messages.iter().map(span).collect();
+        let spans: Vec<Span> = messages.iter().map(route).collect();
         let effects: Vec<Vec<Effect>> = {
             let view = self.registry.view();
             messages
@@ -65,12 +64,6 @@ impl Handler for Direct {
 
 fn nak(message: &Message) -> Settlement {
     Settlement::Nak(backoff(message.info().map_or(1, |info| info.delivered)))
-}
-
-fn span(message: &Message) -> Span {
-    let span = info_span!("route", otel.kind = "consumer", subject = %message.subject);
-    trace::continue_from(&span, message.headers.as_ref());
-    span
 }
 
 impl Direct {

@@ -1,9 +1,10 @@
 //! One message of EVENTS or TICKS, read.
 
 use async_nats::jetstream::Message;
-use kaizen_messaging::{hops, instant};
+use kaizen_messaging::{hops, instant, trace};
 use kaizen_proto::stream;
 use kaizen_registry::{Input, Refused, SetOff, View};
+use tracing::{Span, info_span};
 
 use crate::effect::Original;
 
@@ -50,4 +51,11 @@ impl Delivery {
         };
         input.judge(view)
     }
+}
+
+/// What follows from a message, as part of the trace that led to it.
+pub(crate) fn route(message: &Message) -> Span {
+    let span = info_span!("route", otel.kind = "consumer", subject = %message.subject);
+    trace::continue_from(&span, message.headers.as_ref());
+    span
 }

@@ -19,11 +19,11 @@ use kaizen_proto::{
     subject::{DeadReason, DeadStage},
 };
 use kaizen_registry::{
-    Advance, Concluded, Definition, Lacks, Lane, Memory, Revision, Trigger, View,
+    Advance, Concluded, Definition, Lacks, Lane, Memory, Revision, SetOff, Trigger, View,
     memory::{Cell, Stored},
 };
 use tokio::time::{MissedTickBehavior, timeout};
-use tracing::{debug, info};
+use tracing::{Instrument as _, debug, info};
 
 use super::{
     Ended, Ordered,
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     effect::{Decided, Effect, Identity, Letter, Original, OriginalHeaders, dead_decision},
-    input::Delivery,
+    input::{Delivery, route},
 };
 
 /// How long after a deadline it is waited for triggers that were stored before it: their leader
@@ -210,22 +210,36 @@ impl Pass<'_> {
             input.judge(&view).unwrap_or(None)
         };
         let mut step = Step::default();
-        if let Some(set_off) = set_off {
+        if let Some(mut set_off) = set_off {
             let ours = Lane::Ordered(self.ordered.reader);
-            for revision in set_off.revisions {
-                if revision.value.lane() != ours {
-                    continue;
-                }
-                let mut facts = Facts::default();
-                let concluded = self.activate(&revision, &set_off.trigger, &mut facts);
-                if let Some(concluded) = concluded.await? {
-                    let effect = self.effect(concluded, &input.original, &mut facts);
-                    step.effects.extend(effect);
-                }
+            set_off
+                .revisions
+                .retain(|revision| revision.value.lane() == ours);
+            // Most messages are none of ours, and need no span.
+            if !set_off.revisions.is_empty() {
+                step.effects = self
+                    .set_off(&set_off, &input)
+                    .instrument(route(message))
+                    .await?;
             }
         }
         self.memory.pass(input.sequence);
         self.add(step).await
+    }
+
+    /// What follows from one trigger.
+    async fn set_off(&mut self, set_off: &SetOff, input: &Delivery) -> Result<Vec<Effect>, Ended> {
+        let mut effects = Vec::new();
+        for revision in &set_off.revisions {
+            let mut facts = Facts::default();
+            let concluded = self
+                .activate(revision, &set_off.trigger, &mut facts)
+                .await?;
+            if let Some(concluded) = concluded {
+                effects.extend(self.effect(concluded, &input.original, &mut facts));
+            }
+        }
+        Ok(effects)
     }
 
     /// What follows from one trigger of one definition, once all that it needs is known.
