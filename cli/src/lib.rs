@@ -15,6 +15,7 @@ pub mod repo;
 
 mod align;
 mod args;
+mod backtest;
 mod dead;
 mod definition;
 mod disk;
@@ -83,6 +84,8 @@ enum Command {
     Definition(definition::Args),
     /// Publish events, or see what one would set off
     Event(event::Args),
+    /// See what changed definitions would have done with the archived events and ticks
+    Backtest(backtest::Args),
     /// See what a definition's context would be
     Resolve(resolve::Args),
     /// Slots and ticks: what comes, what was, and setting definitions off by hand
@@ -135,6 +138,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<Exit> {
         Command::Metrics(args) => metrics::run(session, args),
         Command::Definition(args) => definition::run(session, args),
         Command::Event(args) => event::run(session, args),
+        Command::Backtest(args) => backtest::run(session, &args),
         Command::Resolve(args) => resolve::run(session, args),
         Command::Tick(args) => tick::run(session, args),
         Command::Task(args) => task::run(session, args),

@@ -4,7 +4,10 @@
 use std::fmt::Display;
 
 use crate::{
-    id::{ActivationId, CellId, DefinitionId, EventType, QueueName, SourceType, TaskId, TriggerId},
+    id::{
+        ActivationId, CellId, DefinitionId, EventType, EventTypePattern, QueueName, SourceType,
+        TaskId, TriggerId,
+    },
     stream,
 };
 
@@ -45,6 +48,12 @@ const ACTIVITY: &str = "activity.";
 #[must_use]
 pub fn activity(event_type: &EventType) -> String {
     format!("{ACTIVITY}{event_type}")
+}
+
+/// Filter on the events of the types that a pattern matches.
+#[must_use]
+pub fn activities(pattern: &EventTypePattern) -> String {
+    format!("{ACTIVITY}{pattern}")
 }
 
 /// The event type that an `activity.` subject names, unparsed.

@@ -17,6 +17,7 @@ mod admission;
 mod align;
 mod applying;
 mod asked_for;
+mod backtest;
 mod bound_lane;
 mod commit;
 mod compressed_hour;

@@ -347,12 +347,23 @@ fn from_sequence(start_sequence: u64) -> DeliverPolicy {
     DeliverPolicy::ByStartSequence { start_sequence }
 }
 
-/// Not the client's ordered consumer: after a server restart that stalls for half a minute.
 async fn open(
     nats: &Nats,
     stream: &str,
     config: pull::Config,
 ) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
+    let (messages, _) = open_counted(nats, stream, config).await?;
+    Ok(messages)
+}
+
+/// The messages of a consumer that nobody else binds to, and how many there are now.
+///
+/// Not the client's ordered consumer: after a server restart that stalls for half a minute.
+pub(crate) async fn open_counted(
+    nats: &Nats,
+    stream: &str,
+    config: pull::Config,
+) -> Result<(pull::Stream, u64), Box<dyn std::error::Error + Send + Sync>> {
     let handle = nats.jetstream.get_stream_no_info(stream).await?;
     let config = pull::Config {
         name: Some(read::ephemeral_name("follow")),
@@ -363,13 +374,14 @@ async fn open(
         ..config
     };
     let consumer = handle.create_consumer(config).await?;
+    let pending = consumer.cached_info().num_pending;
     let messages = consumer
         .stream()
         .max_messages_per_batch(PULL_BATCH)
         .expires(PULL_EXPIRES)
         .heartbeat(PULL_HEARTBEAT)
         .messages();
-    Ok(messages.await?)
+    Ok((messages.await?, pending))
 }
 
 type PullError = async_nats::error::Error<pull::MessagesErrorKind>;

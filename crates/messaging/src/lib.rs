@@ -4,6 +4,7 @@
 //! Architecture invariant: nothing here decides. What a message means is the business of the
 //! pure crates and of the services.
 
+pub mod archive;
 pub mod backlog;
 pub mod clock;
 pub mod commit;

@@ -117,6 +117,22 @@ pub async fn last_sequence(nats: &Nats, stream: &'static str) -> Result<u64, Rea
     Ok(info.state.last_sequence)
 }
 
+/// When the oldest message of a stream was stored; `None` where it holds none.
+pub async fn oldest(
+    nats: &Nats,
+    stream: &'static str,
+) -> Result<Option<jiff::Timestamp>, ReadError> {
+    let what = "its oldest message";
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .map_err(failed(stream, what))?;
+    let info = handle.get_info().await.map_err(failed(stream, what))?;
+    let state = &info.state;
+    Ok((state.messages > 0).then(|| crate::instant(state.first_timestamp)))
+}
+
 /// A name for a consumer that nobody binds to again. It must have one: the client would ask for a
 /// nameless one on a subject on which whatever stands in the body can be reconfigured, so no
 /// service but the one that makes the streams may publish there.

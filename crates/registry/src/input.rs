@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kaizen_proto::{
+    envelope::EventEnvelope,
     id::{DefinitionId, TriggerId},
     record::{AdminTick, TickKind, TickRecord},
     stream, subject,
@@ -75,6 +76,20 @@ impl Input<'_> {
     }
 
     fn judge_event(&self, view: &View) -> Result<Option<SetOff>, Refused> {
+        let envelope = self.admitted(view)?;
+        let revisions: Vec<_> = view.set_off_by(&envelope, self.stored_at).collect();
+        if revisions.is_empty() {
+            return Ok(None);
+        }
+        let trigger = Trigger::of_event(envelope, self.sequence, self.stored_at, self.hops);
+        Ok(Some(SetOff { trigger, revisions }))
+    }
+
+    /// The event that it is.
+    ///
+    /// # Errors
+    /// It is not let in.
+    pub(crate) fn admitted(&self, view: &View) -> Result<EventEnvelope, Refused> {
         let subject_type = subject::activity_type(self.subject);
         let envelope = admit(view, self.stored_at, subject_type, self.payload)
             .map_err(|refusal| refused(refusal.reason(), told(&refusal)))?;
@@ -85,12 +100,13 @@ impl Input<'_> {
             );
             return Err(refused(DeadReason::TooManyHops, error));
         }
-        let revisions: Vec<_> = view.set_off_by(&envelope, self.stored_at).collect();
-        if revisions.is_empty() {
-            return Ok(None);
-        }
-        let trigger = Trigger::of_event(envelope, self.sequence, self.stored_at, self.hops);
-        Ok(Some(SetOff { trigger, revisions }))
+        Ok(envelope)
+    }
+
+    /// The tick that it is, and whose; `None` where it is none, or malformed.
+    pub(crate) fn tick(&self) -> Option<(DefinitionId, Trigger)> {
+        let slot = Slot::read(self.subject, self.payload).ok().flatten()?;
+        Some((slot.definition.clone(), slot.trigger(self)))
     }
 
     fn judge_tick(&self, view: &View) -> Result<Option<SetOff>, Refused> {

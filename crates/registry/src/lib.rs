@@ -10,6 +10,7 @@
 //! snapshot, and comes out the same on every replica.
 
 pub mod admission;
+pub mod backtest;
 pub mod binding;
 pub mod builtin;
 pub mod changes;

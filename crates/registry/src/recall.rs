@@ -59,6 +59,12 @@ impl Records {
         self.unbound.insert(activation, error);
     }
 
+    /// Drops what is known of an activation: for who reads records as they are asked for.
+    pub fn forget(&mut self, activation: ActivationId) {
+        self.decided.remove(&activation);
+        self.unbound.remove(&activation);
+    }
+
     /// The record of an activation.
     #[must_use]
     pub fn of(&self, activation: ActivationId) -> Option<&Decided> {

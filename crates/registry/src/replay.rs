@@ -131,26 +131,53 @@ impl<'a> Replay<'a> {
 
     /// What follows from the next message of its stream, and from the deadlines before it.
     pub fn take(&mut self, input: &Input<'_>, recall: &mut impl Recall) -> Taken {
-        let mut due = Vec::new();
-        for (_, reading) in readers_of(&mut self.readers, input.stream) {
-            reading.look_at_revisions(Some(input.stored_at));
-            due.extend(reading.advance(self.view, input.stored_at, recall));
-        }
+        let due = self.pass_time(input.stream, input.stored_at, recall);
         let set_off = input.judge(self.view).map(|set_off| {
-            let Some(set_off) = set_off else {
-                return Vec::new();
-            };
-            let revisions = set_off.revisions.iter();
-            let followed = revisions.filter(|revision| self.follows(revision.value.id()));
-            let followed: Vec<_> = followed.cloned().collect();
-            let each = followed.into_iter();
-            each.map(|revision| self.activate(revision, &set_off.trigger, recall))
-                .collect()
+            set_off.map_or_else(Vec::new, |set_off| {
+                self.set_off(&set_off.trigger, &set_off.revisions, recall)
+            })
         });
-        for (_, reading) in readers_of(&mut self.readers, input.stream) {
-            reading.memory.pass(input.sequence);
-        }
+        self.pass(input.stream, input.sequence);
         Taken { due, set_off }
+    }
+
+    /// What follows from the deadlines that have passed when a message of a stream is stored.
+    pub(crate) fn pass_time(
+        &mut self,
+        stream: &str,
+        stored_at: Timestamp,
+        recall: &mut impl Recall,
+    ) -> Vec<Replayed> {
+        let mut due = Vec::new();
+        for (_, reading) in readers_of(&mut self.readers, stream) {
+            reading.look_at_revisions(Some(stored_at));
+            due.extend(reading.advance(self.view, stored_at, recall));
+        }
+        due
+    }
+
+    /// What follows from a trigger for each of these revisions that is followed. Time has passed
+    /// up to it.
+    pub(crate) fn set_off(
+        &mut self,
+        trigger: &Trigger,
+        revisions: &[Arc<Revision<Definition>>],
+        recall: &mut impl Recall,
+    ) -> Vec<Replayed> {
+        let mut replayed = Vec::with_capacity(revisions.len());
+        for revision in revisions {
+            if self.follows(revision.value.id()) {
+                replayed.push(self.activate(revision.clone(), trigger, recall));
+            }
+        }
+        replayed
+    }
+
+    /// The message at a sequence is dealt with.
+    pub(crate) fn pass(&mut self, stream: &str, sequence: u64) {
+        for (_, reading) in readers_of(&mut self.readers, stream) {
+            reading.memory.pass(sequence);
+        }
     }
 
     /// What follows up to an instant if no message comes. Looks at every revision that there is,

@@ -2,6 +2,7 @@
 
 mod admission;
 mod alignment;
+mod backtest;
 mod conformance;
 mod cron;
 mod decisions;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kaizen_proto::{
-    admin::{ApplyAction, ApplyRequest, ApplyResponse},
+    admin::{ApplyAction, ApplyRequest, ApplyResponse, SourceFile},
     id::EngagementSlug,
     stream,
     subject::RegistryKind,
@@ -23,7 +23,7 @@ const ATTEMPTS_MAX: usize = 10;
 
 impl Admin {
     pub(super) async fn apply_files(&self, request: ApplyRequest) -> Result<ApplyResponse, Status> {
-        let documents = parse(&request)?;
+        let documents = parse(&request.files)?;
         let prune: Option<EngagementSlug> =
             paging::name("prune_engagement", &request.prune_engagement)?;
         let how = How {
@@ -93,10 +93,11 @@ impl Admin {
     }
 }
 
-fn parse(request: &ApplyRequest) -> Result<Vec<Document>, Status> {
+/// The documents of these files; no two have the same name.
+pub(super) fn parse(files: &[SourceFile]) -> Result<Vec<Document>, Status> {
     let mut documents: Vec<Document> = Vec::new();
     let mut diagnostics: Vec<Diagnostic> = Vec::new();
-    for file in &request.files {
+    for file in files {
         match parse_documents(&file.name, &file.content) {
             Ok(parsed) => documents.extend(parsed),
             Err(found) => diagnostics.extend(found),

@@ -1,6 +1,7 @@
 //! The admin API `kaizen.admin.v1`. All state is in JetStream, so any replica can answer.
 
 mod apply;
+mod backtest;
 mod change;
 mod dead;
 mod definitions;
@@ -14,7 +15,7 @@ mod schedules;
 mod status;
 mod tasks;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use kaizen_lifecycle::{CancellationToken, Health, Mesh, Registry};
@@ -22,12 +23,13 @@ use kaizen_messaging::{Nats, trace};
 use kaizen_proto::{
     FILE_DESCRIPTORS,
     admin::{
-        dead_server::DeadServer, definitions_server::DefinitionsServer,
-        dry_run_server::DryRunServer, event_types_server::EventTypesServer,
-        mesh_server::MeshServer, schedules_server::SchedulesServer, tasks_server::TasksServer,
+        backtest_server::BacktestServer, dead_server::DeadServer,
+        definitions_server::DefinitionsServer, dry_run_server::DryRunServer,
+        event_types_server::EventTypesServer, mesh_server::MeshServer,
+        schedules_server::SchedulesServer, tasks_server::TasksServer,
     },
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -40,6 +42,8 @@ struct Admin {
     registry: Registry,
     /// Calls that stream for long end by it.
     shutdown: CancellationToken,
+    /// One for each backtest that may run now.
+    backtests: Arc<Semaphore>,
 }
 
 /// Serves until `shutdown`, then finishes the calls that it has begun.
@@ -53,6 +57,7 @@ pub(crate) async fn serve(
         nats: mesh.nats.clone(),
         registry,
         shutdown: shutdown.clone(),
+        backtests: Arc::new(Semaphore::new(backtest::AT_ONCE)),
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(health, mesh.health.clone(), shutdown.clone()));
@@ -82,6 +87,7 @@ pub(crate) async fn serve(
         .add_service(DeadServer::new(admin.clone()))
         .add_service(DryRunServer::new(admin.clone()))
         .add_service(SchedulesServer::new(admin.clone()))
+        .add_service(BacktestServer::new(admin.clone()).max_decoding_message_size(APPLY_BYTES_MAX))
         .add_service(MeshServer::new(admin))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
             shutdown.cancelled().await;

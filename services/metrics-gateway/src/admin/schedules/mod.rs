@@ -316,7 +316,7 @@ pub(super) fn optional(
 }
 
 /// A range that holds at least an instant.
-fn in_order(from: Timestamp, to: Timestamp) -> Result<(), Status> {
+pub(super) fn in_order(from: Timestamp, to: Timestamp) -> Result<(), Status> {
     if from < to {
         return Ok(());
     }

@@ -1,0 +1,206 @@
+//! Reading a window of a stream once, from its beginning to its end, as fast as it comes.
+
+use std::{pin::Pin, time::Duration};
+
+use async_nats::jetstream::{
+    Message,
+    consumer::{DeliverPolicy, pull},
+};
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::ReadyChunks};
+use jiff::Timestamp;
+use tokio::time::timeout;
+
+use crate::{
+    Nats,
+    connection::jittered,
+    follow::open_counted,
+    hops, instant,
+    read::{self, ReadError},
+};
+
+/// Messages handed over at once, where so many are there.
+const CHUNK: usize = 1_000;
+/// Longest wait for the next message before the reader binds anew.
+const STALL: Duration = Duration::from_secs(5);
+/// How often it binds anew without a message in between.
+const ATTEMPTS_MAX: u32 = 5;
+const REBIND_DELAY: Duration = Duration::from_millis(250);
+
+/// One message, as its stream holds it.
+#[derive(Debug, Clone)]
+pub struct Archived {
+    /// Its sequence.
+    pub sequence: u64,
+    /// When it was stored.
+    pub stored_at: Timestamp,
+    /// Its subject.
+    pub subject: String,
+    /// Its bytes.
+    pub payload: Bytes,
+    /// How many tasks and events lie between it and the first trigger.
+    pub hops: u32,
+}
+
+/// The messages of a stream on some subjects that were stored in `[from, to)`, oldest first. What
+/// is stored while they are read is among them, as far as it is before `to`.
+pub struct Archive {
+    nats: Nats,
+    stream: &'static str,
+    /// No two of them match the same subject.
+    filters: Vec<String>,
+    from: Timestamp,
+    to: Timestamp,
+    /// Sequence of the last message that was handed over; 0 before the first.
+    position: u64,
+    messages: Option<Pin<Box<ReadyChunks<pull::Stream>>>>,
+    delivered: u64,
+    attempts: u32,
+    ended: bool,
+}
+
+impl Archive {
+    /// Reads nothing yet. No two of `filters` may match the same subject.
+    #[must_use]
+    pub fn new(
+        nats: Nats,
+        stream: &'static str,
+        filters: Vec<String>,
+        (from, to): (Timestamp, Timestamp),
+    ) -> Self {
+        Self {
+            nats,
+            stream,
+            filters,
+            from,
+            to,
+            position: 0,
+            messages: None,
+            delivered: 0,
+            attempts: 0,
+            ended: false,
+        }
+    }
+
+    /// How many there are now.
+    ///
+    /// # Errors
+    /// They cannot be counted now.
+    pub async fn count(&self) -> Result<u64, ReadError> {
+        let mut count = 0;
+        for filter in &self.filters {
+            let since = |at| read::count_since(&self.nats, self.stream, filter, at);
+            count += since(self.from)
+                .await?
+                .saturating_sub(since(self.to).await?);
+        }
+        Ok(count)
+    }
+
+    /// The next messages; none at the end.
+    ///
+    /// # Errors
+    /// They do not come, although it was tried again.
+    pub async fn next(&mut self) -> Result<Vec<Archived>, ReadError> {
+        loop {
+            if self.ended {
+                return Ok(Vec::new());
+            }
+            match self.receive().await {
+                Ok(received) if received.is_empty() => {}
+                Ok(received) => {
+                    self.attempts = 0;
+                    return Ok(received);
+                }
+                Err(error) => {
+                    self.messages = None;
+                    self.attempts += 1;
+                    if self.attempts > ATTEMPTS_MAX {
+                        return Err(ReadError::new(self.stream, "its archive", error));
+                    }
+                    tokio::time::sleep(jittered(REBIND_DELAY)).await;
+                }
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Vec<Archived>, Box<dyn std::error::Error + Send + Sync>> {
+        let mut messages = match self.messages.take() {
+            Some(messages) => messages,
+            None => match self.open().await? {
+                Some(messages) => messages,
+                None => {
+                    self.ended = true;
+                    return Ok(Vec::new());
+                }
+            },
+        };
+        let chunk = timeout(STALL, messages.next()).await?;
+        let mut received = Vec::new();
+        for message in chunk.ok_or("the subscription ended")? {
+            let goes_on = match message {
+                Ok(message) => self.take(message, &mut received)?,
+                Err(_) => false,
+            };
+            if !goes_on {
+                // What came before counts; the rest comes again.
+                let is_lost = received.is_empty() && !self.ended;
+                return match is_lost {
+                    true => Err("a delivery was lost".into()),
+                    false => Ok(received),
+                };
+            }
+        }
+        self.messages = Some(messages);
+        Ok(received)
+    }
+
+    /// `false` where nothing more is to be taken from this consumer.
+    fn take(
+        &mut self,
+        message: Message,
+        received: &mut Vec<Archived>,
+    ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+        let info = message.info()?;
+        self.delivered += 1;
+        if info.consumer_sequence != self.delivered {
+            return Ok(false);
+        }
+        let stored_at = instant(info.published);
+        let (sequence, pending) = (info.stream_sequence, info.pending);
+        self.ended = pending == 0 || stored_at >= self.to;
+        if stored_at >= self.to {
+            return Ok(false);
+        }
+        self.position = sequence;
+        received.push(Archived {
+            sequence,
+            stored_at,
+            hops: hops(message.headers.as_ref()),
+            subject: message.subject.to_string(),
+            payload: message.message.payload,
+        });
+        Ok(!self.ended)
+    }
+
+    /// `None` where nothing is left.
+    async fn open(
+        &mut self,
+    ) -> Result<Option<Pin<Box<ReadyChunks<pull::Stream>>>>, Box<dyn std::error::Error + Send + Sync>>
+    {
+        let config = pull::Config {
+            deliver_policy: match self.position {
+                0 => read::since(self.from),
+                position => DeliverPolicy::ByStartSequence {
+                    start_sequence: position + 1,
+                },
+            },
+            filter_subjects: self.filters.clone(),
+            ..pull::Config::default()
+        };
+        let (messages, pending) = open_counted(&self.nats, self.stream, config).await?;
+        self.delivered = 0;
+        let messages = Box::pin(messages.ready_chunks(CHUNK));
+        Ok((pending > 0).then_some(messages))
+    }
+}

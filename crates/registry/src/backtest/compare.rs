@@ -1,0 +1,302 @@
+//! Compares what both sides conclude from one message.
+
+use std::collections::BTreeMap;
+
+use kaizen_proto::{
+    id::{ActivationId, DefinitionId},
+    record::{Outcome, TaskOrder},
+};
+
+use super::{Difference, Example, FieldChange, Report, Tally, report::number};
+use crate::{
+    flip::{WhyNot, why_not},
+    memory::Concluded,
+    replay::{Followed, Replayed},
+    trigger::Trigger,
+    view::View,
+};
+
+/// Where both sides stand.
+pub(super) struct Setting<'a> {
+    pub(super) before: &'a View,
+    pub(super) after: &'a View,
+    /// Absent where a deadline has passed.
+    pub(super) trigger: Option<&'a Trigger>,
+}
+
+/// What both sides made of one activation.
+#[derive(Default)]
+struct Pair {
+    before: Option<Replayed>,
+    after: Option<Replayed>,
+}
+
+/// One side of an activation, seen from the other.
+struct Other<'a> {
+    view: &'a View,
+    replayed: Option<&'a Replayed>,
+    trigger: Option<&'a Trigger>,
+}
+
+impl Report {
+    pub(super) fn take(
+        &mut self,
+        setting: &Setting<'_>,
+        before: Vec<Replayed>,
+        after: Vec<Replayed>,
+    ) {
+        let mut pairs: BTreeMap<(DefinitionId, ActivationId), Pair> = BTreeMap::new();
+        for replayed in before {
+            let pair = pairs.entry(key(&replayed)).or_default();
+            pair.before = Some(replayed);
+        }
+        for replayed in after {
+            let pair = pairs.entry(key(&replayed)).or_default();
+            pair.after = Some(replayed);
+        }
+        for ((definition, _), pair) in pairs {
+            self.take_pair(setting, &definition, &pair);
+        }
+    }
+
+    fn take_pair(&mut self, setting: &Setting<'_>, definition: &DefinitionId, pair: &Pair) {
+        let examples_max = self.examples_max;
+        let mut tallies = self.definitions.iter_mut();
+        let Some(tally) = tallies.find(|tally| tally.definition == *definition) else {
+            return;
+        };
+        if let Some(why) = unknown(&pair.before).or_else(|| unknown(&pair.after)) {
+            tally.unknown(why);
+            return;
+        }
+        tally.activations += 1;
+        tally.errors_before += u64::from(is_error(&pair.before));
+        tally.errors_after += u64::from(is_error(&pair.after));
+        let (before, after) = (tasks(&pair.before), tasks(&pair.after));
+        tally.before += number(before.len());
+        tally.after += number(after.len());
+        tally.compare(setting, pair, examples_max);
+        if let Some(task) = after.first().or(before.first()) {
+            let instant = match setting.trigger {
+                Some(trigger) => trigger.instant(),
+                None => task.trigger.stored_at(),
+            };
+            self.count(instant, before.len(), after.len());
+        }
+    }
+}
+
+fn key(replayed: &Replayed) -> (DefinitionId, ActivationId) {
+    (replayed.revision.value.id().clone(), replayed.activation)
+}
+
+fn unknown(replayed: &Option<Replayed>) -> Option<&str> {
+    match &replayed.as_ref()?.followed {
+        Followed::Unknown(why) => Some(why),
+        Followed::Concluded(_) | Followed::Noted => None,
+    }
+}
+
+fn concluded(replayed: Option<&Replayed>) -> Option<&Concluded> {
+    match &replayed?.followed {
+        Followed::Concluded(concluded) => Some(concluded),
+        Followed::Unknown(_) | Followed::Noted => None,
+    }
+}
+
+fn is_error(replayed: &Option<Replayed>) -> bool {
+    concluded(replayed.as_ref()).is_some_and(|concluded| match &concluded.decision {
+        Ok(decision) => decision.rules.iter().any(|rule| rule.error.is_some()),
+        Err(_) => true,
+    })
+}
+
+fn tasks(replayed: &Option<Replayed>) -> &[TaskOrder] {
+    let decision = concluded(replayed.as_ref()).and_then(|one| one.decision.as_ref().ok());
+    decision.map_or(&[], |decision| &decision.tasks)
+}
+
+impl Tally {
+    fn compare(&mut self, setting: &Setting<'_>, pair: &Pair, examples_max: usize) {
+        let (before, after) = (tasks(&pair.before), tasks(&pair.after));
+        for task in after.iter().filter(|task| same(before, task).is_none()) {
+            self.added += 1;
+            if self.has_room(Difference::Added, examples_max) {
+                let other = setting.before(pair);
+                self.examples.push(lone(Difference::Added, task, &other));
+            }
+        }
+        for task in before {
+            let Some(now) = same(after, task) else {
+                self.removed += 1;
+                if self.has_room(Difference::Removed, examples_max) {
+                    let other = setting.after(pair);
+                    self.examples.push(lone(Difference::Removed, task, &other));
+                }
+                continue;
+            };
+            if are_alike(task, now) {
+                continue;
+            }
+            self.changed += 1;
+            if self.has_room(Difference::Changed, examples_max) {
+                let mut example = example(Difference::Changed, now);
+                example.fields = changes(task, now);
+                self.examples.push(example);
+            }
+        }
+    }
+}
+
+/// The task of the same identity.
+fn same<'a>(tasks: &'a [TaskOrder], one: &TaskOrder) -> Option<&'a TaskOrder> {
+    // They are numbered from 0 in their order.
+    let n = usize::try_from(one.n).ok()?;
+    let task = tasks.get(n).filter(|task| task.n == one.n);
+    task.filter(|task| task.activation == one.activation)
+}
+
+fn are_alike(before: &TaskOrder, after: &TaskOrder) -> bool {
+    before.queue == after.queue
+        && before.title == after.title
+        && before.body == after.body
+        && before.labels == after.labels
+        && before.priority == after.priority
+        && before.due == after.due
+        && before.timeout_s == after.timeout_s
+}
+
+fn changes(before: &TaskOrder, after: &TaskOrder) -> Vec<FieldChange> {
+    let (was, is) = (shown_fields(before), shown_fields(after));
+    let both = was.into_iter().zip(is);
+    let changed = both.filter(|(was, is)| was.1 != is.1);
+    changed
+        .map(|((field, before), (_, after))| FieldChange {
+            field,
+            before,
+            after,
+        })
+        .collect()
+}
+
+fn shown_fields(task: &TaskOrder) -> [(&'static str, String); 7] {
+    let labels: Vec<_> = task
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let due = task.due.map(|due| due.to_string());
+    let timeout = task.timeout_s.map(|seconds| format!("{seconds}s"));
+    [
+        ("queue", task.queue.to_string()),
+        ("title", task.title.clone()),
+        ("body", task.body.clone()),
+        ("labels", labels.join(", ")),
+        ("priority", u64::from(task.priority).to_string()),
+        ("due", due.unwrap_or_default()),
+        ("timeout", timeout.unwrap_or_default()),
+    ]
+}
+
+fn example(difference: Difference, task: &TaskOrder) -> Example {
+    Example {
+        difference,
+        activation: task.activation,
+        n: task.n,
+        trigger: task.trigger.clone(),
+        rule: task.why.rule.clone(),
+        item: task.why.item,
+        queue: task.queue.to_string(),
+        title: task.title.clone(),
+        fields: Vec::new(),
+        why: String::new(),
+        why_not: None,
+    }
+}
+
+/// A task that one side alone orders.
+fn lone(difference: Difference, task: &TaskOrder, other: &Other<'_>) -> Example {
+    let (why, why_not) = other.why_not(task);
+    Example {
+        why,
+        why_not,
+        ..example(difference, task)
+    }
+}
+
+impl<'a> Setting<'a> {
+    fn before(&'a self, pair: &'a Pair) -> Other<'a> {
+        Other {
+            view: self.before,
+            replayed: pair.before.as_ref(),
+            trigger: self.trigger,
+        }
+    }
+
+    fn after(&'a self, pair: &'a Pair) -> Other<'a> {
+        Other {
+            view: self.after,
+            replayed: pair.after.as_ref(),
+            trigger: self.trigger,
+        }
+    }
+}
+
+impl Other<'_> {
+    /// Why this side does not order a task of the other.
+    fn why_not(&self, task: &TaskOrder) -> (String, Option<WhyNot>) {
+        let Some(replayed) = self.replayed else {
+            return (self.not_set_off(task), None);
+        };
+        let Some(concluded) = concluded(Some(replayed)) else {
+            let why = "takes note of it; by itself it sets nothing off";
+            return (why.to_owned(), None);
+        };
+        let decision = match &concluded.decision {
+            Ok(decision) => decision,
+            Err(error) => return (error.clone(), None),
+        };
+        let rule = &task.why.rule;
+        let mut of_rule = decision.rules.iter().filter(|one| one.rule == *rule);
+        let Some(outcome) = of_rule.find(|one| one.item == task.why.item) else {
+            return (format!("there is no such outcome of a rule {rule}"), None);
+        };
+        if let Some(why) = outcome.error.as_ref().or(outcome.suppressed.as_ref()) {
+            return (why.clone(), None);
+        }
+        if outcome.outcome == Outcome::Matched {
+            return ("the rule matches, and orders fewer tasks".to_owned(), None);
+        }
+        let definition = &concluded.revision.value;
+        let one = std::slice::from_ref(outcome);
+        let told = why_not(definition, &concluded.trigger, &concluded.snapshot, one);
+        match told.into_iter().next() {
+            Some(told) => (told.why_not.to_string(), Some(told.why_not)),
+            None => ("the rule does not match".to_owned(), None),
+        }
+    }
+
+    fn not_set_off(&self, task: &TaskOrder) -> String {
+        let Some(revision) = self.view.definition(&task.definition) else {
+            return "there is no such definition".to_owned();
+        };
+        let definition = &revision.value;
+        if !definition.enabled() {
+            return "the definition is disabled".to_owned();
+        }
+        let Some(trigger) = self.trigger else {
+            return "it concludes nothing at that time".to_owned();
+        };
+        let trigger_is = definition.trigger().summary();
+        let Some(envelope) = &trigger.envelope else {
+            return format!("{} is no slot of {trigger_is}", trigger.instant());
+        };
+        if !definition.trigger().names(&envelope.event_type) {
+            return format!("it is set off by {trigger_is}");
+        }
+        match definition.filtered(envelope) {
+            Some(miss) => format!("filtered: {miss}"),
+            None => "its event is not let in".to_owned(),
+        }
+    }
+}

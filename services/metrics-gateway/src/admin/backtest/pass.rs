@@ -1,0 +1,114 @@
+//! One pass over the archive.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use kaizen_lifecycle::CancellationToken;
+use kaizen_messaging::archive::Archived;
+use kaizen_proto::{
+    admin::{BacktestProgress, BacktestUpdate, backtest_update::Update},
+    stream,
+};
+use kaizen_registry::backtest::{Backtest, Comparison, Ticked};
+use tokio::sync::mpsc::Receiver;
+use tonic::Status;
+
+use super::{Answers, input, ledger::FromLedger, refusal, wire};
+
+/// Between two words on how far it has come.
+const PROGRESS: Duration = Duration::from_millis(250);
+
+/// What is followed, and who hears of it.
+pub(super) struct Pass {
+    pub(super) comparison: Arc<Comparison>,
+    pub(super) ticks: Vec<Ticked>,
+    /// Events to come.
+    pub(super) events: u64,
+    pub(super) events_from: Option<Timestamp>,
+    pub(super) examples_max: usize,
+    pub(super) answers: Answers,
+    pub(super) shutdown: CancellationToken,
+}
+
+/// Nobody waits for the answer any more, or it cannot be given.
+struct Ended;
+
+impl Pass {
+    /// Follows the ticks, then the events as they come: nothing keeps memory of both.
+    pub(super) fn follow(
+        self,
+        mut chunks: Receiver<Result<Vec<Archived>, Status>>,
+        recalls: (FromLedger, FromLedger),
+    ) {
+        let mut backtest = Backtest::new(&self.comparison, self.examples_max, recalls);
+        let followed = self.follow_all(&mut backtest, &mut chunks);
+        if followed.is_err() {
+            return;
+        }
+        let window = self.comparison.window();
+        let report = backtest.finish(window.to);
+        let report = wire::report(report, window, self.events_from);
+        self.answer(Ok(Update::Report(report))).unwrap_or_default();
+    }
+
+    fn follow_all(
+        &self,
+        backtest: &mut Backtest<'_, FromLedger>,
+        chunks: &mut Receiver<Result<Vec<Archived>, Status>>,
+    ) -> Result<(), Ended> {
+        let mut said = self.say(backtest)?;
+        for ticked in &self.ticks {
+            backtest.tick(ticked);
+            said = self.progress(backtest, said)?;
+        }
+        while let Some(chunk) = chunks.blocking_recv() {
+            let chunk = match chunk {
+                Ok(chunk) if chunk.is_empty() => return Ok(()),
+                Ok(chunk) => chunk,
+                Err(status) => return self.answer(Err(status)).and(Err(Ended)),
+            };
+            for archived in &chunk {
+                backtest.event(&input(stream::EVENTS, archived));
+            }
+            said = self.progress(backtest, said)?;
+        }
+        // It was cut off: by the caller, or by the end of the gateway.
+        self.answer(Err(refusal::stopping())).and(Err(Ended))
+    }
+
+    /// Says how far it has come, now and then.
+    fn progress(
+        &self,
+        backtest: &Backtest<'_, FromLedger>,
+        said: Instant,
+    ) -> Result<Instant, Ended> {
+        if said.elapsed() < PROGRESS {
+            return Ok(said);
+        }
+        if self.shutdown.is_cancelled() {
+            return self.answer(Err(refusal::stopping())).and(Err(Ended));
+        }
+        self.say(backtest)
+    }
+
+    fn say(&self, backtest: &Backtest<'_, FromLedger>) -> Result<Instant, Ended> {
+        let report = backtest.report();
+        let done = report.events + report.ticks;
+        let ticks = u64::try_from(self.ticks.len()).unwrap_or(u64::MAX);
+        // Events may come while others are followed.
+        let total = done.max(self.events + ticks);
+        let progress = BacktestProgress { done, total };
+        self.answer(Ok(Update::Progress(progress)))?;
+        Ok(Instant::now())
+    }
+
+    fn answer(&self, answer: Result<Update, Status>) -> Result<(), Ended> {
+        let answer = answer.map(|update| BacktestUpdate {
+            update: Some(update),
+        });
+        self.answers.blocking_send(answer).map_err(|_| Ended)
+    }
+}

@@ -1,0 +1,175 @@
+//! `backtest`, through the command line, over archives of a real mesh.
+
+use std::collections::BTreeMap;
+
+use kaizen_proto::{
+    stream::{EVENTS, LEDGER, REGISTRY, TICKS},
+    subject::Reader,
+};
+use kaizen_tests::{Binary, Mesh, Which, until};
+use serde_json::Value;
+
+use crate::memory::{metric, rule};
+
+/// The rule on low rates, with another threshold.
+fn below(id: &str, threshold: &str, clauses: &str) -> String {
+    rule(id, clauses).replace("< 0.8", &format!("< {threshold}"))
+}
+
+fn plain(id: &str, threshold: &str) -> String {
+    below(id, threshold, "as_it_is").replace("    as_it_is\n", "")
+}
+
+async fn streams(mesh: &Mesh) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for stream in [EVENTS, TICKS, REGISTRY] {
+        counts.insert(stream, mesh.stored.all(stream, ">").await.len());
+    }
+    // Checkpoints come and go.
+    let tasks = mesh.stored.all_tasks().await.len();
+    counts.insert(LEDGER, tasks);
+    counts
+}
+
+/// The report of a backtest of these documents, which exits with `code`.
+fn backtest(mesh: &Mesh, yaml: &str, more: &[&str], code: i32) -> Value {
+    let file = mesh.folder().join("new.yaml");
+    std::fs::write(&file, yaml).unwrap();
+    let args = ["backtest", "-f", file.to_str().unwrap(), "-o", "json"];
+    mesh.cli.run(&[&args, more].concat()).exits(code).json()
+}
+
+fn one<'a>(report: &'a Value, id: &str) -> &'a Value {
+    let definitions = report["definitions"].as_array().unwrap();
+    let mut found = definitions.iter().filter(|one| one["id"] == id);
+    found.next().unwrap_or_else(|| panic!("{report:#}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_threshold_shows_what_would_be_added_and_removed_and_stores_nothing() {
+    let mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
+    let standing = [
+        plain("low", "0.8"),
+        below("cool", "0.8", "cooldown: {for: 24h}"),
+    ];
+    mesh.apply(&standing.join("---\n")).await;
+    for (n, quality) in (0..).zip([0.1, 0.3, 0.5, 0.7, 0.9]) {
+        metric(&mesh, &format!("m-{n}"), "shop", quality).await;
+    }
+    mesh.stored.settled().await;
+    mesh.stored.remembered(&[Reader::Events]).await;
+    let before = streams(&mesh).await;
+
+    let same = backtest(&mesh, &standing.join("---\n"), &["--fail-on-change"], 0);
+    assert_eq!(same["differs"], false, "{same:#}");
+    assert_eq!(same["events"], 5);
+    assert_eq!(one(&same, "low")["tasks_before"], 4);
+    assert_eq!(one(&same, "cool")["tasks_after"], 1);
+    assert_eq!(one(&same, "low")["is_changed"], false);
+
+    let changed = [plain("low", "0.4"), plain("fresh", "0.2")].join("---\n");
+    let report = backtest(&mesh, &changed, &[], 0);
+    let low = one(&report, "low");
+    assert_eq!(
+        (&low["tasks_before"], &low["tasks_after"], &low["removed"]),
+        (&4.into(), &2.into(), &2.into()),
+        "{report:#}"
+    );
+    assert_eq!(low["examples"][0]["title"], "low 0.5");
+    assert_eq!(
+        low["examples"][0]["why"],
+        "context.m.quality is 0.5, needed < 0.4"
+    );
+    assert_eq!(low["examples"][0]["why_not"]["kind"], "flips");
+    let fresh = one(&report, "fresh");
+    assert_eq!(
+        (&fresh["added"], &fresh["revision"]),
+        (&1.into(), &Value::Null)
+    );
+    let day = &report["days"][0];
+    assert_eq!(
+        (&day["tasks_before"], &day["tasks_after"]),
+        (&4.into(), &3.into())
+    );
+
+    backtest(&mesh, &changed, &["--fail-on-change"], 1);
+    let file = mesh.folder().join("new.yaml");
+    let file = file.to_str().unwrap();
+    let table = mesh.cli.run(&["backtest", "-f", file]).ok().stdout;
+    assert!(
+        table.starts_with("something would change: 5 events and 0 ticks"),
+        "{table}"
+    );
+    assert!(
+        table.contains("before ████████████████████████████████████████ 4"),
+        "{table}"
+    );
+    assert!(
+        table.contains("after: context.m.quality is 0.5, needed < 0.4"),
+        "{table}"
+    );
+    mesh.cli.run(&["backtest"]).exits(2);
+    mesh.cli
+        .run(&["backtest", "-f", file, "--to", "soon"])
+        .exits(2);
+    assert_eq!(streams(&mesh).await, before);
+}
+
+const WAVES: usize = 4;
+const WAVE: usize = 30;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archive_of_a_router_that_was_killed_gives_nothing_for_what_is_unchanged() {
+    let mesh = Mesh::start_with(&[Which::Gateway]).await;
+    let nats = mesh.config.nats.url.clone();
+    let standing = [
+        plain("low", "0.8"),
+        below(
+            "cool",
+            "0.8",
+            "cooldown: {key: \"{{ context.m.project }}\", for: 24h}",
+        ),
+        below(
+            "row",
+            "0.8",
+            "for: {consecutive: 4, key: \"{{ context.m.project }}\"}",
+        ),
+    ]
+    .join("---\n");
+    mesh.apply(&standing).await;
+    for wave in 0..WAVES {
+        let router = Binary::start(&mesh.cli, "kaizen-router", &nats, &[]);
+        for n in 0..WAVE {
+            let quality = if n % 3 == 0 { 0.9 } else { 0.5 };
+            metric(
+                &mesh,
+                &format!("{wave}-{n}"),
+                &format!("p{}", n % 5),
+                quality,
+            )
+            .await;
+        }
+        until("the router has stored something", async || {
+            let tasks = mesh.stored.tasks("low").await.len();
+            if tasks > wave { Ok(()) } else { Err(tasks) }
+        })
+        .await;
+        // In the middle of it.
+        drop(router);
+    }
+    let _router = Binary::start(&mesh.cli, "kaizen-router", &nats, &[]);
+    mesh.stored.remembered(&[Reader::Events]).await;
+    mesh.stored.settled().await;
+
+    let report = backtest(&mesh, &standing, &["--fail-on-change"], 0);
+    assert_eq!(report["differs"], false, "{report:#}");
+    // And it counts what was ordered indeed.
+    for id in ["low", "cool", "row"] {
+        let ordered = mesh.stored.tasks(id).await.len();
+        assert_eq!(
+            one(&report, id)["tasks_before"],
+            ordered,
+            "{id}: {report:#}"
+        );
+    }
+}
