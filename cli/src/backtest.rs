@@ -33,7 +33,7 @@ const MEMORY: &str = "cooldowns, counts, joins and silences begin empty at the s
 Examples:
   kaizen-agentic backtest -f low-success-rate-review.yaml
   kaizen-agentic backtest -f definitions/ --from 2026-11-20 --to 2026-11-22 --fail-on-change
-  kaizen-agentic definition get low-success-rate-review -o yaml | sed 's/< 0.8/< 0.7/' | kaizen-agentic backtest -f -")]
+  sed 's/< 0.8/< 0.7/' low-success-rate-review.yaml | kaizen-agentic backtest -f -")]
 pub(crate) struct Args {
     /// Changed or new documents: a file, a folder, or - for stdin; may be repeated
     #[arg(short, long = "file", value_name = "FILE|DIR|-", required = true)]

@@ -9,7 +9,11 @@ use kaizen_proto::{
 use kaizen_tests::{Binary, Mesh, Which, until};
 use serde_json::Value;
 
-use crate::memory::{metric, rule};
+use crate::{
+    bound_lane::{ROSTER, with_pilots},
+    documents::{RECORDED, bad_run_bytes, bound},
+    memory::{metric, rule},
+};
 
 /// The rule on low rates, with another threshold.
 fn below(id: &str, threshold: &str, clauses: &str) -> String {
@@ -172,4 +176,70 @@ async fn archive_of_a_router_that_was_killed_gives_nothing_for_what_is_unchanged
             "{id}: {report:#}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn context_is_what_was_bound_then_and_other_sources_are_told_apart() {
+    const EVENTS: usize = 4;
+    let (mesh, _) = with_pilots(&Which::ALL).await;
+    let of_events = bound("orient", ROSTER);
+    let of_slots = bound("often", ROSTER).replace(
+        "{type: event, event_type: kaizen.metrics.recorded}",
+        "{type: cron, cron: \"* * * * * *\"}",
+    );
+    mesh.apply(&of_events).await;
+    mesh.apply(&of_slots).await;
+    for n in 0..EVENTS {
+        mesh.publish(RECORDED, &bad_run_bytes(&format!("event-{n}")))
+            .await;
+    }
+    until("two slots have ordered their tasks", async || {
+        let tasks = mesh.stored.tasks("often").await;
+        if tasks.len() >= 6 {
+            Ok(())
+        } else {
+            Err(tasks.len())
+        }
+    })
+    .await;
+    mesh.stored.settled().await;
+
+    let standing = [of_events.as_str(), of_slots.as_str()].join("---\n");
+    // Its slots go on, so the window ends behind one that has ordered its tasks.
+    let tasks = mesh.stored.tasks("often").await;
+    let ticked = tasks.len();
+    let last = tasks
+        .iter()
+        .map(|task| task.order.trigger.stored_at())
+        .max();
+    let to = (last.unwrap() + std::time::Duration::from_millis(1)).to_string();
+    let window = ["--to", &to, "--fail-on-change"];
+    let same = backtest(&mesh, &standing, &window, 0);
+    for (id, tasks) in [("orient", 3 * EVENTS), ("often", ticked)] {
+        let one = one(&same, id);
+        assert_eq!(one["tasks_before"], tasks, "{same:#}");
+        assert_eq!(one["unknown"], 0, "{same:#}");
+    }
+
+    let changed = standing.replace("Orient {{", "Meet {{");
+    let report = backtest(&mesh, &changed, &["--to", &to], 0);
+    assert_eq!(one(&report, "orient")["changed"], 3 * EVENTS, "{report:#}");
+    let fields = &one(&report, "orient")["examples"][0]["fields"][0];
+    assert_eq!(
+        (&fields["before"], &fields["after"]),
+        (&"Orient pilot-api".into(), &"Meet pilot-api".into(),)
+    );
+
+    let others = of_events.replace("[coach]", "[optimization]");
+    let report = backtest(&mesh, &others, &[], 0);
+    let orient = one(&report, "orient");
+    assert_eq!(
+        (&orient["unknown"], &orient["activations"]),
+        (&EVENTS.into(), &0.into())
+    );
+    let why = orient["unknown_why"].as_str().unwrap();
+    assert_eq!(
+        why,
+        "its context sources are not those that were bound then"
+    );
 }

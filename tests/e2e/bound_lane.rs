@@ -6,9 +6,9 @@ use serde_json::json;
 
 use crate::documents::{RECORDED, bad_run_bytes, bound};
 
-const ROSTER: &str = "{cadence: daily, agents: [coach], engagement_slug: coulomb-loop}";
+pub(crate) const ROSTER: &str = "{cadence: daily, agents: [coach], engagement_slug: coulomb-loop}";
 
-async fn with_pilots(services: &[Which]) -> (Mesh, Engagement) {
+pub(crate) async fn with_pilots(services: &[Which]) -> (Mesh, Engagement) {
     let mesh = Mesh::start_with(services).await;
     let engagement = Engagement::copy(mesh.folder());
     engagement.make_pilots(&mesh.cli);
