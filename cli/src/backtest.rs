@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// Changed or new documents: a file, a folder, or - for stdin; may be repeated
     #[arg(short, long = "file", value_name = "FILE|DIR|-", required = true)]
     files: Vec<String>,
-    /// From this instant on, RFC 3339 or a day; without it as far back as EVENTS reaches, 7 days at most
+    /// From this instant on, RFC 3339 or a day; without it 7 days, or as far back as the events reach
     #[arg(long, value_name = "INSTANT", value_parser = args::instant_or_day)]
     from: Option<Timestamp>,
     /// Up to but not including this instant; without it up to now

@@ -20,7 +20,7 @@ use kaizen_proto::{
     stream, subject,
 };
 use kaizen_registry::{
-    Input,
+    Document, Input,
     backtest::{Comparison, Ticked, Window},
 };
 use tokio::{
@@ -103,7 +103,9 @@ impl Admin {
         let events_from = read::oldest(&self.nats, stream::EVENTS)
             .await
             .map_err(refusal::unavailable)?;
-        let window = self.window(&request, events_from).await?;
+        // Slots reach further back than the archive of events.
+        let reaches_to = events_from.filter(|_| documents.iter().any(hears_events));
+        let window = self.window(&request, reaches_to).await?;
         self.catch_up().await?;
         let comparison = {
             let registry = self.registry.view();
@@ -133,13 +135,13 @@ impl Admin {
     async fn window(
         &self,
         request: &BacktestRequest,
-        events_from: Option<Timestamp>,
+        reaches_to: Option<Timestamp>,
     ) -> Result<Window, Status> {
         let now = self.server_time().await?;
         let to = schedules::optional("to", request.to.as_ref())?.unwrap_or(now);
         let from = schedules::optional("from", request.from.as_ref())?.unwrap_or_else(|| {
             let earliest = to.checked_sub(WINDOW).unwrap_or(Timestamp::MIN);
-            events_from
+            reaches_to
                 .filter(|oldest| *oldest < to)
                 .map_or(earliest, |oldest| oldest.max(earliest))
         });
@@ -220,6 +222,14 @@ impl Admin {
             () = answers.closed() => {}
             () = stopped(&self.shutdown) => {}
         }
+    }
+}
+
+/// Whether it is a definition that events set off.
+fn hears_events(document: &Document) -> bool {
+    match document {
+        Document::Definition(spec) => spec.trigger.event_types().next().is_some(),
+        Document::EventType(_) | Document::Engagement(_) | Document::Schedule(_) => false,
     }
 }
 
