@@ -20,6 +20,7 @@ mod dead;
 mod definition;
 mod disk;
 mod event;
+mod explain;
 mod memory;
 mod metrics;
 mod metrics_log;
@@ -92,6 +93,8 @@ enum Command {
     Tick(tick::Args),
     /// Tasks that the mesh ordered, each with its why
     Task(task::Args),
+    /// Why the mesh did what it did with an event or a slot, and why not
+    Explain(explain::Args),
     /// Messages that the mesh gave up on
     Dead(dead::Args),
     /// A local mesh: all services and NATS in one process
@@ -142,6 +145,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<Exit> {
         Command::Resolve(args) => resolve::run(session, args),
         Command::Tick(args) => tick::run(session, args),
         Command::Task(args) => task::run(session, args),
+        Command::Explain(args) => explain::run(session, args),
         Command::Dead(args) => dead::run(session, args),
         Command::Mesh(args) => mesh::run(session, args),
         Command::Schema(args) => schema::run(session, args),

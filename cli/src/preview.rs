@@ -216,7 +216,7 @@ pub(crate) fn for_people(previews: &[Preview]) -> String {
 }
 
 /// A rule, or one item of it.
-fn indexed(rule: &str, item: Option<u32>) -> String {
+pub(crate) fn indexed(rule: &str, item: Option<u32>) -> String {
     item.map_or_else(|| rule.to_owned(), |item| format!("{rule}[{item}]"))
 }
 
@@ -224,13 +224,19 @@ fn indexed(rule: &str, item: Option<u32>) -> String {
 fn outcome(rule: &RuleOutcome, tasks: usize) -> &'static str {
     match rule.outcome {
         Outcome::Matched if rule.suppressed.is_some() && tasks == 0 => "suppressed",
+        outcome => in_words(outcome),
+    }
+}
+
+pub(crate) fn in_words(outcome: Outcome) -> &'static str {
+    match outcome {
         Outcome::Matched => "matched",
         Outcome::NotMatched => "not matched",
         Outcome::Error => "error",
     }
 }
 
-fn saw(rule: &RuleOutcome) -> String {
+pub(crate) fn saw(rule: &RuleOutcome) -> String {
     if let Some(error) = &rule.error {
         return error.clone();
     }

@@ -1,4 +1,4 @@
-//! `task list|get`.
+//! `task list|get`; `task explain` is the same as `get`.
 
 use std::{collections::BTreeMap, str::FromStr as _};
 
@@ -42,9 +42,12 @@ Example:
   kaizen-agentic task list --label project=shop --priority 7")]
     List(ListArgs),
     /// Show one task: its order, the rule that ordered it, and what the rule saw
-    #[command(after_help = "\
+    #[command(
+        visible_alias = "explain",
+        after_help = "\
 Example:
-  kaizen-agentic task get 6fa459ea-ee8a-5ca4-894e-db77e160355e.0")]
+  kaizen-agentic task get 6fa459ea-ee8a-5ca4-894e-db77e160355e.0"
+    )]
     Get {
         /// Its id, as `task list` shows it
         id: TaskId,
@@ -151,12 +154,12 @@ fn get(session: &Session, id: TaskId) -> anyhow::Result<Exit> {
 }
 
 #[derive(Serialize)]
-struct TaskView {
-    id: String,
+pub(crate) struct TaskView {
+    pub(crate) id: String,
     definition: String,
-    queue: String,
-    title: String,
-    state: String,
+    pub(crate) queue: String,
+    pub(crate) title: String,
+    pub(crate) state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     ordered_at: Option<Timestamp>,
     sequence: u64,

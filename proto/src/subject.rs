@@ -164,6 +164,12 @@ pub fn decision(definition: &DefinitionId, activation: ActivationId) -> String {
     format!("kaizen.decision.{definition}.{activation}")
 }
 
+/// Filter on every decision of a definition.
+#[must_use]
+pub fn decisions_of(definition: &DefinitionId) -> String {
+    format!("kaizen.decision.{definition}.*")
+}
+
 /// Reads `kaizen.decision.<definition>.<activation>`.
 #[must_use]
 pub fn parse_decision(subject: &str) -> Option<(DefinitionId, ActivationId)> {

@@ -26,6 +26,7 @@ mod discovery;
 mod dry_runs;
 mod error_texts;
 mod every_step;
+mod explain;
 mod gateway;
 mod letters;
 mod matching;

@@ -10,7 +10,7 @@ use async_nats::jetstream::{
 };
 use futures::StreamExt as _;
 
-use crate::{Nats, connection::jittered};
+use crate::{Nats, connection::jittered, instant};
 
 /// A read that failed; trying again may help.
 #[derive(Debug, thiserror::Error)]
@@ -117,20 +117,45 @@ pub async fn last_sequence(nats: &Nats, stream: &'static str) -> Result<u64, Rea
     Ok(info.state.last_sequence)
 }
 
-/// When the oldest message of a stream was stored; `None` where it holds none.
-pub async fn oldest(
-    nats: &Nats,
-    stream: &'static str,
-) -> Result<Option<jiff::Timestamp>, ReadError> {
-    let what = "its oldest message";
+/// What a stream keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Sequence of its first message, or of the next one where it is empty.
+    pub first: u64,
+    /// When that was stored.
+    pub first_at: jiff::Timestamp,
+    /// Sequence of its last message.
+    pub last: u64,
+}
+
+impl Bounds {
+    /// When its oldest message was stored; `None` where it holds none.
+    #[must_use]
+    pub fn oldest_at(&self) -> Option<jiff::Timestamp> {
+        (self.first <= self.last).then_some(self.first_at)
+    }
+
+    /// Whether it still has all that was ever stored.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.first <= 1
+    }
+}
+
+/// What the stream's leader keeps.
+pub async fn bounds(nats: &Nats, stream: &'static str) -> Result<Bounds, ReadError> {
+    let what = "its bounds";
     let handle = nats
         .jetstream
         .get_stream_no_info(stream)
         .await
         .map_err(failed(stream, what))?;
-    let info = handle.get_info().await.map_err(failed(stream, what))?;
-    let state = &info.state;
-    Ok((state.messages > 0).then(|| crate::instant(state.first_timestamp)))
+    let state = handle.get_info().await.map_err(failed(stream, what))?.state;
+    Ok(Bounds {
+        first: state.first_sequence,
+        first_at: instant(state.first_timestamp),
+        last: state.last_sequence,
+    })
 }
 
 /// A name for a consumer that nobody binds to again. It must have one: the client would ask for a

@@ -40,6 +40,13 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// As previews and explanations show it: outcomes and orders in the form that the ledger
+    /// keeps.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        serde_json::json!({"rules": self.rules, "tasks": self.tasks})
+    }
+
     /// The errors of all rules, joined; `None` where every rule could be evaluated.
     #[must_use]
     pub fn error(&self) -> Option<String> {

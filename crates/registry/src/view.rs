@@ -385,6 +385,11 @@ impl View {
         self.definitions.values().filter_map(History::latest)
     }
 
+    /// The id of every definition that stands, or that stood while its history is kept.
+    pub fn definition_ids(&self) -> impl Iterator<Item = &DefinitionId> {
+        self.definitions.keys()
+    }
+
     /// The definition whose id is nearest to `text`, where one is near.
     #[must_use]
     pub fn nearest_definition(&self, text: &str) -> Option<String> {

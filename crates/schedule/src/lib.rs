@@ -37,4 +37,4 @@ pub use catchup::{
 pub use error::{CronError, Excerpt, Key, ScheduleError};
 pub use expr::{CRON_BYTES_MAX, CronExpr, Form};
 pub use field::Field;
-pub use schedule::{DstSpec, Exclude, Gap, JITTER_MAX, Overlap, Schedule, ScheduleSpec};
+pub use schedule::{DstSpec, Exclude, Gap, JITTER_MAX, NoSlot, Overlap, Schedule, ScheduleSpec};

@@ -124,6 +124,19 @@ impl Exclude {
     }
 }
 
+/// Why an instant is no slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoSlot {
+    /// The expression does not have it.
+    OffSchedule,
+    /// It lies before this instant, the first that can be a slot.
+    BeforeStart(Timestamp),
+    /// It does not lie before this instant, from which on none can be a slot.
+    AfterEnd(Timestamp),
+    /// This leaves it out.
+    Excluded(String),
+}
+
 /// A compiled schedule. It has at least one slot.
 #[derive(Debug, Clone)]
 pub struct Schedule {
@@ -238,6 +251,55 @@ impl Schedule {
         at.subsec_nanosecond() == 0
             && (first..=last).contains(&second)
             && self.timeline.first(second, second) == Some(second)
+    }
+
+    /// Why an instant is no slot; `None` where it is one.
+    #[must_use]
+    pub fn why_no_slot(&self, at: Timestamp) -> Option<NoSlot> {
+        if self.is_slot(at) {
+            return None;
+        }
+        let Some(excluded) = self.excluded(at) else {
+            return Some(NoSlot::OffSchedule);
+        };
+        let ScheduleSpec { start, end, .. } = self.spec;
+        if let Some(start) = start.filter(|start| at < *start) {
+            return Some(NoSlot::BeforeStart(start));
+        }
+        if let Some(end) = end.filter(|end| *end <= at) {
+            return Some(NoSlot::AfterEnd(end));
+        }
+        Some(excluded.map_or(NoSlot::OffSchedule, NoSlot::Excluded))
+    }
+
+    /// Which exclusion leaves an instant out that the expression has, if any; `None` where the
+    /// expression does not have it.
+    fn excluded(&self, at: Timestamp) -> Option<Option<String>> {
+        let second = at.as_second();
+        let without = |exclude: &Exclude| {
+            let exclusions = Exclusions::new(exclude).unwrap_or_default();
+            let timeline = Timeline {
+                exclusions,
+                ..self.timeline.clone()
+            };
+            timeline.first(second, second) == Some(second)
+        };
+        if at.subsec_nanosecond() != 0 || !without(&Exclude::default()) {
+            return None;
+        }
+        let Exclude { dates, crons } = &self.spec.exclude;
+        let dates = dates.iter().map(|date| {
+            let dates = vec![*date];
+            let crons = Vec::new();
+            (format!("exclude.dates {date}"), Exclude { dates, crons })
+        });
+        let crons = crons.iter().map(|cron| {
+            let crons = vec![cron.clone()];
+            let dates = Vec::new();
+            (format!("exclude.crons {cron:?}"), Exclude { dates, crons })
+        });
+        let mut all = dates.chain(crons);
+        Some(all.find(|(_, alone)| !without(alone)).map(|(name, _)| name))
     }
 
     /// When a slot is to be ticked: the slot itself, or later by its jitter, in whole

@@ -13,7 +13,7 @@ use jiff::{
     SignedDuration, Timestamp,
     civil::{Date, date},
 };
-use kaizen_schedule::{DstSpec, Exclude, Gap, JITTER_MAX, Key, Schedule, ScheduleSpec};
+use kaizen_schedule::{DstSpec, Exclude, Gap, JITTER_MAX, Key, NoSlot, Schedule, ScheduleSpec};
 use proptest::prelude::*;
 
 fn at(text: &str) -> Timestamp {
@@ -118,6 +118,31 @@ fn excluded_dates_are_days_of_the_zone() {
         slots(&spec, "2026-12-23T12:00:00Z", 2),
         ["2026-12-24T01:00:00Z", "2026-12-27T01:00:00Z"]
     );
+}
+
+#[test]
+fn an_instant_that_is_no_slot_says_the_first_reason() {
+    let (start, end) = (at("2026-12-01T00:00:00Z"), at("2027-01-01T00:00:00Z"));
+    let schedule = compiled(&ScheduleSpec {
+        start: Some(start),
+        end: Some(end),
+        ..excluding("0 9 * * *", &[date(2026, 12, 24)], &["* * * * sun"])
+    });
+    let excluded = |by: &str| Some(NoSlot::Excluded(by.to_owned()));
+    for (instant, why) in [
+        ("2026-12-23T09:00:00Z", None),
+        ("2026-12-23T09:00:01Z", Some(NoSlot::OffSchedule)),
+        ("2026-12-23T09:00:00.5Z", Some(NoSlot::OffSchedule)),
+        ("2026-11-30T09:00:00Z", Some(NoSlot::BeforeStart(start))),
+        ("2027-01-01T09:00:00Z", Some(NoSlot::AfterEnd(end))),
+        ("2026-12-24T09:00:00Z", excluded("exclude.dates 2026-12-24")),
+        (
+            "2026-12-20T09:00:00Z",
+            excluded("exclude.crons \"* * * * sun\""),
+        ),
+    ] {
+        assert_eq!(schedule.why_no_slot(at(instant)), why, "{instant}");
+    }
 }
 
 #[test]

@@ -101,7 +101,10 @@ pub(crate) fn cooldown(
         return Ok(None);
     }
     cell.suppress(now);
-    Ok(Some(format!("cooldown: quiet until {until}")))
+    let since = until.checked_sub(clause.value).unwrap_or(until);
+    Ok(Some(format!(
+        "cooldown: quiet until {until}, since {since}"
+    )))
 }
 
 /// Begins a cooldown.
@@ -222,10 +225,10 @@ pub(crate) fn limit(
             rate.titles.push(draft.title.clone());
         }
     }
-    let until = rate.until;
+    let (since, until) = (rate.since, rate.until);
     cell.suppress(now);
     let reason = format!(
-        "rate_limit: {tasks} tasks per {per:#}; {} held back until {until}",
+        "rate_limit: {tasks} tasks per {per:#}; {} held back until {until}, since {since}",
         held.len()
     );
     Ok((drafts, Some(reason)))

@@ -255,7 +255,7 @@ fn a_suppressed_match_says_why() {
     let rules = &concluded[0].decision.as_ref().unwrap().rules;
     assert_eq!(
         rules[0].suppressed.as_deref(),
-        Some("cooldown: quiet until 2026-11-22T10:01:00Z")
+        Some("cooldown: quiet until 2026-11-22T10:01:00Z, since 2026-11-22T10:00:00Z")
     );
 }
 

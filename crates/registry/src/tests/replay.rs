@@ -179,7 +179,7 @@ fn each_lane_concludes_in_its_way_and_a_filtered_event_sets_nothing_off() {
     let ordered = concluded(&set_off[2]).decision.as_ref().unwrap();
     assert_eq!(
         ordered.rules[0].suppressed.as_deref(),
-        Some("cooldown: quiet until 2026-11-22T11:00:01Z")
+        Some("cooldown: quiet until 2026-11-22T11:00:01Z, since 2026-11-22T10:00:01Z")
     );
     assert_eq!(replay.cells().count(), 1);
 }

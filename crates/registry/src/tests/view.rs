@@ -2,13 +2,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
+    envelope::EventEnvelope,
     id::{DefinitionId, EventType, EventTypePattern},
     subject,
 };
 use proptest::prelude::*;
 
-use super::{REVIEW, at};
-use crate::{Document, StoredRevision, View, ViewError, parse_documents};
+use super::{ENVELOPE, REVIEW, at};
+use crate::{Document, StoredRevision, View, ViewError, concerned, parse_documents, set_off};
 
 const T0: &str = "2026-11-22T00:00:00Z";
 
@@ -376,4 +377,81 @@ fn a_clone_stays_as_it_was() {
     let before = view.clone();
     take(&mut view, 2, 20, &tombstone("a"), false).unwrap();
     assert!(before.definition(&id("a")).is_some());
+}
+
+proptest! {
+    #[test]
+    fn what_rules_an_event_out_agrees_with_what_it_sets_off(
+        changes in prop::collection::vec((0u8..3, 0usize..3, any::<bool>(), 0u8..8), 1..12),
+        stored in 0i64..14,
+    ) {
+        let types = ["kaizen.metrics.recorded", "kaizen.metrics.*", "shop.sold"];
+        let mut view = View::default();
+        for (n, (definition_id, event_type, enabled, kind)) in (1..).zip(changes) {
+            let name = format!("d{definition_id}");
+            let change = match kind {
+                0 => tombstone(&name),
+                _ => definition(&name, types[event_type], enabled),
+            };
+            let at = i64::try_from(n).unwrap();
+            take(&mut view, n, at, &change, false).unwrap();
+        }
+        let envelope = EventEnvelope::parse(ENVELOPE.as_bytes()).unwrap();
+        let found: Vec<_> = view
+            .set_off_by(&envelope, second(stored))
+            .map(|revision| (revision.value.id().clone(), revision.number))
+            .collect();
+        let explained: Vec<_> = view
+            .definition_ids()
+            .filter_map(|id| {
+                let revision = set_off(&view, id, &envelope, second(stored)).ok()?;
+                Some((id.clone(), revision.number))
+            })
+            .collect();
+        prop_assert_eq!(&found, &explained);
+        let concerned: Vec<_> =
+            concerned(&view, &envelope, second(stored)).collect();
+        prop_assert!(found.iter().all(|(id, _)| concerned.contains(&id)));
+    }
+}
+
+#[test]
+fn an_event_is_ruled_out_by_the_first_reason() {
+    let mut view = View::default();
+    let recorded = "kaizen.metrics.recorded";
+    let filtered = message(
+        &parse_documents(
+            "d.yaml",
+            &REVIEW
+                .replace("low-success-rate-review", "filtered")
+                .replace("recorded}", "recorded, filters: [{exact: {source: shop}}]}"),
+        )
+        .unwrap()[0],
+    );
+    let changes = [
+        definition("off", recorded, false),
+        definition("other", "shop.sold", true),
+        filtered,
+        definition("gone", recorded, true),
+        tombstone("gone"),
+    ];
+    for (n, change) in (1..).zip(&changes) {
+        take(&mut view, n, 0, change, false).unwrap();
+    }
+    take(&mut view, 6, 9, &definition("late", recorded, true), false).unwrap();
+    let envelope = EventEnvelope::parse(ENVELOPE.as_bytes()).unwrap();
+    let reasons = view.definition_ids().map(|id| {
+        let reason = set_off(&view, id, &envelope, second(5)).unwrap_err();
+        format!("{id}: {reason}")
+    });
+    assert_eq!(
+        reasons.collect::<Vec<_>>(),
+        [
+            "filtered: its filters do not let it through: filters[0].exact.source: wants the text \"shop\", got the text \"kaizen-agentic\"",
+            "gone: it was deleted before, at revision 5, 2026-11-22T00:00:00Z",
+            "late: no revision was in effect then; revision 6 came into effect at 2026-11-22T00:00:09Z",
+            "off: it was disabled by revision 1, in effect then",
+            "other: names shop.sold",
+        ]
+    );
 }

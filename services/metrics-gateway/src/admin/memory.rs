@@ -40,6 +40,7 @@ fn stored(message: &Message) -> Option<MemoryCell> {
     cell(&stored)
 }
 
+/// A cell, as the API says it.
 pub(super) fn cell(cell: &Cell) -> Option<MemoryCell> {
     Some(MemoryCell {
         state: serde_json::to_string(&cell.state).ok()?,

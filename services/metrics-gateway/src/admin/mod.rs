@@ -8,6 +8,7 @@ mod definitions;
 mod documents;
 mod dry_run;
 mod event_types;
+mod explain;
 mod memory;
 mod paging;
 mod refusal;
@@ -25,8 +26,8 @@ use kaizen_proto::{
     admin::{
         backtest_server::BacktestServer, dead_server::DeadServer,
         definitions_server::DefinitionsServer, dry_run_server::DryRunServer,
-        event_types_server::EventTypesServer, mesh_server::MeshServer,
-        schedules_server::SchedulesServer, tasks_server::TasksServer,
+        event_types_server::EventTypesServer, explain_server::ExplainServer,
+        mesh_server::MeshServer, schedules_server::SchedulesServer, tasks_server::TasksServer,
     },
 };
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -86,6 +87,7 @@ pub(crate) async fn serve(
         .add_service(TasksServer::new(admin.clone()))
         .add_service(DeadServer::new(admin.clone()))
         .add_service(DryRunServer::new(admin.clone()))
+        .add_service(ExplainServer::new(admin.clone()))
         .add_service(SchedulesServer::new(admin.clone()))
         .add_service(BacktestServer::new(admin.clone()).max_decoding_message_size(APPLY_BYTES_MAX))
         .add_service(MeshServer::new(admin))

@@ -100,9 +100,10 @@ impl Admin {
 
     async fn plan(&self, request: BacktestRequest) -> Result<Plan, Status> {
         let documents = parse(&request.files)?;
-        let events_from = read::oldest(&self.nats, stream::EVENTS)
+        let events = read::bounds(&self.nats, stream::EVENTS)
             .await
             .map_err(refusal::unavailable)?;
+        let events_from = events.oldest_at();
         // Slots reach further back than the archive of events.
         let reaches_to = events_from.filter(|_| documents.iter().any(hears_events));
         let window = self.window(&request, reaches_to).await?;

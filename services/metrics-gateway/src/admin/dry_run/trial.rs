@@ -125,11 +125,7 @@ pub(super) fn show(
 ) {
     preview.snapshot = snapshot.to_string();
     preview.error = decision.error().unwrap_or_default();
-    preview.decision = serde_json::json!({
-        "rules": decision.rules,
-        "tasks": decision.tasks,
-    })
-    .to_string();
+    preview.decision = decision.to_json().to_string();
     let why_not = why_not(definition, trigger, snapshot, &decision.rules);
     preview.why_not = serde_json::json!(why_not).to_string();
 }

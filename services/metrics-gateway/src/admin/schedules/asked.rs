@@ -32,6 +32,13 @@ impl AskedFor {
         })
     }
 
+    /// The first request to backfill a slot.
+    pub(super) fn backfill(&self, wanted: Timestamp) -> Option<&Stored<AdminTick>> {
+        self.entries.iter().find(
+            |entry| matches!(&entry.record, AdminTick::Backfill { slot, .. } if *slot == wanted),
+        )
+    }
+
     /// Slots that were backfilled behind a sequence.
     pub(super) fn backfilled_after(&self, sequence: u64) -> impl Iterator<Item = Timestamp> {
         let later = self

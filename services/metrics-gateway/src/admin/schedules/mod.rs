@@ -5,6 +5,7 @@ mod backfill;
 mod cursor;
 mod log;
 mod next;
+mod slot;
 mod timeline;
 mod trigger;
 mod verify;

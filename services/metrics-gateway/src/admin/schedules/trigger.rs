@@ -103,7 +103,7 @@ impl Admin {
     }
 
     /// Tasks and dead letter of an activation; without an outcome where there is neither.
-    async fn stands(
+    pub(in crate::admin) async fn stands(
         &self,
         definition: &DefinitionId,
         activation: ActivationId,

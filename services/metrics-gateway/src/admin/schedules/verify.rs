@@ -33,7 +33,7 @@ const SLOTS_MAX: u64 = 1_000_000;
 const LISTED_MAX: usize = 100;
 
 /// The revisions that the records of a definition name; without those that nobody knows.
-type Revisions = BTreeMap<u64, InForce>;
+pub(super) type Revisions = BTreeMap<u64, InForce>;
 
 impl Admin {
     pub(super) async fn audited(
@@ -101,17 +101,7 @@ impl Admin {
     }
 
     async fn verified(&self, id: DefinitionId, question: Question) -> Result<VerifyReport, Status> {
-        let ticks: Vec<StoredTick> = self
-            .tick_records(&id)
-            .await?
-            .into_iter()
-            .map(|stored| StoredTick {
-                sequence: stored.sequence,
-                stored_at: stored.stored_at,
-                record: stored.record,
-            })
-            .collect();
-        let revisions = self.revisions(&id, &ticks).await?;
+        let (ticks, revisions) = self.tick_history(&id).await?;
         // Off the async threads: it may be a million slots.
         let name = id.clone();
         let audit = move || answer(&name, question, &ticks, &revisions);
@@ -123,6 +113,23 @@ impl Admin {
             mark_backfilled(&mut report, &asked_for.backfilled_after(0).collect());
         }
         Ok(report)
+    }
+
+    /// Every record of a definition, oldest first, with the revisions that they name.
+    pub(super) async fn tick_history(
+        &self,
+        id: &DefinitionId,
+    ) -> Result<(Vec<StoredTick>, Revisions), Status> {
+        let records = self.tick_records(id).await?.into_iter();
+        let ticks: Vec<StoredTick> = records
+            .map(|stored| StoredTick {
+                sequence: stored.sequence,
+                stored_at: stored.stored_at,
+                record: stored.record,
+            })
+            .collect();
+        let revisions = self.revisions(id, &ticks).await?;
+        Ok((ticks, revisions))
     }
 
     /// Every revision that the records name, however long ago it was superseded.
@@ -285,7 +292,7 @@ fn milliseconds(length: SignedDuration) -> i64 {
     i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn detail(class: &Class) -> String {
+pub(super) fn detail(class: &Class) -> String {
     match class {
         Class::Late { by } => format!("by {:#}", SignedDuration::from_millis(milliseconds(*by))),
         Class::Skipped(skip) => {
