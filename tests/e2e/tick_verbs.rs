@@ -465,6 +465,10 @@ async fn backfill_stores_what_was_not_ticked_in_order_and_may_be_repeated() {
 
     assert_eq!(json(&mesh.cli, &with(&["--yes"]))["stored"], 23);
     let slots = backfilled(&mesh, "hourly").await;
+    let instant = slots[0].to_string();
+    let explain = ["explain", "--definition", "hourly", "--slot", &instant];
+    let explained = json(&mesh.cli, &explain);
+    assert!(explained["backfill"]["by"].as_str().unwrap().contains('@'));
     assert!(slots.is_sorted() && slots.len() == 23 && !slots.contains(&ticked.slot));
     let again = mesh.cli.run(&with(&["--yes"])).ok();
     assert!(

@@ -13,6 +13,7 @@ mod apply;
 mod dead;
 mod definition;
 mod event;
+mod explain;
 mod help;
 mod mesh;
 mod metrics;
