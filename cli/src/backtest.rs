@@ -30,10 +30,9 @@ const MEMORY: &str = "cooldowns, counts, joins and silences begin empty at the s
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Examples:
+Example:
   kaizen-agentic backtest -f low-success-rate-review.yaml
-  kaizen-agentic backtest -f definitions/ --from 2026-11-20 --to 2026-11-22 --fail-on-change
-  sed 's/< 0.8/< 0.7/' low-success-rate-review.yaml | kaizen-agentic backtest -f -")]
+  kaizen-agentic backtest -f definitions/ --from 2026-11-20 --fail-on-change")]
 pub(crate) struct Args {
     /// Changed or new documents: a file, a folder, or - for stdin; may be repeated
     #[arg(short, long = "file", value_name = "FILE|DIR|-", required = true)]

@@ -61,8 +61,7 @@ impl Report {
 
     fn take_pair(&mut self, setting: &Setting<'_>, definition: &DefinitionId, pair: &Pair) {
         let examples_max = self.examples_max;
-        let mut tallies = self.definitions.iter_mut();
-        let Some(tally) = tallies.find(|tally| tally.definition == *definition) else {
+        let Some(tally) = self.tally(definition) else {
             return;
         };
         if let Some(why) = unknown(&pair.before).or_else(|| unknown(&pair.after)) {

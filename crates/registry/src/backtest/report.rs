@@ -25,6 +25,8 @@ pub struct Report {
     /// Tasks before and after, by the day in UTC of what they were ordered for.
     pub days: BTreeMap<Date, (u64, u64)>,
     pub(super) examples_max: usize,
+    /// Where each definition stands among them.
+    places: BTreeMap<DefinitionId, usize>,
 }
 
 /// What differs for one definition.
@@ -131,6 +133,12 @@ impl Report {
                 .collect(),
             days: BTreeMap::new(),
             examples_max,
+            places: comparison
+                .definitions()
+                .iter()
+                .map(|(id, _)| id.clone())
+                .zip(0..)
+                .collect(),
         }
     }
 
@@ -138,6 +146,11 @@ impl Report {
     #[must_use]
     pub fn differs(&self) -> bool {
         self.definitions.iter().any(Tally::differs)
+    }
+
+    pub(super) fn tally(&mut self, definition: &DefinitionId) -> Option<&mut Tally> {
+        let place = self.places.get(definition)?;
+        self.definitions.get_mut(*place)
     }
 
     pub(super) fn count(&mut self, at: Timestamp, before: usize, after: usize) {

@@ -6,10 +6,9 @@ mod ledger;
 mod pass;
 mod wire;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use kaizen_lifecycle::CancellationToken;
 use kaizen_messaging::{
     archive::{Archive, Archived},
     instant, read,
@@ -184,7 +183,7 @@ impl Admin {
     }
 
     /// Reads what the other side follows; ends as soon as either side does.
-    async fn follow(self, mut plan: Plan, answers: Answers, permit: OwnedSemaphorePermit) {
+    async fn follow(self, plan: Plan, answers: Answers, permit: OwnedSemaphorePermit) {
         let (chunks, received) = channel(CHUNKS_AHEAD);
         let recall = || FromLedger {
             nats: self.nats.clone(),
@@ -196,8 +195,8 @@ impl Admin {
         let recalls = (recall(), recall());
         let mut archive = plan.archive;
         let pass = Pass {
-            comparison: Arc::new(plan.comparison),
-            ticks: std::mem::take(&mut plan.ticks),
+            comparison: plan.comparison,
+            ticks: plan.ticks,
             events: plan.events,
             events_from: plan.events_from,
             examples_max: plan.examples_max,
@@ -221,7 +220,7 @@ impl Admin {
         tokio::select! {
             () = read => {}
             () = answers.closed() => {}
-            () = stopped(&self.shutdown) => {}
+            () = self.shutdown.cancelled() => {}
         }
     }
 }
@@ -232,10 +231,6 @@ fn hears_events(document: &Document) -> bool {
         Document::Definition(spec) => spec.trigger.event_types().next().is_some(),
         Document::EventType(_) | Document::Engagement(_) | Document::Schedule(_) => false,
     }
-}
-
-async fn stopped(shutdown: &CancellationToken) {
-    shutdown.cancelled().await;
 }
 
 /// The subjects of the events that matter, no two of which overlap.

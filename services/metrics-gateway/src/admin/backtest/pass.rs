@@ -1,9 +1,6 @@
 //! One pass over the archive.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kaizen_lifecycle::CancellationToken;
@@ -23,7 +20,7 @@ const PROGRESS: Duration = Duration::from_millis(250);
 
 /// What is followed, and who hears of it.
 pub(super) struct Pass {
-    pub(super) comparison: Arc<Comparison>,
+    pub(super) comparison: Comparison,
     pub(super) ticks: Vec<Ticked>,
     /// Events to come.
     pub(super) events: u64,
