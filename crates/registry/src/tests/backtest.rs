@@ -159,7 +159,10 @@ fn cooldown_that_comes_anew_removes_what_it_suppresses() {
     // At 60 s, at 240 s and at 420 s of 60, 120, … 420.
     assert_eq!((tally.before, tally.after, tally.removed), (7, 3, 4));
     let why = &tally.examples[0].why;
-    assert_eq!(why, "cooldown: quiet until 2026-11-22T10:03:30Z");
+    assert_eq!(
+        why,
+        "cooldown: quiet until 2026-11-22T10:03:30Z, since 2026-11-22T10:01:00Z"
+    );
 }
 
 #[test]
