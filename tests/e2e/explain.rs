@@ -180,7 +180,7 @@ async fn an_event_is_found_by_its_id_and_each_definition_says_what_ruled_it_out(
     let told = json(&mesh.cli, &clock);
     assert_eq!(
         told["definitions"][0]["reason"],
-        "what sets it off is cron 0 0 1 1 *"
+        "set off by cron 0 0 1 1 *"
     );
 
     let cooling = ["explain", "--event", "b", "--definition", "cooling"];

@@ -5,6 +5,7 @@ use std::{pin::Pin, time::Duration};
 use async_nats::jetstream::{
     Message,
     consumer::{DeliverPolicy, pull},
+    message::StreamMessage,
 };
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::ReadyChunks};
@@ -40,6 +41,34 @@ pub struct Archived {
     pub payload: Bytes,
     /// How many tasks and events lie between it and the first trigger.
     pub hops: u32,
+}
+
+impl Archived {
+    /// As a consumer delivers it; `None` for a message that no stream has stored.
+    #[must_use]
+    pub fn delivered(message: Message) -> Option<Self> {
+        let info = message.info().ok()?;
+        let (sequence, stored_at) = (info.stream_sequence, instant(info.published));
+        Some(Self {
+            sequence,
+            stored_at,
+            hops: hops(message.headers.as_ref()),
+            subject: message.subject.to_string(),
+            payload: message.message.payload,
+        })
+    }
+}
+
+impl From<StreamMessage> for Archived {
+    fn from(message: StreamMessage) -> Self {
+        Self {
+            sequence: message.sequence,
+            stored_at: instant(message.time),
+            hops: hops(Some(&message.headers)),
+            subject: message.subject.to_string(),
+            payload: message.payload,
+        }
+    }
 }
 
 /// The messages of a stream on some subjects that were stored in `[from, to)`, oldest first. What
@@ -167,19 +196,12 @@ impl Archive {
             return Ok(false);
         }
         let stored_at = instant(info.published);
-        let (sequence, pending) = (info.stream_sequence, info.pending);
-        self.ended = pending == 0 || stored_at >= self.to;
+        self.ended = info.pending == 0 || stored_at >= self.to;
         if stored_at >= self.to {
             return Ok(false);
         }
-        self.position = sequence;
-        received.push(Archived {
-            sequence,
-            stored_at,
-            hops: hops(message.headers.as_ref()),
-            subject: message.subject.to_string(),
-            payload: message.message.payload,
-        });
+        self.position = info.stream_sequence;
+        received.extend(Archived::delivered(message));
         Ok(!self.ended)
     }
 

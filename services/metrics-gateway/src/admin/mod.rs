@@ -1,6 +1,7 @@
 //! The admin API `kaizen.admin.v1`. All state is in JetStream, so any replica can answer.
 
 mod apply;
+mod archive;
 mod backtest;
 mod change;
 mod dead;

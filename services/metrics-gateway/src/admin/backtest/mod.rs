@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use kaizen_messaging::{
     archive::{Archive, Archived},
-    instant, read,
+    read,
 };
 use kaizen_proto::{
     admin::{BacktestRequest, BacktestUpdate, backtest_server::Backtest},
@@ -19,7 +19,7 @@ use kaizen_proto::{
     stream, subject,
 };
 use kaizen_registry::{
-    Document, Input,
+    Document,
     backtest::{Comparison, Ticked, Window},
 };
 use tokio::{
@@ -34,7 +34,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
-use super::{Admin, apply::parse, refusal, schedules};
+use super::{Admin, apply::parse, archive::input, refusal, schedules};
 use ledger::FromLedger;
 use pass::Pass;
 
@@ -169,14 +169,7 @@ impl Admin {
         for subject in [subject::tick(id), subject::trigger(id)] {
             let messages = read::all(&self.nats, stream::TICKS, &subject, TICKS_MAX).await;
             for message in messages.map_err(refusal::unavailable)? {
-                let Ok(info) = message.info() else { continue };
-                archived.push(Archived {
-                    sequence: info.stream_sequence,
-                    stored_at: instant(info.published),
-                    subject: message.subject.to_string(),
-                    hops: 0,
-                    payload: message.payload.clone(),
-                });
+                archived.extend(Archived::delivered(message));
             }
         }
         Ok(archived)
@@ -241,15 +234,4 @@ fn filters(event_types: &BTreeSet<EventTypePattern>) -> Vec<String> {
         return event_types.iter().map(subject::activities).collect();
     }
     vec![subject::EVENTS_ALL.to_owned()]
-}
-
-fn input<'a>(stream: &'a str, one: &'a Archived) -> Input<'a> {
-    Input {
-        stream,
-        subject: &one.subject,
-        sequence: one.sequence,
-        stored_at: one.stored_at,
-        hops: one.hops,
-        payload: &one.payload,
-    }
 }

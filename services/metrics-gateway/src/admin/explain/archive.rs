@@ -1,10 +1,8 @@
 //! Reading EVENTS and the records beside it, a page at a time.
 
-use async_nats::jetstream::{Message, message::StreamMessage};
-use bytes::Bytes;
-use jiff::Timestamp;
+use async_nats::jetstream::Message;
 use kaizen_messaging::{
-    hops, instant,
+    archive::Archived,
     read::{self, Bounds, PageStart},
 };
 use kaizen_proto::{
@@ -16,7 +14,7 @@ use kaizen_proto::{
     stream, subject,
     subject::DeadStage,
 };
-use kaizen_registry::{Input, Records};
+use kaizen_registry::Records;
 use tokio::sync::mpsc::Sender;
 use tonic::Status;
 
@@ -32,60 +30,15 @@ const RECORDS_MAX: usize = 100_000;
 /// Whoever waits for the answer, and hears how far it is.
 pub(super) type Answers = Sender<Result<ExplainEventUpdate, Status>>;
 
-/// An event, as EVENTS holds it.
-#[derive(Debug, Clone)]
-pub(super) struct Archived {
-    pub(super) sequence: u64,
-    pub(super) stored_at: Timestamp,
-    subject: String,
-    hops: u32,
-    payload: Bytes,
+/// The envelope of an event; `None` where it is none.
+pub(super) fn envelope(event: &Archived) -> Option<EventEnvelope> {
+    EventEnvelope::parse(&event.payload).ok()
 }
 
-impl Archived {
-    fn delivered(message: &Message) -> Option<Self> {
-        let info = message.info().ok()?;
-        Some(Self {
-            sequence: info.stream_sequence,
-            stored_at: instant(info.published),
-            subject: message.subject.to_string(),
-            hops: hops(message.headers.as_ref()),
-            payload: message.payload.clone(),
-        })
-    }
-
-    fn stored(message: StreamMessage) -> Self {
-        Self {
-            sequence: message.sequence,
-            stored_at: instant(message.time),
-            hops: hops(Some(&message.headers)),
-            subject: message.subject.to_string(),
-            payload: message.payload,
-        }
-    }
-
-    /// As the router read it.
-    pub(super) fn input(&self) -> Input<'_> {
-        Input {
-            stream: stream::EVENTS,
-            subject: &self.subject,
-            sequence: self.sequence,
-            stored_at: self.stored_at,
-            hops: self.hops,
-            payload: &self.payload,
-        }
-    }
-
-    /// `None` where it is none.
-    pub(super) fn envelope(&self) -> Option<EventEnvelope> {
-        EventEnvelope::parse(&self.payload).ok()
-    }
-
-    fn is(&self, id: &str, source: Option<&str>) -> bool {
-        self.envelope().is_some_and(|envelope| {
-            envelope.id == id && source.is_none_or(|source| envelope.source == source)
-        })
-    }
+fn is(event: &Archived, id: &str, source: Option<&str>) -> bool {
+    envelope(event).is_some_and(|envelope| {
+        envelope.id == id && source.is_none_or(|source| envelope.source == source)
+    })
 }
 
 /// Tells how far it is; `false` where nobody listens any more.
@@ -121,7 +74,7 @@ impl Admin {
     pub(super) async fn event_at(&self, sequence: u64) -> Result<Option<Archived>, Status> {
         let found = read::at(&self.nats, stream::EVENTS, sequence).await;
         let found = found.map_err(refusal::unavailable)?;
-        Ok(found.map(Archived::stored))
+        Ok(found.map(Archived::from))
     }
 
     /// Searches the archive for an id, newest first.
@@ -147,7 +100,7 @@ impl Admin {
                 .into_iter()
                 .rev()
                 .filter(|event| event.sequence <= end);
-            if let Some(event) = newest.find(|event| event.is(id, source)) {
+            if let Some(event) = newest.find(|event| is(event, id, source)) {
                 return Ok(Found::Event(Box::new(event)));
             }
             searched += end - after;
@@ -166,7 +119,10 @@ impl Admin {
             .await
             .map_err(refusal::unavailable)?;
         Ok((
-            messages.iter().filter_map(Archived::delivered).collect(),
+            messages
+                .into_iter()
+                .filter_map(Archived::delivered)
+                .collect(),
             more,
         ))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kaizen_messaging::archive::Archived;
 use kaizen_messaging::{
     instant,
     read::{self, PageStart},
@@ -29,10 +30,10 @@ use tracing::Instrument as _;
 
 use super::{
     Admin,
-    archive::{Answers, Archived, Found},
+    archive::{Answers, Found, envelope},
     refusal,
 };
-use crate::admin::{dead::letter, memory};
+use crate::admin::{archive::input, dead::letter, memory};
 
 /// Answers that wait for a caller who reads slowly.
 const STREAM_BUFFER: usize = 16;
@@ -110,13 +111,13 @@ impl Admin {
         };
         let view = self.registry.view().clone();
         let mut explained = described(&event);
-        match event.input().judge(&view) {
+        match input(stream::EVENTS, &event).judge(&view) {
             Err(refused) => {
                 self.refuse(&event, &refused, &mut explained).await?;
                 return Ok(explained);
             }
             Ok(_) => {
-                if let Some(envelope) = event.envelope() {
+                if let Some(envelope) = envelope(&event) {
                     let chosen = Chosen::of(&view, &asked, &envelope, &event);
                     self.conclude(&view, &event, chosen, answers, &mut explained)
                         .await?;
@@ -168,7 +169,7 @@ impl Admin {
         }
         let alone = chosen.direct.union(&chosen.bound).cloned().collect();
         let mut replay = Replay::of(view, alone);
-        let taken = replay.take(&event.input(), &mut records);
+        let taken = replay.take(&input(stream::EVENTS, event), &mut records);
         for replayed in taken.set_off.unwrap_or_default() {
             let mut definition = self.hold(&replayed, event, &replay).await?;
             if pending.contains(replayed.revision.value.id()) {
@@ -192,7 +193,7 @@ impl Admin {
         event: &Archived,
         records: &mut Records,
     ) -> Result<bool, Status> {
-        let Some(envelope) = event.envelope() else {
+        let Some(envelope) = envelope(event) else {
             return Ok(true);
         };
         let activation = ActivationId::new(id, &envelope.trigger_id());
@@ -264,7 +265,7 @@ impl Admin {
                         .hold_ordered(replay, event, &mut records, explained)
                         .await;
                 }
-                replay.take(&earlier.input(), &mut records);
+                replay.take(&input(stream::EVENTS, &earlier), &mut records);
             }
             if !more {
                 let error = format!(
@@ -283,7 +284,7 @@ impl Admin {
         records: &mut Records,
         explained: &mut EventExplained,
     ) -> Result<(), Status> {
-        let taken = replay.take(&event.input(), records);
+        let taken = replay.take(&input(stream::EVENTS, event), records);
         for replayed in taken.set_off.unwrap_or_default() {
             if let Lane::Ordered(reader) = replayed.revision.value.lane() {
                 self.note_position(reader, event, explained).await?;
@@ -334,7 +335,7 @@ impl Admin {
             ..DefinitionExplained::default()
         };
         if matches!(lane, Lane::Ordered(_)) {
-            let trigger = event.envelope().map(|envelope| envelope.trigger_id());
+            let trigger = envelope(event).map(|envelope| envelope.trigger_id());
             let cells = replay.cells().filter(|cell| {
                 cell.definition == *revision.value.id()
                     && trigger.as_ref().is_some_and(|id| cell.seen.contains(id))
@@ -503,7 +504,7 @@ impl History {
 }
 
 fn described(event: &Archived) -> EventExplained {
-    let envelope = event.envelope();
+    let envelope = envelope(event);
     let text = |read: fn(&EventEnvelope) -> String| envelope.as_ref().map(read).unwrap_or_default();
     EventExplained {
         sequence: event.sequence,
