@@ -152,7 +152,7 @@ impl Constants {
             Num::Int(int) => usize::try_from(*int).ok(),
             Num::Float(_) => None,
         });
-        let around = ints.flat_map(|n| [n, n.saturating_sub(1), n + 1]);
+        let around = ints.flat_map(|n| [n, n.saturating_sub(1), n.saturating_add(1)]);
         let mut sizes: Vec<_> = around.filter(|n| *n <= SIZE_MAX).collect();
         once(&mut sizes);
         sizes
@@ -274,8 +274,16 @@ fn times(now: Option<&Value>, constants: &Constants) -> Vec<String> {
     let bases: Vec<Timestamp> = now.into_iter().chain(constants.instants.clone()).collect();
     let mut steps = vec![SignedDuration::ZERO, second, -second];
     for duration in &constants.durations {
-        let around = [*duration, *duration + second, *duration - second];
-        steps.extend(around.iter().flat_map(|step| [*step, -*step]));
+        let (more, less) = (
+            duration.saturating_add(second),
+            duration.saturating_sub(second),
+        );
+        let around = [*duration, more, less].into_iter();
+        steps.extend(
+            around
+                .flat_map(|step| [Some(step), step.checked_neg()])
+                .flatten(),
+        );
     }
     let hours = (1..24).map(SignedDuration::from_hours);
     let days = (1..31).map(|day| SignedDuration::from_hours(24 * day));

@@ -80,7 +80,14 @@ pub(super) fn around(constants: &[Num], now: Option<Num>) -> Vec<Value> {
     let ints: Vec<i128> = constants.iter().filter_map(|n| n.floor()).collect();
     let ints: Vec<i128> = ints
         .iter()
-        .flat_map(|n| [*n, n - 1, n + 1, n + 2])
+        .flat_map(|n| {
+            [
+                *n,
+                n.saturating_sub(1),
+                n.saturating_add(1),
+                n.saturating_add(2),
+            ]
+        })
         .collect();
     let as_ints = nearest_first(ints.into_iter().map(Num::Int).collect(), now);
     let as_floats = nearest_first(plain.into_iter().map(Num::Float).collect(), now);
