@@ -205,15 +205,16 @@ async fn context_is_what_was_bound_then_and_other_sources_are_told_apart() {
     mesh.stored.settled().await;
 
     let standing = [of_events.as_str(), of_slots.as_str()].join("---\n");
-    // Its slots go on, so the window ends behind one that has ordered its tasks.
-    let tasks = mesh.stored.tasks("often").await;
+    // Slots go on, so the window holds the triggers that have ordered tasks, and those alone.
+    let mut tasks = mesh.stored.tasks("often").await;
     let ticked = tasks.len();
-    let last = tasks
-        .iter()
-        .map(|task| task.order.trigger.stored_at())
-        .max();
-    let to = (last.unwrap() + std::time::Duration::from_millis(1)).to_string();
-    let window = ["--to", &to, "--fail-on-change"];
+    tasks.extend(mesh.stored.tasks("orient").await);
+    let triggers = || tasks.iter().map(|task| task.order.trigger.stored_at());
+    // A slot is a little earlier than its tick.
+    let from = triggers().min().unwrap() - std::time::Duration::from_secs(1);
+    let to = triggers().max().unwrap() + std::time::Duration::from_millis(1);
+    let (from, to) = (from.to_string(), to.to_string());
+    let window = ["--from", &from, "--to", &to, "--fail-on-change"];
     let same = backtest(&mesh, &standing, &window, 0);
     for (id, tasks) in [("orient", 3 * EVENTS), ("often", ticked)] {
         let one = one(&same, id);
