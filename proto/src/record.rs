@@ -280,6 +280,181 @@ impl TriggerRecord {
 pub enum TaskRecord {
     /// What to do, and its why.
     Order(Box<TaskOrder>),
+    /// A worker is at it.
+    Taken(Taken),
+    /// How it ended.
+    Outcome(Box<TaskOutcome>),
+}
+
+impl TaskRecord {
+    /// The state of a task whose last message this is.
+    #[must_use]
+    pub fn state(&self) -> TaskState {
+        match self {
+            Self::Order(_) => TaskState::Open,
+            Self::Taken(_) => TaskState::Taken,
+            Self::Outcome(outcome) => outcome.ended.into(),
+        }
+    }
+
+    /// Sequence of the order that the record speaks of, where that is another message.
+    #[must_use]
+    pub fn order(&self) -> Option<u64> {
+        match self {
+            Self::Order(_) => None,
+            Self::Taken(taken) => Some(taken.order),
+            Self::Outcome(outcome) => Some(outcome.order),
+        }
+    }
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Waits for a worker.
+    Open,
+    /// A worker is at it.
+    Taken,
+    /// It was done.
+    Done,
+    /// It was tried, and did not succeed.
+    Failed,
+    /// Somebody has called it off.
+    Cancelled,
+    /// Nobody took it for too long.
+    Expired,
+}
+
+impl TaskState {
+    /// All of them, in the order of a task's life.
+    pub const ALL: [Self; 6] = [
+        Self::Open,
+        Self::Taken,
+        Self::Done,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Expired,
+    ];
+
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Taken => "taken",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// Whether it has not ended.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Taken)
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A text that names no state of a task.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no state of a task: use open, taken, done, failed, cancelled or expired")]
+pub struct TaskStateError(String);
+
+impl FromStr for TaskState {
+    type Err = TaskStateError;
+
+    fn from_str(text: &str) -> Result<Self, TaskStateError> {
+        let mut states = Self::ALL.into_iter();
+        states
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| TaskStateError(text.chars().take(80).collect()))
+    }
+}
+
+impl From<Ended> for TaskState {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Done => Self::Done,
+            Ended::Failed => Self::Failed,
+            Ended::Cancelled => Self::Cancelled,
+            Ended::Expired => Self::Expired,
+        }
+    }
+}
+
+/// Longest name of a worker, in bytes.
+pub const WORKER_BYTES_MAX: usize = 256;
+/// Most of a command's output that an outcome keeps: its end, in bytes.
+pub const OUTPUT_BYTES_MAX: usize = 8 * 1024;
+
+/// A worker is at it, until it says how it ended, or another worker takes over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Sequence in LEDGER of the order.
+    pub order: u64,
+    /// Who, unlike any other.
+    pub worker: String,
+    /// Which delivery of the order it was, from 1.
+    pub delivery: u64,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskOutcome {
+    /// Sequence in LEDGER of the order.
+    pub order: u64,
+    /// How.
+    pub ended: Ended,
+    /// The worker; of a cancelled task, who called it off.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    /// In a line, what there is to say of it: `exit code 2`, or why it was called off.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+    /// How long the worker was at it, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elapsed_ms: Option<u64>,
+    /// Exit code of the command, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The end of what the command printed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+}
+
+/// The four ends of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// It was done.
+    Done,
+    /// It was tried, and did not succeed.
+    Failed,
+    /// Somebody has called it off.
+    Cancelled,
+    /// Nobody took it for too long.
+    Expired,
+}
+
+impl Ended {
+    /// The event type that tells of it.
+    #[must_use]
+    pub fn event_type(self) -> &'static str {
+        match self {
+            Self::Done => "kaizen.task.completed",
+            Self::Failed => "kaizen.task.failed",
+            Self::Cancelled => "kaizen.task.cancelled",
+            Self::Expired => "kaizen.task.expired",
+        }
+    }
 }
 
 /// What to do, and its why.
@@ -312,6 +487,9 @@ pub struct TaskOrder {
     pub activation: ActivationId,
     /// Index among the activation's tasks, from 0.
     pub n: u32,
+    /// How often it was ordered: each retry is one more.
+    #[serde(default = "first_attempt", skip_serializing_if = "is_first_attempt")]
+    pub attempt: u32,
     /// What set the definition off.
     pub trigger: TriggerRecord,
     /// Rule that ordered it, with what it saw.
@@ -323,6 +501,14 @@ pub struct TaskOrder {
     pub trigger_hash: String,
     /// How many tasks and events lie between this and the first trigger.
     pub hops: u32,
+}
+
+fn first_attempt() -> u32 {
+    1
+}
+
+fn is_first_attempt(attempt: &u32) -> bool {
+    *attempt == first_attempt()
 }
 
 /// How urgent a task is: 0 to 9, 9 the most urgent, 5 where nobody says.

@@ -18,6 +18,8 @@ pub const ROUTER_EVENTS: &str = "router-events";
 pub const ROUTER_TICKS: &str = "router-ticks";
 /// Bound lane over pending decisions in LEDGER, shared by all router replicas.
 pub const ROUTER_BOUND: &str = "router-bound";
+/// Outcomes of tasks in LEDGER, shared by all router replicas.
+pub const ROUTER_OUTCOMES: &str = "router-outcomes";
 
 /// Durable consumer of a queue on LEDGER.
 #[must_use]

@@ -188,6 +188,12 @@ pub fn task(
     format!("kaizen.task.{definition}.{activation}.{n}.{queue}")
 }
 
+/// Whether the router alone may tell events of this type: what became of a task.
+#[must_use]
+pub fn is_reserved(event_type: &EventType) -> bool {
+    event_type.as_str().starts_with("kaizen.task.")
+}
+
 /// The filter that guards all tasks of an activation. Everybody must use this very text: the
 /// server keys its in-flight guard by it.
 #[must_use]

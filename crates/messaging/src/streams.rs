@@ -171,6 +171,11 @@ pub async fn ensure(nats: &Nats, config: &StreamsConfig) -> Result<(), StreamsEr
             stream::ROUTER_BOUND,
             vec![subject::DECISIONS_ALL.to_owned()],
         ),
+        (
+            stream::LEDGER,
+            stream::ROUTER_OUTCOMES,
+            vec![subject::TASKS_ALL.to_owned()],
+        ),
     ] {
         consumer(nats, stream, durable.to_owned(), filters).await?;
     }

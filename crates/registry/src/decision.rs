@@ -254,6 +254,7 @@ impl Order<'_> {
             activation: self.activation,
             // Bounded by TASKS_MAX.
             n: u32::try_from(n).unwrap_or(u32::MAX),
+            attempt: 1,
             trigger: self.trigger.record.clone(),
             why: Why {
                 rule: outcome.rule.clone(),

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use jsonschema::{PatternOptions, Validator};
 use kaizen_document::Fields;
-use kaizen_proto::id::{EngagementSlug, EventType};
+use kaizen_proto::{
+    id::{EngagementSlug, EventType},
+    subject,
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -156,7 +159,12 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<EventTypeSpec> {
         "schema",
     ];
     fields.allow(&known, &[]);
-    let name = fields.parsed("name");
+    let name: Option<EventType> = fields.parsed("name");
+    if name.as_ref().is_some_and(subject::is_reserved) {
+        let message = "is reserved: kaizen.task.… tells what became of tasks, and every mesh knows these types";
+        fields.report("name", message.to_owned(), None);
+        return None;
+    }
     let description = fields.text_opt("description");
     let engagement = fields.parsed_opt("engagement");
     let version = version(fields);

@@ -28,6 +28,7 @@ mod flip;
 mod index;
 pub mod input;
 mod json;
+pub mod life;
 pub mod lint;
 mod machine;
 pub mod memory;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,6 +15,7 @@ use kaizen_proto::{
 use serde_json::Value;
 
 use crate::{
+    builtin::reserved_event_types,
     definition::{Definition, Lane},
     document::{Document, EngagementSpec, ScheduleSpec},
     event_type::RegisteredType,
@@ -186,7 +187,7 @@ impl View {
             at: Timestamp::default(),
             batch: Vec::new(),
             definitions: BTreeMap::new(),
-            event_types: BTreeMap::new(),
+            event_types: reserved(),
             engagements: BTreeMap::new(),
             schedules: BTreeMap::new(),
             changed: BTreeMap::new(),
@@ -644,6 +645,30 @@ impl<T> History<T> {
 struct Effective {
     at: Timestamp,
     since: Option<Timestamp>,
+}
+
+/// The event types that every mesh knows, as revision 0 of the beginning of time.
+fn reserved() -> BTreeMap<EventType, History<RegisteredType>> {
+    static COMPILED: LazyLock<Vec<Arc<Revision<RegisteredType>>>> = LazyLock::new(|| {
+        let compiled = reserved_event_types().filter_map(|spec| RegisteredType::new(spec).ok());
+        let revisions = compiled.map(|value| {
+            Arc::new(Revision {
+                number: 0,
+                at: Timestamp::MIN,
+                value,
+            })
+        });
+        revisions.collect()
+    });
+    let histories = COMPILED.iter().map(|revision| {
+        let entry = Entry {
+            number: revision.number,
+            at: revision.at,
+            revision: Some(revision.clone()),
+        };
+        (revision.value.name().clone(), History(vec![entry]))
+    });
+    histories.collect()
 }
 
 fn push<K: Ord, T>(

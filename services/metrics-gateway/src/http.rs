@@ -81,6 +81,7 @@ fn status(refused: &Refused) -> StatusCode {
     match refused.reason() {
         RefusalReason::Unregistered | RefusalReason::Schema => StatusCode::UNPROCESSABLE_ENTITY,
         RefusalReason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        RefusalReason::Reserved => StatusCode::FORBIDDEN,
         RefusalReason::Conflict => StatusCode::CONFLICT,
         RefusalReason::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         RefusalReason::Malformed | RefusalReason::Unspecified => StatusCode::BAD_REQUEST,

@@ -99,14 +99,23 @@ impl Ingest {
             }
             judged => judged,
         };
-        judged.map_err(|refusal| {
+        let envelope = judged.map_err(|refusal| {
             info!(%refusal, "refused an event");
             Refused {
                 reason: reason(&refusal).into(),
                 message: refusal.to_string(),
                 hint: refusal.hint().unwrap_or_default(),
             }
-        })
+        })?;
+        if subject::is_reserved(&envelope.event_type) {
+            let event_type = &envelope.event_type;
+            info!(%event_type, "refused an event of a reserved type");
+            let message = format!(
+                "event type {event_type} is reserved: the router alone tells what became of a task"
+            );
+            return Err(refused(RefusalReason::Reserved, message));
+        }
+        Ok(envelope)
     }
 
     /// Says what a schema in mode `warn` would have refused.

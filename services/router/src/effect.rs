@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, jetstream::message::StreamMessage};
+use async_nats::HeaderMap;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -282,7 +282,7 @@ impl Ledger {
             Ok(Committed::Doubtful) => {
                 let standing = read::last(&self.nats, stream::LEDGER, &effect.settled_by).await?;
                 match standing.filter(|message| message.sequence > effect.settled_after) {
-                    Some(found) if self.conflicts(&effect, &found).await? => {
+                    Some(_) if self.conflicts(&effect).await? => {
                         self.bury(DeadReason::IdentityConflict, CONFLICT, &effect.letter)
                             .await
                     }
@@ -299,21 +299,14 @@ impl Ledger {
         }
     }
 
-    /// Whether what stands followed from another content than this effect does.
-    async fn conflicts(
-        &self,
-        effect: &Effect,
-        standing: &StreamMessage,
-    ) -> Result<bool, ReadError> {
+    /// Whether what stands followed from another content than this effect does. The first message
+    /// tells: the last may be the decision already, or what became of a task.
+    async fn conflicts(&self, effect: &Effect) -> Result<bool, ReadError> {
         let Some(hash) = &effect.trigger_hash else {
             return Ok(false);
         };
-        if effect.settled_after > 0 || subject::parse_decision(&effect.settled_by).is_none() {
-            return Ok(orders_other(&standing.payload, hash));
-        }
-        // The last may be the decision already; the first tells what it was decided from.
         let first = read::first(&self.nats, stream::LEDGER, &effect.settled_by).await?;
-        Ok(first.is_some_and(|first| awaits_other(&first.payload, hash)))
+        Ok(first.is_some_and(|first| is_of_other(&first.payload, hash)))
     }
 
     /// Takes out what stands already, and stores the rest: one standing guard would refuse the
@@ -364,10 +357,7 @@ impl Ledger {
         if effect.messages.len() == count {
             return Ok(false);
         }
-        let standing = read::last(&self.nats, stream::LEDGER, &effect.settled_by).await?;
-        if let Some(standing) = standing
-            && self.conflicts(effect, &standing).await?
-        {
+        if self.conflicts(effect).await? {
             let (stage, reason) = (DeadStage::Store, DeadReason::IdentityConflict);
             let letter = self.letter(stage, reason, CONFLICT, &effect.letter);
             if !self.stands(&letter.subject).await? {
@@ -566,18 +556,18 @@ fn header_text(text: &str) -> String {
     line
 }
 
-fn orders_other(standing: &[u8], trigger_hash: &str) -> bool {
-    match serde_json::from_slice(standing) {
-        Ok(TaskRecord::Order(order)) => order.trigger_hash != trigger_hash,
-        _ => false,
-    }
-}
-
-fn awaits_other(standing: &[u8], trigger_hash: &str) -> bool {
-    match serde_json::from_slice(standing) {
-        Ok(DecisionRecord::Pending(pending)) => pending.trigger_hash != trigger_hash,
-        _ => false,
-    }
+/// Whether a task or a pending decision followed from another content.
+fn is_of_other(standing: &[u8], trigger_hash: &str) -> bool {
+    let of_order = match serde_json::from_slice(standing) {
+        Ok(TaskRecord::Order(order)) => Some(order.trigger_hash),
+        _ => None,
+    };
+    let of_pending = || match serde_json::from_slice(standing) {
+        Ok(DecisionRecord::Pending(pending)) => Some(pending.trigger_hash),
+        _ => None,
+    };
+    let hash = of_order.or_else(of_pending);
+    hash.is_some_and(|hash| hash != trigger_hash)
 }
 
 #[cfg(test)]

@@ -8,13 +8,16 @@
 //! stands already is found standing. The ordered lane (`ordered`) takes the triggers of
 //! definitions that keep memory, one after another, and stores memory, position and what follows
 //! at once. Events that would take the connection of their reader with them are found beforehand
-//! (`screen`).
+//! (`screen`). What became of tasks is told in events (`outcomes`); what nobody takes is ended
+//! (`expiry`).
 
 mod bound;
 mod direct;
 mod effect;
+pub mod expiry;
 mod input;
 mod ordered;
+mod outcomes;
 mod screen;
 
 use futures::future::join_all;
@@ -41,6 +44,7 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
         direct: &direct,
         screen: screen::Screen::new(mesh.nats.clone(), ledger.clone()),
     };
+    let outcomes = outcomes::Outcomes::new(mesh.nats.clone());
     let limits = &mesh.config.router;
     let readers = Reader::ALL
         .map(|reader| ordered::Ordered::new(&mesh.nats, &registry, &ledger, limits, reader));
@@ -57,7 +61,15 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
         ),
         consume(nats, stream::TICKS, stream::ROUTER_TICKS, &direct, shutdown),
         consume(nats, stream::LEDGER, stream::ROUTER_BOUND, &bound, shutdown),
+        consume(
+            nats,
+            stream::LEDGER,
+            stream::ROUTER_OUTCOMES,
+            &outcomes,
+            shutdown
+        ),
         ordered,
+        expiry::run(nats, mesh.config.streams.ledger_ttl(), shutdown),
     );
     Ok(())
 }

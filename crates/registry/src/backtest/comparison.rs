@@ -83,7 +83,10 @@ impl Comparison {
         }
         let known = registry
             .event_types()
-            .map(|known| Document::EventType(known.value.spec().clone()));
+            .map(|known| known.value.spec())
+            // The others are known to every view.
+            .filter(|spec| !subject::is_reserved(&spec.name))
+            .map(|spec| Document::EventType(spec.clone()));
         let types: Vec<_> = known.collect();
         // In the order of the documents on both sides.
         let standing: Vec<_> = named

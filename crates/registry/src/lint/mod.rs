@@ -17,7 +17,7 @@ use kaizen_proto::{
 use serde_json::Value;
 
 use crate::{
-    builtin::{TASK_OUTCOMES, builtin_event_types},
+    builtin::{builtin_event_types, reserved_event_types},
     definition::{Definition, DefinitionSpec, TriggerSpec},
     document::{self, Document, nearest_pattern},
     event_type::EventTypeSpec,
@@ -173,6 +173,7 @@ struct Known {
 impl Known {
     fn of(placed: &[Placed<'_>]) -> Self {
         let builtin = builtin_event_types().into_iter();
+        let builtin = builtin.chain(reserved_event_types());
         let mut event_types: BTreeMap<_, _> =
             builtin.map(|spec| (spec.name.clone(), spec)).collect();
         let mut engagements = Vec::new();
@@ -200,7 +201,7 @@ impl Known {
 
 /// The event types that tell what became of a task.
 fn task_outcomes() -> impl Iterator<Item = EventType> {
-    TASK_OUTCOMES.iter().filter_map(|name| name.parse().ok())
+    reserved_event_types().map(|spec| spec.name)
 }
 
 fn check_definition(spec: &DefinitionSpec, known: &Known, report: &mut Report<'_>) {

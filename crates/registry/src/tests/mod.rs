@@ -9,6 +9,7 @@ mod decisions;
 mod documents;
 mod filters;
 mod flips;
+mod life;
 mod lint;
 mod memory;
 mod properties;

@@ -367,7 +367,9 @@ fn engagements_and_types_have_history_too() {
     assert_eq!(path(Some(second(59))).as_deref(), Some("old"));
     assert_eq!(path(Some(second(-1))), None);
     assert_eq!(view.nearest_event_type("a.c").as_deref(), Some("a.b"));
-    assert_eq!(view.event_types().count(), 1);
+    // What every mesh knows is there without an entry.
+    let stored = view.event_types().filter(|known| known.number > 0);
+    assert_eq!(stored.count(), 1);
 }
 
 #[test]

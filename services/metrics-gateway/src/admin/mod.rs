@@ -104,6 +104,33 @@ const APPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest name of who asks, in bytes.
 const BY_BYTES_MAX: usize = 128;
 
+/// Longest note on why, in bytes.
+const NOTE_BYTES_MAX: usize = 1_024;
+
+/// Who asks, and why.
+struct Said {
+    by: String,
+    note: String,
+}
+
+impl Said {
+    fn read(by: String, note: String) -> Result<Self, tonic::Status> {
+        Ok(Self {
+            by: bounded("by", by, BY_BYTES_MAX)?,
+            note: bounded("note", note, NOTE_BYTES_MAX)?,
+        })
+    }
+}
+
+/// A text that is not longer than `bytes_max`.
+fn bounded(field: &str, text: String, bytes_max: usize) -> Result<String, tonic::Status> {
+    if text.len() <= bytes_max {
+        return Ok(text);
+    }
+    let message = format!("{} bytes exceed {bytes_max}; shorten it", text.len());
+    Err(refusal::invalid(field, message))
+}
+
 /// Who asks, fit for a header.
 fn who(by: &str) -> Result<String, tonic::Status> {
     if by.len() > BY_BYTES_MAX {

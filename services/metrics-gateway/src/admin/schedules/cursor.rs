@@ -14,22 +14,7 @@ use kaizen_registry::{
 use tonic::Status;
 use tracing::info;
 
-use super::{Admin, BY_BYTES_MAX, NOTE_BYTES_MAX, bounded, paused, refusal, required};
-
-/// Who asks, and why.
-struct Said {
-    by: String,
-    note: String,
-}
-
-impl Said {
-    fn read(by: String, note: String) -> Result<Self, Status> {
-        Ok(Self {
-            by: bounded("by", by, BY_BYTES_MAX)?,
-            note: bounded("note", note, NOTE_BYTES_MAX)?,
-        })
-    }
-}
+use super::{Admin, Said, paused, refusal, required};
 
 impl Admin {
     pub(super) async fn pause_slots(&self, request: PauseRequest) -> Result<CursorMoved, Status> {

@@ -33,10 +33,8 @@ use serde::de::DeserializeOwned;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, BY_BYTES_MAX, refusal};
+use super::{Admin, BY_BYTES_MAX, Said, bounded, refusal};
 
-/// Longest note.
-const NOTE_BYTES_MAX: usize = 1_024;
 /// More than TICKS keeps of one subject.
 const RECORDS_MAX: usize = 20_000;
 /// Most definitions whose records are read at once.
@@ -291,15 +289,6 @@ fn refuse_disabled(revision: &Revision<Definition>, force: bool) -> Result<(), S
             "definition {id} is disabled; enable it with `kaizen-agentic definition enable {id}`, or use --force"
         ),
     ))
-}
-
-/// A text that is not longer than `bytes_max`.
-fn bounded(field: &str, text: String, bytes_max: usize) -> Result<String, Status> {
-    if text.len() <= bytes_max {
-        return Ok(text);
-    }
-    let message = format!("{} bytes exceed {bytes_max}; shorten it", text.len());
-    Err(refusal::invalid(field, message))
 }
 
 /// An instant that must be given.

@@ -1,7 +1,7 @@
 //! Setting a definition off now, and what became of it.
 
 use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
-use kaizen_messaging::{Committed, backlog, instant, read};
+use kaizen_messaging::{Committed, backlog, instant, read, tasks::Kept};
 use kaizen_proto::{
     admin::{
         ActivationOutcome, ActivationRequest, ActivationState, TriggerRequest, TriggerResponse,
@@ -17,7 +17,7 @@ use tracing::info;
 use super::{
     Admin, BY_BYTES_MAX, Standing, Stored, asked::Room, bounded, paused, refusal, refuse_disabled,
 };
-use crate::admin::{PAGE_SIZE_MAX, dead::letter, tasks::task};
+use crate::admin::{PAGE_SIZE_MAX, dead::letter};
 
 const REQUEST_ID_BYTES_MAX: usize = 256;
 const ATTEMPTS_MAX: usize = 20;
@@ -111,31 +111,18 @@ impl Admin {
         let mut state = ActivationState::default();
         let tasks = subject::activation_tasks(definition, activation);
         let start = read::PageStart::First;
-        let (messages, _) = read::page(
+        let page = read::page(
             &self.nats,
             stream::LEDGER,
             &tasks,
             start,
-            false,
+            true,
             PAGE_SIZE_MAX,
-        )
-        .await
-        .map_err(refusal::unavailable)?;
-        state.tasks = messages
-            .iter()
-            .filter_map(|message| {
-                let info = message.info().ok()?;
-                let at = instant(info.published);
-                let headers = message.headers.as_ref();
-                task(
-                    &message.subject,
-                    &message.payload,
-                    headers,
-                    info.stream_sequence,
-                    at,
-                )
-            })
-            .collect();
+        );
+        let (messages, _) = page.await.map_err(refusal::unavailable)?;
+        for last in messages.iter().filter_map(Kept::delivered) {
+            state.tasks.push(self.shown(last).await?);
+        }
         let dead = subject::dead_activation_filter(definition, activation);
         let dead = read::last(&self.nats, stream::LEDGER, &dead)
             .await
