@@ -70,6 +70,18 @@ impl Admin {
         })
     }
 
+    /// As [`Admin::run`], of a verb that is meant to last.
+    pub(crate) fn lasting<T, F: Future<Output = anyhow::Result<T>>>(
+        session: &Session,
+        verb: &str,
+        calls: impl FnOnce(Self) -> F,
+    ) -> anyhow::Result<T> {
+        session.lasting(verb, async {
+            let admin = Self::connect(session).await?;
+            calls(admin).await
+        })
+    }
+
     async fn connect(session: &Session) -> anyhow::Result<Self> {
         let endpoint = session.admin_endpoint()?;
         if endpoint.url.starts_with("https:") {

@@ -314,7 +314,10 @@ impl TypeView {
             self.name.clone(),
             version.map_or_else(|| "-".to_owned(), String::clone),
             self.mode.clone(),
-            self.revision.to_string(),
+            match self.revision {
+                0 => "-".to_owned(),
+                revision => revision.to_string(),
+            },
             rate(self.last_hour, 60),
             rate(self.last_day, 24 * 60),
             instant(self.last_seen),

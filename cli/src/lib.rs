@@ -1,8 +1,8 @@
 //! The kaizen-mesh command line: what a repo owner and an operator type.
 //!
 //! Local verbs (`schedule`, `memory`, `metrics`) work on the `.kaizen/` folder of a target repo
-//! and need no server. `metrics record --emit-event` and `event publish` speak NATS; every other
-//! verb that reads or changes the mesh goes through the admin gRPC API.
+//! and need no server. `metrics record --emit-event`, `event publish` and `work` speak NATS; every
+//! other verb that reads or changes the mesh goes through the admin gRPC API.
 //!
 //! Conventions: data on stdout, talk on stderr; exit 0 done, 1 failed or differs, 2 usage.
 
@@ -35,6 +35,7 @@ mod session;
 mod task;
 mod tick;
 mod trace;
+mod work;
 
 use std::{io, process::ExitCode};
 
@@ -93,6 +94,8 @@ enum Command {
     Tick(tick::Args),
     /// Tasks that the mesh ordered, each with its why
     Task(task::Args),
+    /// Take tasks from a queue, and run a command for each
+    Work(work::Args),
     /// Why the mesh did what it did with an event or a slot, and why not
     Explain(explain::Args),
     /// Messages that the mesh gave up on
@@ -145,6 +148,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<Exit> {
         Command::Resolve(args) => resolve::run(session, args),
         Command::Tick(args) => tick::run(session, args),
         Command::Task(args) => task::run(session, args),
+        Command::Work(args) => work::run(session, args),
         Command::Explain(args) => explain::run(session, args),
         Command::Dead(args) => dead::run(session, args),
         Command::Mesh(args) => mesh::run(session, args),

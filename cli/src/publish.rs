@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
-use kaizen_messaging::{ConnectError, NatsConfig};
 use kaizen_proto::gateway::{PublishResponse, RefusalReason, Refused, Stored, publish_response};
 
 use crate::{endpoint::Endpoint, session::Session};
 
 /// How long the stored ack may take.
 const ACK_DEADLINE: Duration = Duration::from_secs(5);
-/// How this client names itself; also its inbox prefix.
-const CLIENT_NAME: &str = "kaizen-agentic";
 
 /// A connection to NATS for publishing.
 pub(crate) struct Publisher {
@@ -44,25 +41,10 @@ impl Refusal {
 }
 
 impl Publisher {
-    /// Connects to the session's NATS; the error names the address, its origin and what to do.
+    /// Connects to the session's NATS.
     pub(crate) async fn connect(session: &Session) -> anyhow::Result<Self> {
-        let endpoint = session.nats_endpoint()?;
-        let config = NatsConfig {
-            url: endpoint.url.clone(),
-            ..NatsConfig::default()
-        };
-        match kaizen_messaging::connect(&config, CLIENT_NAME).await {
-            Ok(client) => Ok(Self { client, endpoint }),
-            Err(ConnectError::Unreachable { .. }) => {
-                Err(anyhow!("{} with --nats URL", endpoint.unreachable()))
-            }
-            Err(ConnectError::Refused { .. }) => Err(anyhow!(
-                "NATS at {} ({}) refuses the credentials; give them in the URL: nats://USER:PASSWORD@HOST:PORT",
-                endpoint.shown(),
-                endpoint.origin
-            )),
-            Err(error) => Err(error.into()),
-        }
+        let (client, endpoint) = session.connect_nats().await?;
+        Ok(Self { client, endpoint })
     }
 
     /// Sends one envelope and awaits its stored ack.
@@ -121,8 +103,17 @@ mod tests {
 
     #[test]
     fn only_unavailable_is_worth_another_try() {
-        use RefusalReason::{Conflict, Malformed, Schema, TooLarge, Unavailable, Unregistered};
-        for reason in [Malformed, Unregistered, Schema, TooLarge, Conflict] {
+        use RefusalReason::{
+            Conflict, Malformed, Reserved, Schema, TooLarge, Unavailable, Unregistered,
+        };
+        for reason in [
+            Malformed,
+            Unregistered,
+            Schema,
+            TooLarge,
+            Conflict,
+            Reserved,
+        ] {
             assert!(matches!(refused(reason), NotStored::Refused(r) if r.text() == "m; h"));
         }
         assert!(matches!(refused(Unavailable), NotStored::Unavailable(_)));

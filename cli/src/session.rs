@@ -2,8 +2,9 @@
 
 use std::{env, future::Future, pin::pin, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use kaizen_lifecycle::telemetry;
+use kaizen_messaging::{ConnectError, NatsConfig};
 use tracing::{Instrument as _, info_span};
 
 use crate::{
@@ -13,6 +14,8 @@ use crate::{
     output::Output,
 };
 
+/// How this client names itself; also its inbox prefix.
+const CLIENT_NAME: &str = "kaizen-agentic";
 /// A verb that takes longer says that it is still at it.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -44,8 +47,38 @@ impl Session {
         endpoint::nats(&self.flags, &environment, &Contexts::of_user())
     }
 
+    /// Connects to NATS; the error names the address, its origin and what to do.
+    pub(crate) async fn connect_nats(&self) -> anyhow::Result<(async_nats::Client, Endpoint)> {
+        let endpoint = self.nats_endpoint()?;
+        let config = NatsConfig {
+            url: endpoint.url.clone(),
+            ..NatsConfig::default()
+        };
+        match kaizen_messaging::connect(&config, CLIENT_NAME).await {
+            Ok(client) => Ok((client, endpoint)),
+            Err(ConnectError::Unreachable { .. }) => {
+                Err(anyhow!("{} with --nats URL", endpoint.unreachable()))
+            }
+            Err(ConnectError::Refused { .. }) => Err(anyhow!(
+                "NATS at {} ({}) refuses the credentials; give them in the URL: nats://USER:PASSWORD@HOST:PORT",
+                endpoint.shown(),
+                endpoint.origin
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Runs a remote verb as the root of a trace. Local verbs start no runtime.
     pub fn remote<T>(
+        &self,
+        verb: &str,
+        work: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        self.lasting(verb, self.announced(verb, work))
+    }
+
+    /// As [`Session::remote`], of a verb that is meant to last.
+    pub(crate) fn lasting<T>(
         &self,
         verb: &str,
         work: impl Future<Output = anyhow::Result<T>>,
@@ -58,7 +91,7 @@ impl Session {
             // Silent unless RUST_LOG asks: what people need to know, the verb says itself.
             let telemetry = telemetry::start_at("kaizen-agentic", "off")?;
             let span = info_span!("verb", otel.name = format!("kaizen-agentic {verb}"));
-            let done = self.announced(verb, work.instrument(span)).await;
+            let done = work.instrument(span).await;
             telemetry.stop().await;
             done
         })

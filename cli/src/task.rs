@@ -1,15 +1,20 @@
-//! `task list|get`; `task explain` is the same as `get`.
+//! `task list|get|cancel|retry`; `task explain` is the same as `get`.
 
-use std::{collections::BTreeMap, str::FromStr as _};
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal as _},
+    str::FromStr as _,
+    time::Duration,
+};
 
 use clap::Subcommand;
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
-    admin::{self, GetTaskRequest, ListTasksRequest},
+    admin::{self, CancelTaskRequest, GetTaskRequest, ListTasksRequest, RetryTaskRequest},
     from_pb_timestamp,
     id::{DefinitionId, LabelName, NameError, QueueName, TaskId},
     pb_timestamp,
-    record::{Priority, TaskOrder, TriggerRecord},
+    record::{Priority, TaskOrder, TaskState, TriggerRecord},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -39,6 +44,7 @@ enum Verb {
     #[command(after_help = "\
 Example:
   kaizen-agentic task list --queue coach --since 24h
+  kaizen-agentic task list --state open --state taken --watch
   kaizen-agentic task list --label project=shop --priority 7")]
     List(ListArgs),
     /// Show one task: its order, the rule that ordered it, and what the rule saw
@@ -52,6 +58,25 @@ Example:
         /// Its id, as `task list` shows it
         id: TaskId,
     },
+    /// Call a task off; a command that is at it is stopped within seconds
+    #[command(after_help = "\
+Example:
+  kaizen-agentic task cancel 6fa459ea-ee8a-5ca4-894e-db77e160355e.0")]
+    Cancel {
+        /// Its id, as `task list` shows it
+        id: TaskId,
+        /// Why
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        note: String,
+    },
+    /// Order a task that has ended once more
+    #[command(after_help = "\
+Example:
+  kaizen-agentic task retry 6fa459ea-ee8a-5ca4-894e-db77e160355e.0")]
+    Retry {
+        /// Its id, as `task list` shows it
+        id: TaskId,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,6 +87,15 @@ struct ListArgs {
     /// Only tasks that this definition ordered
     #[arg(long)]
     definition: Option<DefinitionId>,
+    /// Only tasks in this state: open, taken, done, failed, cancelled or expired; repeatable
+    #[arg(long, value_name = "STATE", value_parser = TaskState::from_str)]
+    state: Vec<TaskState>,
+    /// Only tasks of this project: the same as --label project=NAME
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
+    /// Show the table again whenever it changes, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
     /// Only tasks ordered within this time, for example 24h or 7d
     #[arg(long, value_name = "TIME", value_parser = args::duration)]
     since: Option<SignedDuration>,
@@ -86,14 +120,17 @@ fn label(text: &str) -> Result<(LabelName, String), String> {
 
 pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
-        Verb::List(args) => list(session, &args, Timestamp::now()),
+        Verb::List(args) if args.watch => watch(session, &args),
+        Verb::List(args) => list(session, &args),
         Verb::Get { id } => get(session, id),
+        Verb::Cancel { id, note } => cancel(session, id, note),
+        Verb::Retry { id } => retry(session, id),
     }
 }
 
-fn list(session: &Session, args: &ListArgs, now: Timestamp) -> anyhow::Result<Exit> {
+fn list(session: &Session, args: &ListArgs) -> anyhow::Result<Exit> {
     let tasks = Admin::run(session, "task list", |admin| async move {
-        fetch(&admin, args, now).await
+        fetch(&admin, args, Timestamp::now()).await
     })?;
     if tasks.is_empty() {
         session.output.say("no tasks");
@@ -104,8 +141,48 @@ fn list(session: &Session, args: &ListArgs, now: Timestamp) -> anyhow::Result<Ex
     Ok(Exit::Ok)
 }
 
+/// Between two looks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Clears a terminal.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// The list, printed whenever it is another than the one before. A terminal shows the last one
+/// alone.
+fn watch(session: &Session, args: &ListArgs) -> anyhow::Result<Exit> {
+    let clears = io::stdout().is_terminal();
+    Admin::lasting(session, "task list", |admin| async move {
+        let mut shown = None;
+        loop {
+            let tasks = fetch(&admin, args, Timestamp::now()).await?;
+            let states = tasks.iter().map(TaskView::standing);
+            let states: Vec<_> = states.collect();
+            if shown.as_ref() != Some(&states) {
+                if clears {
+                    session.output.raw(CLEAR.as_bytes())?;
+                }
+                session
+                    .output
+                    .data(&tasks, |tasks| table_for_people(tasks))?;
+                shown = Some(states);
+            }
+            tokio::select! {
+                stopped = tokio::signal::ctrl_c() => {
+                    stopped?;
+                    return Ok(Exit::Ok);
+                }
+                () = tokio::time::sleep(WATCH_INTERVAL) => {}
+            }
+        }
+    })
+}
+
 async fn fetch(admin: &Admin, args: &ListArgs, now: Timestamp) -> anyhow::Result<Vec<TaskView>> {
     let client = client!(admin, tasks_client, TasksClient);
+    let project = args.project.iter();
+    let project = project.map(|name| ("project".to_owned(), name.clone()));
+    let labels = args.label.iter();
+    let labels = labels.map(|(name, value)| (name.to_string(), value.clone()));
+    let labels = labels.chain(project);
     let request = ListTasksRequest {
         queue: args
             .queue
@@ -118,11 +195,8 @@ async fn fetch(admin: &Admin, args: &ListArgs, now: Timestamp) -> anyhow::Result
             .map(ToString::to_string)
             .unwrap_or_default(),
         since: args::ago(now, args.since).map(pb_timestamp),
-        labels: args
-            .label
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.clone()))
-            .collect(),
+        labels: labels.collect(),
+        states: args.state.iter().map(ToString::to_string).collect(),
         min_priority: args.priority.map_or(0, u32::from),
         ..ListTasksRequest::default()
     };
@@ -153,6 +227,46 @@ fn get(session: &Session, id: TaskId) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
+fn cancel(session: &Session, id: TaskId, note: String) -> anyhow::Result<Exit> {
+    let request = CancelTaskRequest {
+        id: id.to_string(),
+        note,
+        by: args::by(),
+    };
+    let task = Admin::run(session, "task cancel", |admin| async move {
+        let mut tasks = client!(admin, tasks_client, TasksClient);
+        let response = tasks.cancel(request).await;
+        response.map_err(|status| admin.refused(&status))
+    })?;
+    changed(session, task.into_inner())
+}
+
+fn retry(session: &Session, id: TaskId) -> anyhow::Result<Exit> {
+    let request = RetryTaskRequest {
+        id: id.to_string(),
+        by: args::by(),
+    };
+    let task = Admin::run(session, "task retry", |admin| async move {
+        let mut tasks = client!(admin, tasks_client, TasksClient);
+        let response = tasks.retry(request).await;
+        response.map_err(|status| admin.refused(&status))
+    })?;
+    changed(session, task.into_inner())
+}
+
+/// What a task has become.
+fn changed(session: &Session, task: admin::Task) -> anyhow::Result<Exit> {
+    session.output.data(&TaskView::from(task), |task| {
+        format!(
+            "task {} is {}: {}",
+            task.id,
+            task.state,
+            one_line(&task.title)
+        )
+    })?;
+    Ok(Exit::Ok)
+}
+
 #[derive(Serialize)]
 pub(crate) struct TaskView {
     pub(crate) id: String,
@@ -169,9 +283,28 @@ pub(crate) struct TaskView {
     due: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout_s: Option<u32>,
+    attempt: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changed_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "is_zero")]
+    delivery: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    note: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elapsed_ms: Option<u64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    output: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
     order: Value,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl From<admin::Task> for TaskView {
@@ -183,6 +316,14 @@ impl From<admin::Task> for TaskView {
             due: task.due.as_ref().and_then(from_pb_timestamp),
             timeout_s: Some(task.timeout_seconds).filter(|seconds| *seconds > 0),
             trace_id: trace::trace_id(&task.traceparent).map(str::to_owned),
+            attempt: task.attempt,
+            by: task.by,
+            changed_at: task.changed_at.as_ref().and_then(from_pb_timestamp),
+            delivery: task.delivery,
+            note: task.note,
+            exit_code: task.exit_code,
+            elapsed_ms: task.elapsed_ms,
+            output: task.output,
             order: serde_json::from_str(&task.order).unwrap_or_else(|_| json!(task.order)),
             id: task.id,
             definition: task.definition,
@@ -200,10 +341,13 @@ type Column = (&'static str, bool, fn(&TaskView) -> String);
 /// A table of tasks. Priority, due and labels have a column where some task has one.
 fn table_for_people(tasks: &[TaskView]) -> String {
     let usual = u32::from(Priority::default());
-    let columns: [Column; 9] = [
+    let columns: [Column; 10] = [
         ("ID", true, |task| task.id.clone()),
         ("QUEUE", true, |task| task.queue.clone()),
         ("STATE", true, |task| task.state.clone()),
+        ("BY", tasks.iter().any(|task| !task.by.is_empty()), |task| {
+            task.who().to_owned()
+        }),
         (
             "PRIORITY",
             tasks.iter().any(|task| task.priority != usual),
@@ -230,6 +374,17 @@ fn table_for_people(tasks: &[TaskView]) -> String {
 }
 
 impl TaskView {
+    /// What changes in its life.
+    fn standing(&self) -> (String, String, u64, Option<Timestamp>) {
+        let (id, state) = (self.id.clone(), self.state.clone());
+        (id, state, self.sequence, self.changed_at)
+    }
+
+    /// Without what makes a worker's name unlike any other.
+    fn who(&self) -> &str {
+        self.by.split_once('/').map_or(&*self.by, |(name, _)| name)
+    }
+
     /// `env=prod,project=shop`
     fn labels(&self) -> String {
         let labels = self.labels.iter();
@@ -256,15 +411,71 @@ impl TaskView {
             ),
             ("Labels", self.labels()),
             ("Ordered", instant(self.ordered_at)),
+            ("Attempt", more_than_one(self.attempt)),
             ("Sequence", format!("{} in LEDGER", self.sequence)),
             ("Trace", self.trace_id.clone().unwrap_or_default()),
         ]);
+        text.push_str(&self.became());
         match serde_json::from_value(self.order.clone()) {
             Ok(order) => text.push_str(&why(&order)),
+            Err(_) if self.order == json!("") => {
+                text.push_str("\nOrder      the ledger has forgotten it\n");
+            }
             // An order of a newer version: shown as it stands.
             Err(_) => text.push_str(&format!("\nOrder\n{:#}\n", self.order)),
         }
         text
+    }
+}
+
+impl TaskView {
+    /// Who is at it, or how it ended.
+    fn became(&self) -> String {
+        if self.changed_at.is_none() {
+            return String::new();
+        }
+        let elapsed = self.elapsed_ms.map(Duration::from_millis);
+        let code = self.exit_code.map(|code| code.to_string());
+        let mut text = format!("\n{}\n", capitalised(&self.state));
+        text.push_str(&fields([
+            ("  by", one_line(&self.by)),
+            ("  at", instant(self.changed_at)),
+            (
+                "  took",
+                elapsed.map_or_else(String::new, |took| format!("{:.1} s", took.as_secs_f64())),
+            ),
+            ("  exit code", code.unwrap_or_default()),
+            ("  note", one_line(&self.note)),
+            (
+                "  delivery",
+                match self.delivery {
+                    0 | 1 => String::new(),
+                    more => format!("{more}: taken over, or given back before"),
+                },
+            ),
+        ]));
+        if !self.output.is_empty() {
+            let lines = self
+                .output
+                .lines()
+                .map(|line| format!("  {}\n", one_line(line)));
+            text.push_str("\nOutput\n");
+            text.extend(lines);
+        }
+        text
+    }
+}
+
+fn capitalised(word: &str) -> String {
+    let mut chars = word.chars();
+    let first = chars.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
+}
+
+fn more_than_one(attempt: u32) -> String {
+    match attempt {
+        0 | 1 => String::new(),
+        more => more.to_string(),
     }
 }
 

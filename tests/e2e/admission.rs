@@ -241,7 +241,7 @@ async fn types_are_listed_with_version_rate_and_when_they_were_last_seen() {
     mesh.publish("activity.shop.sold", b"{}").await;
 
     let types = mesh.cli.run(&["event", "types", "-o", "json"]).ok().json();
-    let (unseen, seen) = (&types[0], &types[1]);
+    let (unseen, seen) = (&types[0], &types[5]);
     assert_eq!(unseen["name"], "kaizen.metrics.recorded");
     assert_eq!(
         (
@@ -263,7 +263,7 @@ async fn types_are_listed_with_version_rate_and_when_they_were_last_seen() {
     let last: jiff::Timestamp = seen["last_seen"].as_str().unwrap().parse().unwrap();
     assert!(last >= before, "{last} {before}");
     let table = mesh.cli.run(&["event", "types"]).ok().stdout;
-    let row: Vec<_> = table.lines().nth(2).unwrap().split_whitespace().collect();
+    let row: Vec<_> = table.lines().nth(6).unwrap().split_whitespace().collect();
     assert_eq!(row[..6], ["shop.sold", "1", "enforce", "2", "0.07", "0.01"]);
 
     // The version is kept with every revision.

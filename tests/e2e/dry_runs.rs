@@ -279,7 +279,7 @@ async fn dry_run_looks_whether_a_task_is_open() {
     let (_, suppressed, tasks) = outcome(&told[0]);
     assert_eq!(suppressed, Some(format!("overlap: {task} is open")));
     assert_eq!(tasks, 0);
-    let outcome = json!({"kind": "outcome", "outcome": "done"}).to_string();
+    let outcome = json!({"kind": "outcome", "order": 1, "ended": "done"}).to_string();
     mesh.publish(&task, outcome.as_bytes()).await;
     let (told, _) = try_event(&mesh, &low("2", "shop"));
     assert!(would_order(&told[0], 1), "{told}");

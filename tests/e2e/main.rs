@@ -48,3 +48,4 @@ mod traces;
 mod undecodable;
 mod watched_runs;
 mod why_not;
+mod work;

@@ -226,7 +226,7 @@ async fn overlap_waits_for_the_outcome_of_the_last_task() {
     let order = &tasks[0].order;
     let queue: QueueName = "q".parse().unwrap();
     let task = subject::task(&order.definition, order.activation, 0, &queue);
-    let outcome = json!({"kind": "outcome", "outcome": "done"}).to_string();
+    let outcome = json!({"kind": "outcome", "order": 1, "ended": "done"}).to_string();
     mesh.publish(&task, outcome.as_bytes()).await;
     until("the last match is released", async || {
         let released = mesh
@@ -294,7 +294,7 @@ async fn a_run_whose_last_task_is_open_gets_no_other() {
     // A worker is done with one of them: its run is due again, and no other.
     let order = &tasks[1].order;
     let task = subject::task(&order.definition, order.activation, order.n, &order.queue);
-    let outcome = json!({"kind": "outcome", "outcome": "done"}).to_string();
+    let outcome = json!({"kind": "outcome", "order": 1, "ended": "done"}).to_string();
     mesh.publish(&task, outcome.as_bytes()).await;
     trigger().await;
     trigger().await;

@@ -13,6 +13,7 @@ use kaizen_messaging::{
     Nats,
     read::{self, ReadError},
     streams::{ACK_PENDING_MAX, ACK_WAIT},
+    tasks::Kept,
 };
 use kaizen_proto::{
     header,
@@ -74,11 +75,12 @@ pub struct DeadLetter {
 }
 
 /// The durable consumers of the router, inputs first: with the filter of each.
-const CONSUMERS: [(&str, &str, &str); 3] = [
+const CONSUMERS: [(&str, &str, &str); 4] = [
     (stream::EVENTS, stream::ROUTER_EVENTS, subject::EVENTS_ALL),
     // Unfiltered.
     (stream::TICKS, stream::ROUTER_TICKS, ""),
     (stream::LEDGER, stream::ROUTER_BOUND, subject::DECISIONS_ALL),
+    (stream::LEDGER, stream::ROUTER_OUTCOMES, subject::TASKS_ALL),
 ];
 
 const PAGE: usize = 100_000;
@@ -117,13 +119,22 @@ impl Stored {
         let definition = definition.parse().unwrap();
         let filter = subject::tasks_filter(Some(&definition), None);
         let messages = self.all(stream::LEDGER, &filter).await;
-        messages.iter().map(task).collect()
+        messages.iter().filter_map(task).collect()
     }
 
     /// All tasks, oldest first.
     pub async fn all_tasks(&self) -> Vec<StoredTask> {
         let messages = self.all(stream::LEDGER, subject::TASKS_ALL).await;
-        messages.iter().map(task).collect()
+        messages.iter().filter_map(task).collect()
+    }
+
+    /// The life of the tasks of a definition: what stands on their subjects, oldest first.
+    pub async fn life(&self, definition: &str) -> Vec<Kept> {
+        let definition = definition.parse().unwrap();
+        let filter = subject::tasks_filter(Some(&definition), None);
+        let messages = self.all(stream::LEDGER, &filter).await;
+        let kept = messages.iter().map(|message| Kept::delivered(message));
+        kept.map(Option::unwrap).collect()
     }
 
     /// The decisions of a definition, pending and decided, oldest first.
@@ -216,6 +227,20 @@ impl Stored {
         }
     }
 
+    /// Ends the leases of workers of a queue that were killed or frozen.
+    pub async fn end_leases_of(&self, queue: &str) {
+        let queue = queue.parse().unwrap();
+        let durable = stream::queue_consumer(&queue);
+        let filter = subject::tasks_filter(None, Some(&queue));
+        self.make(
+            stream::LEDGER,
+            &durable,
+            &filter,
+            Duration::from_millis(500),
+        )
+        .await;
+    }
+
     /// Has all events delivered to the router again.
     pub async fn deliver_events_again(&self) {
         let (stream, durable, filter) = CONSUMERS[0];
@@ -295,14 +320,17 @@ fn sequence(message: &Message) -> u64 {
     message.info().unwrap().stream_sequence
 }
 
-fn task(message: &Message) -> StoredTask {
+/// The order that a message is; `None` for what became of one.
+fn task(message: &Message) -> Option<StoredTask> {
     let parsed = subject::parse_task(&message.subject).unwrap();
-    let TaskRecord::Order(order) = serde_json::from_slice(&message.payload).unwrap();
-    StoredTask {
-        id: parsed.id.to_string(),
-        sequence: sequence(message),
-        order: *order,
-        headers: headers(message),
+    match serde_json::from_slice(&message.payload).unwrap() {
+        TaskRecord::Order(order) => Some(StoredTask {
+            id: parsed.id.to_string(),
+            sequence: sequence(message),
+            order: *order,
+            headers: headers(message),
+        }),
+        TaskRecord::Taken(_) | TaskRecord::Outcome(_) => None,
     }
 }
 

@@ -212,9 +212,13 @@ fn types_are_those_built_in_and_those_applied() {
     insta::assert_snapshot!(redacted(&said.stdout), @"
     NAME                      VERSION   MODE      REVISION   PER MIN (1H)   PER MIN (24H)   LAST SEEN   DESCRIPTION
     kaizen.metrics.recorded   -         enforce   1          0              0               -           An agent's run was measured; the summary covers the runs so far.
+    kaizen.task.cancelled     -         enforce   -          0              0               -           A task was called off.
+    kaizen.task.completed     -         enforce   -          0              0               -           A task was done.
+    kaizen.task.expired       -         enforce   -          0              0               -           Nobody finished a task in time.
+    kaizen.task.failed        -         enforce   -          0              0               -           A task was tried, and did not succeed.
     parcel.weighed            -         enforce   2          0              0               -           A parcel was put on the scales.
     ");
-    assert_eq!(said.stderr, "2 event types\n");
+    assert_eq!(said.stderr, "6 event types\n");
     let types = mesh.run(&["event", "types", "-o", "json"]).ok().json();
-    assert_eq!(types[1]["schema"]["required"], json!(["grams"]));
+    assert_eq!(types[5]["schema"]["required"], json!(["grams"]));
 }

@@ -58,6 +58,7 @@ fn status_counts_what_is_stored_and_what_waits() {
     LEDGER queue-coach 1
     LEDGER queue-leap 0
     LEDGER router-bound 0
+    LEDGER router-outcomes 0
     TICKS router-ticks 0
     ");
 
