@@ -148,7 +148,9 @@ async fn paused_definitions_are_not_ticked_and_given_ones_take_their_place() {
     let hourly = |id| ticking(id, "0 * * * *", "{policy: none}");
     mesh.apply(&[hourly("working"), hourly("resting")].join("---\n"))
         .await;
-    mesh.cli.run(&["tick", "pause", "resting"]).ok();
+    mesh.cli
+        .run(&["tick", "pause", "resting", "--note", "holiday"])
+        .ok();
     let file = mesh.folder().join("new.yaml");
     let given = hourly("working").replace("0 *", "*/30 *");
     std::fs::write(&file, [given, hourly("fresh")].join("---\n")).unwrap();
