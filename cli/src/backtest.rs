@@ -15,14 +15,12 @@ use crate::{
     Exit,
     admin::{Admin, client},
     args, definition,
-    output::{Output, count, instant, shortened, table},
+    output::{Output, bar, counted, instant, shortened, table},
     session::Session,
 };
 
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// Width of the longest bar of the chart, in characters.
-const BAR_CHARS: u64 = 40;
 /// Most days that the chart shows: the latest.
 const DAYS_MAX: usize = 31;
 /// Said with every answer in which it may matter.
@@ -382,17 +380,6 @@ impl ReportView {
     }
 }
 
-/// `████ 12`; what is there at all has at least one mark.
-fn bar(count: u64, most: u64) -> String {
-    let marks = (count * BAR_CHARS).checked_div(most).unwrap_or(0);
-    let marks = marks.max(u64::from(count > 0));
-    let marks = "█".repeat(usize::try_from(marks).unwrap_or(0));
-    match marks.is_empty() {
-        true => count.to_string(),
-        false => format!("{marks} {count}"),
-    }
-}
-
 impl DefinitionView {
     fn row(&self) -> [String; 11] {
         let against = match self.revision {
@@ -452,21 +439,9 @@ impl ExampleView {
     }
 }
 
-fn counted(n: u64, noun: &str) -> String {
-    count(usize::try_from(n).unwrap_or(usize::MAX), noun)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_longest_bar_is_full_and_the_smallest_is_seen() {
-        assert_eq!(bar(80, 80), format!("{} 80", "█".repeat(40)));
-        assert_eq!(bar(1, 1_000), "█ 1");
-        assert_eq!(bar(0, 1_000), "0");
-        assert_eq!(bar(0, 0), "0");
-    }
 
     #[test]
     fn pace_tells_rate_and_time_left_once_there_is_a_rate() {

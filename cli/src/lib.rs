@@ -32,6 +32,7 @@ mod resolve;
 mod schedule;
 mod schema;
 mod session;
+mod simulate;
 mod task;
 mod tick;
 mod trace;
@@ -88,6 +89,8 @@ enum Command {
     Event(event::Args),
     /// See what changed definitions would have done with the archived events and ticks
     Backtest(backtest::Args),
+    /// See what the mesh will do in the days to come
+    Simulate(simulate::Args),
     /// See what a definition's context would be
     Resolve(resolve::Args),
     /// Slots and ticks: what comes, what was, and setting definitions off by hand
@@ -145,6 +148,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<Exit> {
         Command::Definition(args) => definition::run(session, args),
         Command::Event(args) => event::run(session, args),
         Command::Backtest(args) => backtest::run(session, &args),
+        Command::Simulate(args) => simulate::run(session, &args),
         Command::Resolve(args) => resolve::run(session, args),
         Command::Tick(args) => tick::run(session, args),
         Command::Task(args) => task::run(session, args),

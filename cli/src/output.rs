@@ -12,6 +12,8 @@ use serde::Serialize;
 
 /// What is longer is left to the verb that shows one thing alone.
 const CELL_CHARS_MAX: usize = 160;
+/// Width of the longest bar of a chart, in characters.
+const BAR_CHARS: u64 = 40;
 
 /// How data is printed on stdout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -182,6 +184,24 @@ pub fn count(n: usize, noun: &str) -> String {
     }
 }
 
+/// As [`count`], of a number from the API.
+#[must_use]
+pub fn counted(n: u64, noun: &str) -> String {
+    count(usize::try_from(n).unwrap_or(usize::MAX), noun)
+}
+
+/// A bar of a chart beside `most`, as `████ 12`; what is there at all has at least one mark.
+#[must_use]
+pub fn bar(count: u64, most: u64) -> String {
+    let marks = (count * BAR_CHARS).checked_div(most).unwrap_or(0);
+    let marks = marks.max(u64::from(count > 0));
+    let marks = "█".repeat(usize::try_from(marks).unwrap_or(0));
+    match marks.is_empty() {
+        true => count.to_string(),
+        false => format!("{marks} {count}"),
+    }
+}
+
 /// An instant to the second, in UTC; `-` where there is none.
 #[must_use]
 pub fn instant(at: Option<jiff::Timestamp>) -> String {
@@ -249,6 +269,14 @@ mod tests {
         ] {
             assert_eq!(length(seconds), text);
         }
+    }
+
+    #[test]
+    fn the_longest_bar_is_full_and_the_smallest_is_seen() {
+        assert_eq!(bar(80, 80), format!("{} 80", "█".repeat(40)));
+        assert_eq!(bar(1, 1_000), "█ 1");
+        assert_eq!(bar(0, 1_000), "0");
+        assert_eq!(bar(0, 0), "0");
     }
 
     #[test]

@@ -700,6 +700,39 @@ pub struct RuleOutcome {
     /// Why it ordered nothing although it matched, for example a cooldown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suppressed: Option<String>,
+    /// The clause that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppressed_by: Option<Clause>,
+}
+
+/// A clause of a rule that may hold back what matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clause {
+    /// `for`
+    For,
+    /// `until`
+    Until,
+    /// `cooldown`
+    Cooldown,
+    /// `overlap`
+    Overlap,
+    /// `rate_limit`
+    RateLimit,
+}
+
+impl Clause {
+    /// Its key in a rule.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::For => "for",
+            Self::Until => "until",
+            Self::Cooldown => "cooldown",
+            Self::Overlap => "overlap",
+            Self::RateLimit => "rate_limit",
+        }
+    }
 }
 
 /// The three outcomes of a condition.

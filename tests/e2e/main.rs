@@ -40,6 +40,7 @@ mod revisions;
 mod router_backlog;
 mod scheduler_faults;
 mod shipped_config;
+mod simulate;
 mod sources;
 mod task_fields;
 mod tick_verbs;

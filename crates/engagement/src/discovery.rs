@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     cadence::{self, Cadence},
-    schedule::{Schedule, parse_schedule},
+    schedule::{Schedule, is_slot, parse_schedule},
 };
 
 /// The params of `discover_kaizen_scheduled_repos`.
@@ -156,6 +156,12 @@ impl Run {
     #[must_use]
     pub fn effective_cron(&self) -> &str {
         self.cron.as_deref().unwrap_or(self.cadence.default_cron())
+    }
+
+    /// Whether `slot` is one of its slots.
+    #[must_use]
+    pub fn is_due(&self, slot: Timestamp) -> bool {
+        is_slot(self.effective_cron(), slot)
     }
 }
 

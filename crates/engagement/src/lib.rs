@@ -1,4 +1,5 @@
-//! Who: schedule.yml, roster, presets, discovery, alignment, metrics log and summary.
+//! Who: schedule.yml, roster, presets, discovery, alignment, metrics log and summary, and what
+//! runs would record.
 //!
 //! Architecture invariant: no I/O. Files come in as texts and go out as texts; whoever calls
 //! reads and writes them. Ids and instants are arguments.
@@ -7,6 +8,7 @@ mod alignment;
 mod cadence;
 mod discovery;
 mod lint;
+mod made_up;
 mod memory;
 mod metrics;
 mod preset;
@@ -23,6 +25,7 @@ pub use discovery::{
     roster_source,
 };
 pub use lint::{Clocks, Finding, HERD_MIN, HERDS_MAX};
+pub use made_up::{MadeUp, MadeUpEvent};
 pub use memory::memory_template;
 pub use metrics::{
     LineWarning, MetricsError, MetricsLog, MetricsRecord, SUMMARY_RUNS_MAX, Summary, append_bytes,

@@ -40,12 +40,7 @@ impl AgentSchedule {
     /// Whether `slot` is one of its slots.
     #[must_use]
     pub fn is_due(&self, slot: Timestamp) -> bool {
-        let cron = CronExpr::parse(self.effective_cron()).ok();
-        let next = slot
-            .checked_sub(SignedDuration::from_nanos(1))
-            .ok()
-            .and_then(|before| cron?.next_after(before));
-        next == Some(slot)
+        is_slot(self.effective_cron(), slot)
     }
 
     /// The next `count` slots strictly after `after`, in UTC.
@@ -57,6 +52,16 @@ impl AgentSchedule {
             Err(_) => Vec::new(),
         }
     }
+}
+
+/// Whether a cron, in UTC, has a slot; one that cannot be read has none.
+pub(crate) fn is_slot(cron: &str, slot: Timestamp) -> bool {
+    let cron = CronExpr::parse(cron).ok();
+    let next = slot
+        .checked_sub(SignedDuration::from_nanos(1))
+        .ok()
+        .and_then(|before| cron?.next_after(before));
+    next == Some(slot)
 }
 
 /// Most agents of a schedule.

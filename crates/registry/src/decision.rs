@@ -16,7 +16,11 @@ use crate::{
     definition::Definition,
     json,
     machine::{LIST_ITEMS_MAX, Machine},
-    memory::{Memory, gate, session::Session},
+    memory::{
+        Memory,
+        gate::{self, Suppressed},
+        session::Session,
+    },
     rule::{ForEach, Rule},
     scope::{Facts, Variables},
     task::Draft,
@@ -139,6 +143,7 @@ pub(crate) fn stand_in(
         values: Map::from_iter([(what.to_owned(), count.into())]),
         error: None,
         suppressed: None,
+        suppressed_by: None,
     };
     let numbered = drafts.into_iter().enumerate();
     let tasks = numbered.map(|(n, draft)| order.task(draft, &outcome, n));
@@ -228,6 +233,7 @@ fn failed(rule: &Rule, error: String) -> RuleOutcome {
         values: Map::new(),
         error: Some(error),
         suppressed: None,
+        suppressed_by: None,
     }
 }
 
@@ -287,14 +293,14 @@ struct Evaluation {
 #[derive(Default)]
 struct Passed {
     drafts: Vec<Draft>,
-    suppressed: Option<String>,
+    suppressed: Option<Suppressed>,
     overlaps: Option<String>,
 }
 
 impl Passed {
-    fn suppressed(reason: String) -> Self {
+    fn suppressed(suppressed: Suppressed) -> Self {
         Self {
-            suppressed: Some(reason),
+            suppressed: Some(suppressed),
             ..Self::default()
         }
     }
@@ -385,6 +391,7 @@ impl Bench<'_> {
             values: Map::new(),
             error: None,
             suppressed: None,
+            suppressed_by: None,
         };
         let holds = self.holds(rule, variables, &mut outcome.values);
         let passed = holds.and_then(|holds| {
@@ -398,7 +405,10 @@ impl Bench<'_> {
             outcome.error = Some(error);
             Passed::default()
         });
-        outcome.suppressed = passed.suppressed;
+        if let Some(Suppressed { clause, reason }) = passed.suppressed {
+            outcome.suppressed_by = Some(clause);
+            outcome.suppressed = Some(reason);
+        }
         Evaluation {
             outcome,
             drafts: passed.drafts,
@@ -455,8 +465,8 @@ impl Bench<'_> {
         }
         if let Some(cooldown) = &clauses.cooldown {
             let key = self.key(&cooldown.place, variables)?;
-            if let Some(reason) = gate::cooldown(session, cooldown, rule, &key)? {
-                return Ok(Passed::suppressed(reason));
+            if let Some(suppressed) = gate::cooldown(session, cooldown, rule, &key)? {
+                return Ok(Passed::suppressed(suppressed));
             }
         }
         let mut overlaps = None;
@@ -467,8 +477,8 @@ impl Bench<'_> {
                     OverlapPolicy::BufferOne => Some((self.drafts(rule, variables)?, hops)),
                     OverlapPolicy::Allow | OverlapPolicy::Skip => None,
                 };
-                let reason = gate::wait(session, &overlap.place, rule, &key, &open, waiting)?;
-                return Ok(Passed::suppressed(reason));
+                let suppressed = gate::wait(session, &overlap.place, rule, &key, &open, waiting)?;
+                return Ok(Passed::suppressed(suppressed));
             }
             overlaps = Some(key);
         }
@@ -495,7 +505,7 @@ impl Bench<'_> {
         counts: bool,
         variables: &Variables<'_>,
         session: &mut Session<'_>,
-    ) -> Result<Option<String>, String> {
+    ) -> Result<Option<Suppressed>, String> {
         if !gate::is_held(session, &until.place, rule, key)? {
             return Ok(None);
         }

@@ -296,15 +296,18 @@ impl Definition {
     pub fn lane(&self) -> Lane {
         let lists = self.watch().is_some_and(|watch| watch.list().is_some());
         let outside = lists || self.sources().iter().any(ContextSource::is_outside);
-        let looks_at_tasks = |rule: &RuleSpec| rule.clauses.looks_at_tasks();
-        let outside = outside
-            || !self.last_tasks().is_empty()
-            || self.spec().rules.iter().any(looks_at_tasks);
+        let outside = outside || self.looks_at_tasks();
         match (self.keeps_memory(), outside) {
             (false, false) => Lane::Direct,
             (false, true) => Lane::Bound,
             (true, outside) => Lane::Ordered(self.reader(outside)),
         }
+    }
+
+    /// Whether the state of earlier tasks decides.
+    pub(crate) fn looks_at_tasks(&self) -> bool {
+        let mut rules = self.spec().rules.iter();
+        !self.last_tasks().is_empty() || rules.any(|rule| rule.clauses.looks_at_tasks())
     }
 
     fn reader(&self, outside: bool) -> Reader {

@@ -141,6 +141,13 @@ impl<'a> Replay<'a> {
         Taken { due, set_off }
     }
 
+    /// When something follows next if no message comes before.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        let readings = self.readers.values();
+        let deadlines = readings.filter_map(|reading| reading.memory.next_deadline());
+        deadlines.min()
+    }
+
     /// What follows from the deadlines that have passed when a message of a stream is stored.
     pub(crate) fn pass_time(
         &mut self,

@@ -177,6 +177,37 @@ impl Default for View {
 }
 
 impl View {
+    /// A registry that holds these documents from an instant on, numbered in their order.
+    ///
+    /// # Errors
+    /// One of them cannot be compiled.
+    pub fn of<'a>(
+        documents: impl Iterator<Item = &'a Document>,
+        from: Timestamp,
+    ) -> Result<Self, String> {
+        let stored: Vec<_> = documents
+            .map(|document| {
+                let subject = subject::registry(document.kind(), document.name());
+                (subject, document.to_json().to_string())
+            })
+            .collect();
+        let revisions: Vec<_> = (1..)
+            .zip(&stored)
+            .map(|(sequence, (subject, payload))| StoredRevision {
+                sequence,
+                stored_at: from,
+                subject,
+                payload: payload.as_bytes(),
+                more: false,
+            })
+            .collect();
+        let mut view = Self::default();
+        for read in ReadRevision::read_all(&revisions) {
+            view.take(read).map_err(|error| error.to_string())?;
+        }
+        Ok(view)
+    }
+
     /// An empty view that keeps a superseded revision for `history`.
     #[must_use]
     pub fn keeping(history: SignedDuration) -> Self {

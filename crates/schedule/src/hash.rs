@@ -1,4 +1,4 @@
-//! What is hashed from a definition's id: the same for ever and on every machine.
+//! What is hashed from a name, such as a definition's id: the same for ever and on every machine.
 
 use sha2::{Digest, Sha256};
 
@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 const CONTEXT: &str = "kaizen-schedule/1";
 
 /// The first eight bytes, big endian, of SHA-256 over context, purpose and seed, one line each.
-pub(crate) fn hash(purpose: &str, seed: &str) -> u64 {
+#[must_use]
+pub fn hash(purpose: &str, seed: &str) -> u64 {
     let digest = Sha256::digest(format!("{CONTEXT}\n{purpose}\n{seed}"));
     digest
         .iter()
@@ -16,13 +17,15 @@ pub(crate) fn hash(purpose: &str, seed: &str) -> u64 {
 }
 
 /// A number below `count` (0 if there is none), evenly spread.
-pub(crate) fn spread(hash: u64, count: u64) -> u64 {
+#[must_use]
+pub fn spread(hash: u64, count: u64) -> u64 {
     let product = u128::from(hash) * u128::from(count);
     u64::try_from(product >> 64).unwrap_or(0)
 }
 
 /// Mixes a number into a hash, so that neighbours end far apart: the finalizer of SplitMix64.
-pub(crate) fn mix(hash: u64, number: u64) -> u64 {
+#[must_use]
+pub fn mix(hash: u64, number: u64) -> u64 {
     let mut mixed = hash ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

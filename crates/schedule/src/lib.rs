@@ -19,7 +19,7 @@ mod every;
 mod exclude;
 mod expr;
 mod field;
-mod hash;
+pub mod hash;
 mod instant;
 mod schedule;
 mod timeline;

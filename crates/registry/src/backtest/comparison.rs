@@ -12,7 +12,7 @@ use crate::{
     definition::{Definition, TriggerSpec},
     document::Document,
     memory::Lacks,
-    view::{ReadRevision, StoredRevision, View},
+    view::View,
 };
 
 /// The part of the archive that is followed.
@@ -93,11 +93,11 @@ impl Comparison {
             .filter_map(|spec| current(&spec.id))
             .map(|revision| Document::Definition(revision.value.spec().clone()))
             .collect();
-        let before = view(types.iter().chain(&standing), window.from)?;
+        let before = View::of(types.iter().chain(&standing), window.from)?;
         let wanted = documents.iter().filter(|document| {
             matches!(document, Document::Definition(_) | Document::EventType(_))
         });
-        let after = view(types.iter().chain(wanted), window.from)?;
+        let after = View::of(types.iter().chain(wanted), window.from)?;
         let mut given = documents
             .iter()
             .filter(|d| matches!(d, Document::EventType(_)));
@@ -156,34 +156,6 @@ impl Comparison {
     pub(super) fn has_other_types(&self) -> bool {
         self.other_types
     }
-}
-
-/// A registry that holds these documents from an instant on.
-fn view<'a>(
-    documents: impl Iterator<Item = &'a Document>,
-    from: Timestamp,
-) -> Result<View, String> {
-    let stored: Vec<_> = documents
-        .map(|document| {
-            let subject = subject::registry(document.kind(), document.name());
-            (subject, document.to_json().to_string())
-        })
-        .collect();
-    let revisions: Vec<_> = (1..)
-        .zip(&stored)
-        .map(|(sequence, (subject, payload))| StoredRevision {
-            sequence,
-            stored_at: from,
-            subject,
-            payload: payload.as_bytes(),
-            more: false,
-        })
-        .collect();
-    let mut view = View::default();
-    for read in ReadRevision::read_all(&revisions) {
-        view.take(read).map_err(|error| error.to_string())?;
-    }
-    Ok(view)
 }
 
 /// Whether what `bound` was told from outside is what a step of `asking` asks for: where the

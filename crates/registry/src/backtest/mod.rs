@@ -8,7 +8,6 @@
 mod compare;
 mod comparison;
 mod report;
-mod seen;
 mod slots;
 
 use std::sync::Arc;
@@ -25,11 +24,11 @@ use crate::{
     input::Input,
     recall::Recall,
     replay::{Replay, Replayed},
+    seen::Seen,
     trigger::Trigger,
     view::{Revision, View},
 };
 use compare::Setting;
-use seen::Seen;
 
 /// Both sides of a comparison, on their way through the archive.
 #[derive(Debug)]

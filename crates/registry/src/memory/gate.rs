@@ -1,13 +1,16 @@
 //! What becomes of a match: the clauses of its rule, in the order in which it passes them.
 
+use std::fmt::Display;
+
 use jiff::{SignedDuration, Timestamp};
+use kaizen_proto::record::Clause;
 
 use super::{
     cell::{Overlap, Rate, State, Waiting},
     session::Session,
 };
 use crate::{
-    clause::{Clause, KEY_BYTES_MAX, Place, RateLimit},
+    clause::{Clause as Compiled, KEY_BYTES_MAX, Place, RateLimit},
     rule::Rule,
     task::Draft,
 };
@@ -18,13 +21,24 @@ pub(crate) const HELD_TITLES_MAX: usize = 50;
 /// Most of the tasks that wait for one to be closed.
 const WAITING_BYTES_MAX: usize = 256 * 1024;
 
-/// Why a match orders nothing.
-pub(crate) type Suppressed = String;
+/// Why a match orders nothing, or less than it would.
+pub(crate) struct Suppressed {
+    pub(crate) clause: Clause,
+    /// For people.
+    pub(crate) reason: String,
+}
+
+impl Suppressed {
+    fn by(clause: Clause, what: impl Display) -> Self {
+        let reason = format!("{}: {what}", clause.as_str());
+        Self { clause, reason }
+    }
+}
 
 /// Counts a match, or ends the row: a match counts once there are enough of them.
 pub(crate) fn streak(
     session: &mut Session<'_>,
-    clause: &Clause<u64>,
+    clause: &Compiled<u64>,
     rule: &Rule,
     key: &str,
     holds: bool,
@@ -41,7 +55,8 @@ pub(crate) fn streak(
         return Ok(None);
     }
     cell.suppress(now);
-    Ok(Some(format!("for: {length} of {needed} in a row")))
+    let what = format_args!("{length} of {needed} in a row");
+    Ok(Some(Suppressed::by(Clause::For, what)))
 }
 
 /// Whether a match waits for its other condition.
@@ -81,13 +96,14 @@ pub(crate) fn suppress_held(
     let initial = |_| State::Hold { raised: true };
     let cell = session.cell(place, Some(&rule.id), key, initial)?;
     cell.suppress(now);
-    Ok(format!("until: waits for {until}"))
+    let what = format_args!("waits for {until}");
+    Ok(Suppressed::by(Clause::Until, what))
 }
 
 /// Whether it is still quiet; if not, whoever passes all gates makes it so by [`quieten`].
 pub(crate) fn cooldown(
     session: &mut Session<'_>,
-    clause: &Clause<SignedDuration>,
+    clause: &Compiled<SignedDuration>,
     rule: &Rule,
     key: &str,
 ) -> Result<Option<Suppressed>, String> {
@@ -102,15 +118,14 @@ pub(crate) fn cooldown(
     }
     cell.suppress(now);
     let since = until.checked_sub(clause.value).unwrap_or(until);
-    Ok(Some(format!(
-        "cooldown: quiet until {until}, since {since}"
-    )))
+    let what = format_args!("quiet until {until}, since {since}");
+    Ok(Some(Suppressed::by(Clause::Cooldown, what)))
 }
 
 /// Begins a cooldown.
 pub(crate) fn quieten(
     session: &mut Session<'_>,
-    clause: &Clause<SignedDuration>,
+    clause: &Compiled<SignedDuration>,
     rule: &Rule,
     key: &str,
 ) -> Result<(), String> {
@@ -153,7 +168,8 @@ pub(crate) fn wait(
         return Err(foreign(place));
     };
     let Some((drafts, hops)) = waiting else {
-        return Ok(format!("overlap: {open} is open"));
+        let what = format_args!("{open} is open");
+        return Ok(Suppressed::by(Clause::Overlap, what));
     };
     let bytes: usize = drafts.iter().map(|d| d.title.len() + d.body.len()).sum();
     if bytes > WAITING_BYTES_MAX {
@@ -167,7 +183,8 @@ pub(crate) fn wait(
         drafts,
         hops,
     });
-    Ok(format!("overlap: waits until {open} is closed"))
+    let what = format_args!("waits until {open} is closed");
+    Ok(Suppressed::by(Clause::Overlap, what))
 }
 
 /// Notes what the next match may overlap with.
@@ -191,7 +208,7 @@ fn no_overlap(_: Timestamp) -> State {
 /// Lets as many tasks pass as the period has room for, and holds the others back.
 pub(crate) fn limit(
     session: &mut Session<'_>,
-    clause: &Clause<RateLimit>,
+    clause: &Compiled<RateLimit>,
     rule: &Rule,
     key: &str,
     mut drafts: Vec<Draft>,
@@ -227,11 +244,11 @@ pub(crate) fn limit(
     }
     let (since, until) = (rate.since, rate.until);
     cell.suppress(now);
-    let reason = format!(
-        "rate_limit: {tasks} tasks per {per:#}; {} held back until {until}, since {since}",
+    let what = format_args!(
+        "{tasks} tasks per {per:#}; {} held back until {until}, since {since}",
         held.len()
     );
-    Ok((drafts, Some(reason)))
+    Ok((drafts, Some(Suppressed::by(Clause::RateLimit, what))))
 }
 
 fn count(drafts: &[Draft]) -> u64 {

@@ -18,6 +18,7 @@ mod replay;
 mod robustness;
 mod ruled_out;
 mod schema;
+mod simulate;
 mod tasks;
 mod textproto;
 mod view;

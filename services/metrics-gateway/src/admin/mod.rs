@@ -14,6 +14,7 @@ mod memory;
 mod paging;
 mod refusal;
 mod schedules;
+mod simulation;
 mod status;
 mod tasks;
 
@@ -28,10 +29,14 @@ use kaizen_proto::{
         backtest_server::BacktestServer, dead_server::DeadServer,
         definitions_server::DefinitionsServer, dry_run_server::DryRunServer,
         event_types_server::EventTypesServer, explain_server::ExplainServer,
-        mesh_server::MeshServer, schedules_server::SchedulesServer, tasks_server::TasksServer,
+        mesh_server::MeshServer, schedules_server::SchedulesServer,
+        simulation_server::SimulationServer, tasks_server::TasksServer,
     },
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -44,8 +49,8 @@ struct Admin {
     registry: Registry,
     /// Calls that stream for long end by it.
     shutdown: CancellationToken,
-    /// One for each backtest that may run now.
-    backtests: Arc<Semaphore>,
+    /// One for each backtest or simulation that may run now.
+    replays: Arc<Semaphore>,
 }
 
 /// Serves until `shutdown`, then finishes the calls that it has begun.
@@ -59,7 +64,7 @@ pub(crate) async fn serve(
         nats: mesh.nats.clone(),
         registry,
         shutdown: shutdown.clone(),
-        backtests: Arc::new(Semaphore::new(backtest::AT_ONCE)),
+        replays: Arc::new(Semaphore::new(REPLAYS_AT_ONCE)),
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(health, mesh.health.clone(), shutdown.clone()));
@@ -91,6 +96,9 @@ pub(crate) async fn serve(
         .add_service(ExplainServer::new(admin.clone()))
         .add_service(SchedulesServer::new(admin.clone()))
         .add_service(BacktestServer::new(admin.clone()).max_decoding_message_size(APPLY_BYTES_MAX))
+        .add_service(
+            SimulationServer::new(admin.clone()).max_decoding_message_size(APPLY_BYTES_MAX),
+        )
         .add_service(MeshServer::new(admin))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
             shutdown.cancelled().await;
@@ -101,6 +109,8 @@ pub(crate) async fn serve(
 
 /// Largest request of an apply: a thousand documents of the size that people write.
 const APPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Backtests and simulations that one gateway runs at once: each takes a processor.
+const REPLAYS_AT_ONCE: usize = 2;
 /// Longest name of who asks, in bytes.
 const BY_BYTES_MAX: usize = 128;
 
@@ -138,6 +148,18 @@ fn who(by: &str) -> Result<String, tonic::Status> {
         return Err(refusal::invalid("by", message));
     }
     Ok(by.chars().filter(|c| !c.is_control()).collect())
+}
+
+impl Admin {
+    /// Leave to follow an archive, or days to come, for long.
+    fn replay_permit(&self) -> Result<OwnedSemaphorePermit, tonic::Status> {
+        self.replays.clone().try_acquire_owned().map_err(|_| {
+            let message = format!(
+                "{REPLAYS_AT_ONCE} backtests or simulations run already; try again when one has ended"
+            );
+            refusal::exhausted("BUSY", message)
+        })
+    }
 }
 
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);

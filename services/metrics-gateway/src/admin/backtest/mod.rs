@@ -38,8 +38,6 @@ use super::{Admin, apply::parse, archive::input, refusal, schedules};
 use ledger::FromLedger;
 use pass::Pass;
 
-/// Backtests that one gateway runs at once: each takes a processor.
-pub(super) const AT_ONCE: usize = 2;
 /// How far the window reaches back where the caller does not say.
 const WINDOW: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Examples of each kind and definition where the caller names no number.
@@ -87,10 +85,7 @@ impl Admin {
         &self,
         request: BacktestRequest,
     ) -> Result<ReceiverStream<Result<BacktestUpdate, Status>>, Status> {
-        let permit = self.backtests.clone().try_acquire_owned().map_err(|_| {
-            let message = format!("{AT_ONCE} backtests run already; try again when one has ended");
-            refusal::exhausted("BUSY", message)
-        })?;
+        let permit = self.replay_permit()?;
         let plan = self.plan(request).await?;
         let (answers, stream) = channel(ANSWERS_AHEAD);
         tokio::spawn(self.clone().follow(plan, answers, permit).in_current_span());
@@ -227,7 +222,7 @@ fn hears_events(document: &Document) -> bool {
 }
 
 /// The subjects of the events that matter, no two of which overlap.
-fn filters(event_types: &BTreeSet<EventTypePattern>) -> Vec<String> {
+pub(super) fn filters(event_types: &BTreeSet<EventTypePattern>) -> Vec<String> {
     let are_exact = event_types.iter().all(|pattern| pattern.exact().is_some());
     let are_few = event_types.len() <= FILTERS_MAX;
     if (are_exact && are_few) || event_types.len() == 1 {

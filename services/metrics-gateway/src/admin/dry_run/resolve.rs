@@ -65,7 +65,7 @@ impl Admin {
         })
     }
 
-    pub(super) async fn ask_resolver(
+    pub(in crate::admin) async fn ask_resolver(
         &self,
         item: ResolveItem,
     ) -> Result<Result<Snapshot, String>, Status> {

@@ -158,7 +158,7 @@ impl Admin {
     }
 
     /// The last record of every definition that has one.
-    async fn last_records(&self) -> Result<BTreeMap<DefinitionId, TickRecord>, Status> {
+    pub(super) async fn last_records(&self) -> Result<BTreeMap<DefinitionId, TickRecord>, Status> {
         let start = read::PageStart::First;
         let (messages, _) = read::page(
             &self.nats,

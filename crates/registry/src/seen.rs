@@ -10,14 +10,14 @@ const SEEN_MAX: usize = 65_536;
 
 /// The latest triggers, in the order in which they came.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     order: VecDeque<TriggerId>,
     known: HashSet<TriggerId>,
 }
 
 impl Seen {
     /// Whether it has not come lately; it has from now on.
-    pub(super) fn is_new(&mut self, id: &TriggerId) -> bool {
+    pub(crate) fn is_new(&mut self, id: &TriggerId) -> bool {
         if !self.known.insert(id.clone()) {
             return false;
         }
