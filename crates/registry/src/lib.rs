@@ -31,6 +31,7 @@ mod json;
 pub mod lint;
 mod machine;
 pub mod memory;
+mod needs;
 mod parsing;
 pub mod recall;
 pub mod references;

@@ -153,6 +153,11 @@ impl Comparison {
     pub(super) fn has_other_types(&self) -> bool {
         self.other_types
     }
+
+    /// Whether both sides conclude the same by necessity, so that one is enough.
+    pub(super) fn is_alike(&self, standing: Standing) -> bool {
+        matches!(standing, Standing::Unchanged(_)) && !self.other_types
+    }
 }
 
 /// A registry that holds these documents from an instant on.
