@@ -1,6 +1,7 @@
 //! `kaizen.admin.v1.Backtest`: what changed definitions would have done with the archive.
 //!
-//! One task reads the archive, one thread follows it. Whoever asks hangs up, and both end.
+//! One task reads the archive, one thread judges what it reads, another follows that. Whoever asks
+//! hangs up, and all end.
 
 mod ledger;
 mod pass;
@@ -38,7 +39,7 @@ use super::{Admin, apply::parse, archive::input, refusal, schedules};
 use ledger::FromLedger;
 use pass::Pass;
 
-/// Backtests that one gateway runs at once: each takes a processor.
+/// Backtests that one gateway runs at once: each takes a processor or two.
 pub(super) const AT_ONCE: usize = 2;
 /// How far the window reaches back where the caller does not say.
 const WINDOW: SignedDuration = SignedDuration::from_hours(7 * 24);
