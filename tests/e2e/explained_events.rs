@@ -326,7 +326,9 @@ async fn a_thousand_random_events_are_explained_as_they_were_dealt_with() {
         published.push(event);
     }
     mesh.stored.settled().await;
-    mesh.stored.remembered(&[Reader::Events]).await;
+    mesh.stored
+        .remembered(&[Reader::Events, Reader::EventsBound])
+        .await;
     let ledger = Stands::read(&mesh).await;
 
     let events = explained(&mesh).await;
