@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// Events that are published, and explained.
-const EVENTS: u64 = 1_000;
+const EVENTS: u32 = 1_000;
 /// How far apart the copies of an event are at most: as long as memory knows it again.
-const APART_MAX: u64 = 30;
+const APART_MAX: u32 = 30;
 /// Every such event is asked for on the command line, too.
 const SAMPLE: u64 = 100;
 /// The same events again, for a failure that is to be looked at.
@@ -103,12 +103,12 @@ fn definitions() -> String {
 struct Random(u64);
 
 impl Random {
-    fn below(&mut self, below: u64) -> u64 {
+    fn below(&mut self, below: u32) -> u32 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
+        u32::try_from(self.0 >> 33).unwrap() % below
     }
 
     fn project(&mut self) -> String {
@@ -119,7 +119,7 @@ impl Random {
     }
 
     /// The next event: its subject and its bytes.
-    fn event(&mut self, n: u64) -> (&'static str, Vec<u8>) {
+    fn event(&mut self, n: u32) -> (&'static str, Vec<u8>) {
         let deployed = "activity.shop.deploy.finished";
         let (subject, event_type, attributes) = match self.below(100) {
             0..3 => return (RECORDED, format!("{{\"id\": \"{n}\"").into_bytes()),
@@ -133,11 +133,11 @@ impl Random {
                 (deployed, "shop.deploy.finished", attributes)
             }
             _ => {
-                let quality = self.below(100) as f64 / 100.0;
+                let quality = f64::from(self.below(100)) / 100.0;
                 let mut attributes =
                     json!({"agent": "coach", "project": self.project(), "quality": quality});
                 if self.below(10) > 0 {
-                    attributes["time_s"] = (self.below(4) as f64 * 0.7).into();
+                    attributes["time_s"] = (f64::from(self.below(4)) * 0.7).into();
                 }
                 (RECORDED, "kaizen.metrics.recorded", attributes)
             }
@@ -269,7 +269,7 @@ async fn explained(mesh: &Mesh) -> Vec<EventExplained> {
         .unwrap();
     let request = ExplainEventsRequest {
         first: 1,
-        last: EVENTS,
+        last: EVENTS.into(),
         ..ExplainEventsRequest::default()
     };
     let mut updates = client.events(request).await.unwrap().into_inner();
@@ -333,7 +333,7 @@ async fn a_thousand_random_events_are_explained_as_they_were_dealt_with() {
 
     let events = explained(&mesh).await;
     let sequences: Vec<_> = events.iter().map(|event| event.sequence).collect();
-    assert_eq!(sequences, Vec::from_iter(1..=EVENTS));
+    assert_eq!(sequences, Vec::from_iter(1..=u64::from(EVENTS)));
     let mut explained = Explained::default();
     for event in &events {
         explained.event(event, &ledger);

@@ -140,7 +140,7 @@ async fn what_a_limit_held_back_becomes_one_task_and_a_silence_is_noticed() {
     };
     assert_eq!(concluded, Conclusion::Silent);
     let [held, quiet] = [
-        (&mesh.stored.tasks("limited").await[1]).id.clone(),
+        mesh.stored.tasks("limited").await[1].id.clone(),
         mesh.stored.tasks("quiet").await[0].id.clone(),
     ];
     let held = mesh.cli.run(&["task", "explain", &held]).ok().stdout;

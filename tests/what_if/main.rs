@@ -91,6 +91,11 @@ async fn measure(args: &Args) -> anyhow::Result<Report> {
         .prefix("what-if-bench-")
         .tempdir()?;
     let asking = Asking::start(folder.path(), args.events).await?;
+    eprintln!("==> {} dry-runs", args.dry_runs);
+    // Before there are events: a dry-run waits for the router to have dealt with them.
+    let dry_runs = asking.dry_runs(args.dry_runs).await?;
+    let calls = asking.calls(args.dry_runs).await?;
+    asking.store().await?;
     let mut read_and_decoded = Vec::new();
     let mut backtests = Vec::new();
     for change in &CHANGES {
@@ -111,13 +116,12 @@ async fn measure(args: &Args) -> anyhow::Result<Report> {
         });
         read_and_decoded.push(floor);
     }
-    eprintln!("==> {} dry-runs", args.dry_runs);
     Ok(Report {
         events: args.events,
         read_and_decoded: median(read_and_decoded),
         backtests,
-        dry_runs: asking.dry_runs(args.dry_runs).await?,
-        calls: asking.calls(args.dry_runs).await?,
+        dry_runs,
+        calls,
         evaluations: floor::evaluations()?,
     })
 }

@@ -43,7 +43,7 @@ pub(crate) struct Measured {
 }
 
 impl Asking {
-    /// Applies what stands, and stores the events.
+    /// Applies what stands.
     pub(crate) async fn start(folder: &Path, events: u32) -> anyhow::Result<Self> {
         let server = BenchServer::start(folder).await?;
         let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -75,11 +75,11 @@ impl Asking {
         };
         let mut definitions = DefinitionsClient::new(asking.channel.clone());
         definitions.apply(request).await?;
-        asking.store().await?;
         Ok(asking)
     }
 
-    async fn store(&self) -> anyhow::Result<()> {
+    /// Stores the events.
+    pub(crate) async fn store(&self) -> anyhow::Result<()> {
         let publish = |n: u32| {
             let jetstream = self.server.nats.jetstream.clone();
             async move {
@@ -149,10 +149,10 @@ impl Asking {
         let mut quarter = None;
         while let Some(update) = updates.message().await? {
             match update.update {
-                Some(Update::Progress(progress)) if progress.done * 4 >= progress.total => {
-                    if quarter.is_none() {
-                        quarter = Some(Usage::of(pid)?.rss_mib);
-                    }
+                Some(Update::Progress(progress))
+                    if quarter.is_none() && progress.done * 4 >= progress.total =>
+                {
+                    quarter = Some(Usage::of(pid)?.rss_mib);
                 }
                 Some(Update::Report(report)) => {
                     return Ok((report, quarter.context("it never told how far it was")?));
@@ -194,10 +194,7 @@ impl Asking {
         let ask = |_| {
             let mut definitions = DefinitionsClient::new(self.channel.clone());
             let id = "changed".to_owned();
-            let request = GetDefinitionRequest {
-                id,
-                ..GetDefinitionRequest::default()
-            };
+            let request = GetDefinitionRequest { id };
             async move { definitions.get(request).await }
         };
         let answers = futures::stream::iter(0..count).map(ask);
