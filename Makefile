@@ -1,10 +1,10 @@
 # Names for what the scripts do. Everything works without make, too: see scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test calendar cel matching fuzz faults bench smoke schemas check clean
+.PHONY: help setup demo test calendar cel matching fuzz faults bench what-if smoke schemas check clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## check the toolchain and fetch the pinned nats-server; repeating it costs nothing
 	@scripts/setup >/dev/null
@@ -32,6 +32,9 @@ faults: ## harm a mesh of real processes for two minutes, and account for every 
 
 bench: ## ticks of 1k, 10k and 100k definitions in one second, beside the server's own schedules
 	@scripts/bench $(ARGS)
+
+what-if: ## backtests and dry-runs by the second, beside what cannot be done without; ARGS="--events 1000000"
+	@scripts/what-if $(ARGS)
 
 smoke: ## the container images and the compose file, driven from outside
 	@scripts/smoke

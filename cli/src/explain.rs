@@ -15,8 +15,7 @@ use kaizen_proto::{
     pb_timestamp,
     record::RuleOutcome,
 };
-use kaizen_registry::RuleWhyNot;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
     admin::{Admin, client},
     args,
     output::{Output, fields, instant, one_line, shortened, table},
-    preview::{in_words, indexed, saw},
+    preview::{Decision, in_words, indexed, saw, why_not_rows},
     session::Session,
     task::TaskView,
 };
@@ -275,21 +274,6 @@ impl From<admin::DefinitionExplained> for DefinitionView {
     }
 }
 
-/// What is shown of a decision.
-#[derive(Deserialize)]
-struct Decision {
-    rules: Vec<RuleOutcome>,
-    tasks: Vec<PlannedTask>,
-}
-
-#[derive(Deserialize)]
-struct PlannedTask {
-    queue: String,
-    title: String,
-    activation: String,
-    n: u32,
-}
-
 impl EventView {
     fn for_people(&self) -> String {
         let head = fields([
@@ -355,9 +339,8 @@ impl EventView {
 }
 
 impl DefinitionView {
-    /// `None` where a newer server words it in another way.
     fn decision(&self) -> Option<Decision> {
-        Decision::deserialize(&self.decision).ok()
+        Decision::read(&self.decision)
     }
 
     fn rows(&self) -> Vec<[String; 7]> {
@@ -402,13 +385,7 @@ impl DefinitionView {
     }
 
     fn why_not_rows(&self) -> Vec<[String; 3]> {
-        // A newer server may word it in another way.
-        let told = Vec::<RuleWhyNot>::deserialize(&self.why_not).unwrap_or_default();
-        let row = |one: RuleWhyNot| {
-            let rule = indexed(&one.rule, one.item);
-            [self.definition.clone(), rule, one.why_not.to_string()]
-        };
-        told.into_iter().map(row).collect()
+        why_not_rows(&self.definition, &self.why_not)
     }
 
     fn memory_rows(&self) -> Vec<[String; 4]> {
@@ -430,7 +407,7 @@ impl DefinitionView {
         let planned: Vec<_> = planned
             .unwrap_or_default()
             .into_iter()
-            .map(|task| (format!("{}.{}", task.activation, task.n), task))
+            .map(|task| (task.id(), task))
             .collect();
         let state_of = |id: &str| {
             let standing = self.tasks.iter().find(|task| task.id == id);

@@ -86,24 +86,40 @@ impl From<admin::ActivationPreview> for Preview {
     }
 }
 
-/// What a preview shows of a decision.
+/// What is shown of a decision.
 #[derive(Deserialize)]
-struct Decision {
-    rules: Vec<RuleOutcome>,
-    tasks: Vec<PlannedTask>,
+pub(crate) struct Decision {
+    pub(crate) rules: Vec<RuleOutcome>,
+    pub(crate) tasks: Vec<PlannedTask>,
 }
 
+/// A task that a decision orders, or would.
 #[derive(Deserialize)]
-struct PlannedTask {
-    queue: String,
-    title: String,
+pub(crate) struct PlannedTask {
+    pub(crate) queue: String,
+    pub(crate) title: String,
+    activation: String,
+    n: u32,
     why: Why,
 }
 
-impl Preview {
+impl Decision {
     /// `None` where a newer server words it in another way.
+    pub(crate) fn read(json: &Value) -> Option<Self> {
+        Self::deserialize(json).ok()
+    }
+}
+
+impl PlannedTask {
+    /// Its id, once it is ordered.
+    pub(crate) fn id(&self) -> String {
+        format!("{}.{}", self.activation, self.n)
+    }
+}
+
+impl Preview {
     fn decision(&self) -> Option<Decision> {
-        serde_json::from_value(self.decision.clone()).ok()
+        Decision::read(&self.decision)
     }
 
     /// One row for each rule, or one that says why there are none.
@@ -173,20 +189,20 @@ impl Preview {
         rules.filter_map(row).collect()
     }
 
-    /// One row for each rule whose condition did not hold, or could not be evaluated.
     fn why_not_rows(&self) -> Vec<[String; 3]> {
-        // A newer server may word it in another way.
-        let told = Vec::<RuleWhyNot>::deserialize(&self.why_not).unwrap_or_default();
-        let row = |one: RuleWhyNot| {
-            let why_not = one.why_not.to_string();
-            [
-                self.definition.clone(),
-                indexed(&one.rule, one.item),
-                why_not,
-            ]
-        };
-        told.into_iter().map(row).collect()
+        why_not_rows(&self.definition, &self.why_not)
     }
+}
+
+/// One row for each rule whose condition did not hold, or could not be evaluated.
+pub(crate) fn why_not_rows(definition: &str, why_not: &Value) -> Vec<[String; 3]> {
+    // A newer server may word it in another way.
+    let told = Vec::<RuleWhyNot>::deserialize(why_not).unwrap_or_default();
+    let row = |one: RuleWhyNot| {
+        let rule = indexed(&one.rule, one.item);
+        [definition.to_owned(), rule, one.why_not.to_string()]
+    };
+    told.into_iter().map(row).collect()
 }
 
 /// What a dry-run exits with: a rule or a source that fails is a failure.

@@ -14,7 +14,7 @@ use kaizen_proto::{
     from_pb_timestamp,
     id::{DefinitionId, LabelName, NameError, QueueName, TaskId},
     pb_timestamp,
-    record::{Priority, TaskOrder, TaskState, TriggerRecord},
+    record::{Conclusion, Priority, TaskOrder, TaskState, TriggerRecord},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -502,20 +502,16 @@ fn why(order: &TaskOrder) -> String {
                 format!("{} revision {}", order.definition, order.revision),
             ),
             ("  rule", format!("{}{item}", order.why.rule)),
-            (
-                "  when",
-                order
-                    .why
-                    .when
-                    .clone()
-                    .unwrap_or_else(|| "always".to_owned()),
-            ),
+            ("  when", when(order)),
         ]
         .into_iter()
         .chain(saw)
         .chain([
             ("  trigger", trigger(&order.trigger)),
-            ("  stored", instant(Some(order.trigger.stored_at()))),
+            (
+                spoken_of(&order.trigger),
+                instant(Some(order.trigger.stored_at())),
+            ),
             ("  activation", order.activation.to_string()),
         ]),
     ));
@@ -530,9 +526,39 @@ fn why(order: &TaskOrder) -> String {
     }
     match &order.snapshot {
         Some(snapshot) => text.push_str(&format!("\nSnapshot\n{snapshot:#}\n")),
+        // What memory held back was rendered when it was held back.
+        None if held(&order.trigger).is_some() => {}
         None => text.push_str("\nSnapshot   left out: larger than an order carries\n"),
     }
     text
+}
+
+fn when(order: &TaskOrder) -> String {
+    match (&order.why.when, held(&order.trigger)) {
+        (Some(when), _) => when.clone(),
+        (None, Some(why)) => why.to_owned(),
+        (None, None) => "always".to_owned(),
+    }
+}
+
+/// Why memory lets go of tasks that a clause of the rule has held back, where it did.
+fn held(trigger: &TriggerRecord) -> Option<&'static str> {
+    match trigger {
+        TriggerRecord::Memory { concluded, .. } => match concluded {
+            Conclusion::HeldBack => Some("the period of rate_limit was over"),
+            Conclusion::Released => Some("the tasks that overlap waited for were closed"),
+            Conclusion::Joined | Conclusion::Silent | Conclusion::Listed => None,
+        },
+        TriggerRecord::Event { .. } | TriggerRecord::Tick { .. } => None,
+    }
+}
+
+/// What the time of a trigger is: memory speaks of deadlines, but for a join.
+fn spoken_of(trigger: &TriggerRecord) -> &'static str {
+    match trigger {
+        TriggerRecord::Memory { concluded, .. } if *concluded != Conclusion::Joined => "  deadline",
+        _ => "  stored",
+    }
 }
 
 fn trigger(trigger: &TriggerRecord) -> String {

@@ -92,7 +92,7 @@ static TRIGGER: LazyLock<Trigger> = LazyLock::new(|| {
             sequence: 3,
             stored_at: Timestamp::UNIX_EPOCH,
         },
-        envelope: Some(envelope),
+        envelope: Some(envelope.into()),
         content_hash: "hash".to_owned(),
         hops: 0,
     }

@@ -11,13 +11,13 @@ use async_nats::{
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
+use kaizen_tests::{BenchServer, Usage};
 use serde::Serialize;
 
 use crate::{
     Args,
-    figures::{Lateness, Usage, next_at},
+    figures::{Lateness, next_at},
     own::until,
-    server::Server,
 };
 
 const STREAM: &str = "FLOOR";
@@ -40,7 +40,7 @@ pub(crate) struct Floor {
 }
 
 pub(crate) async fn measure(args: &Args, count: usize, folder: &Path) -> anyhow::Result<Floor> {
-    let server = Server::start(folder).await?;
+    let server = BenchServer::start(folder).await?;
     let config = Config {
         name: STREAM.to_owned(),
         subjects: vec!["schedule.>".to_owned(), FIRED.to_owned()],
@@ -90,7 +90,7 @@ pub(crate) async fn measure(args: &Args, count: usize, folder: &Path) -> anyhow:
 }
 
 /// Stores one schedule for each definition, all for the same instant.
-async fn store(server: &Server, count: usize, at: Timestamp) -> anyhow::Result<()> {
+async fn store(server: &BenchServer, count: usize, at: Timestamp) -> anyhow::Result<()> {
     let schedule = format!("@at {at}");
     let publish = |n: usize| {
         let mut headers = HeaderMap::new();

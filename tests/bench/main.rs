@@ -15,7 +15,6 @@
 mod figures;
 mod floor;
 mod own;
-mod server;
 
 use std::process::ExitCode;
 

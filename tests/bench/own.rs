@@ -11,15 +11,14 @@ use kaizen_proto::{
     stream,
     subject::{self, RegistryKind},
 };
-use kaizen_tests::{Daemon, Launch, program};
+use kaizen_tests::{BenchServer, Daemon, Launch, Usage, program};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     Args,
-    figures::{Lateness, Usage, next_at},
-    server::Server,
+    figures::{Lateness, next_at},
 };
 
 /// Seconds of each minute at which all are due: the last one leaves them half a minute in peace.
@@ -52,7 +51,7 @@ pub(crate) struct Own {
 }
 
 pub(crate) async fn measure(args: &Args, count: usize, folder: &Path) -> anyhow::Result<Own> {
-    let server = Server::start(folder).await?;
+    let server = BenchServer::start(folder).await?;
     define(&server, count, folder).await?;
     let mut schedulers = Vec::new();
     for n in 0..args.replicas {
@@ -100,7 +99,7 @@ pub(crate) async fn measure(args: &Args, count: usize, folder: &Path) -> anyhow:
 
 /// Waits for the last tick of a slot. What is measured is when the server stored each: the
 /// waiting asks little.
-async fn one_slot(server: &Server, count: usize, slot: Timestamp) -> anyhow::Result<Lateness> {
+async fn one_slot(server: &BenchServer, count: usize, slot: Timestamp) -> anyhow::Result<Lateness> {
     let before = server.last_sequence(stream::TICKS).await?;
     until(slot).await?;
     server
@@ -161,7 +160,7 @@ async fn bootstrap(mut schedulers: Vec<Daemon>) -> anyhow::Result<(u64, f64)> {
     ))
 }
 
-fn start(server: &Server, binary: &str, name: &str, folder: &Path) -> anyhow::Result<Daemon> {
+fn start(server: &BenchServer, binary: &str, name: &str, folder: &Path) -> anyhow::Result<Daemon> {
     let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     Daemon::start(Launch {
         name: name.to_owned(),
@@ -183,7 +182,7 @@ fn id(n: usize) -> String {
 
 /// Has the gateway make the streams and apply one definition; stores the others as it stored
 /// that one, a thousand in each atomic batch.
-async fn define(server: &Server, count: usize, folder: &Path) -> anyhow::Result<()> {
+async fn define(server: &BenchServer, count: usize, folder: &Path) -> anyhow::Result<()> {
     let mut gateway = start(server, "kaizen-metrics-gateway", "gateway", folder)?;
     let serving = gateway.says(|line| line["message"] == "serving").await?;
     let admin = serving["admin"]

@@ -1,13 +1,19 @@
 //! `backtest`, through the command line, over archives of a real mesh.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use kaizen_proto::{
     stream::{EVENTS, LEDGER, REGISTRY, TICKS},
     subject::Reader,
 };
-use kaizen_tests::{Binary, Mesh, Which, until};
-use serde_json::Value;
+use kaizen_tests::{Binary, Mesh, Which, post_event, until};
+use serde_json::{Value, json};
 
 use crate::{
     bound_lane::{ROSTER, with_pilots},
@@ -119,11 +125,32 @@ async fn changed_threshold_shows_what_would_be_added_and_removed_and_stores_noth
     assert_eq!(streams(&mesh).await, before);
 }
 
-const WAVES: usize = 4;
-const WAVE: usize = 30;
+/// Routers that are killed.
+const KILLS: usize = 6;
+/// Events that are settled before the next one is.
+const SETTLED: u64 = 40;
+/// What must have been seen: take-overs of the ordered reader after the first one, and deliveries
+/// of what had been delivered before.
+const TAKE_OVERS_MIN: usize = 3;
+const REDELIVERIES_MIN: u64 = 1;
+
+/// Posts events to the gateway, one after another, each until it is stored; up to `end`.
+async fn post_until(end: Arc<AtomicBool>, http: String) -> usize {
+    let mut posted = 0;
+    while !end.load(Ordering::Relaxed) {
+        let quality = if posted % 3 == 0 { 0.9 } else { 0.5 };
+        let event = json!({"id": format!("posted-{posted}"), "type": "kaizen.metrics.recorded",
+            "source": "e2e", "attributes": {"agent": "coach", "project": format!("p{}", posted % 5),
+                "quality": quality}});
+        let answer = post_event(&http, &[], event.to_string().as_bytes()).await;
+        assert!((200..300).contains(&answer.status), "{answer:?}");
+        posted += 1;
+    }
+    posted
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn archive_of_a_router_that_was_killed_gives_nothing_for_what_is_unchanged() {
+async fn archive_of_routers_that_were_killed_gives_nothing_for_what_is_unchanged() {
     let mesh = Mesh::start_with(&[Which::Gateway]).await;
     let nats = mesh.config.nats.url.clone();
     let standing = [
@@ -141,29 +168,42 @@ async fn archive_of_a_router_that_was_killed_gives_nothing_for_what_is_unchanged
     ]
     .join("---\n");
     mesh.apply(&standing).await;
-    for wave in 0..WAVES {
-        let router = Binary::start(&mesh.cli, "kaizen-router", &nats, &[]);
-        for n in 0..WAVE {
-            let quality = if n % 3 == 0 { 0.9 } else { 0.5 };
-            metric(
-                &mesh,
-                &format!("{wave}-{n}"),
-                &format!("p{}", n % 5),
-                quality,
-            )
-            .await;
-        }
-        until("the router has stored something", async || {
-            let tasks = mesh.stored.tasks("low").await.len();
-            if tasks > wave { Ok(()) } else { Err(tasks) }
+    let end = Arc::new(AtomicBool::new(false));
+    let posting = tokio::spawn(post_until(end.clone(), mesh.context.http.clone()));
+    let start = || Binary::start(&mesh.cli, "kaizen-router", &nats, &[]);
+    let mut routers = [start(), start()];
+    let mut take_overs = 0;
+    for kill in 0..KILLS {
+        let since = mesh.stored.last_sequence(EVENTS).await;
+        until("both lanes go on", async || {
+            let settled = mesh.stored.events_acknowledged().await?;
+            let remembered = mesh.stored.position(Reader::Events).await?;
+            match settled.min(remembered) {
+                least if least > since + SETTLED => Ok(()),
+                least => Err(format!("{least} of {}", since + SETTLED)),
+            }
         })
         .await;
-        // In the middle of it.
-        drop(router);
+        let killed = &mut routers[kill % 2];
+        take_overs += killed.lines_with("taking over").len();
+        // In the middle of it; the other one goes on.
+        *killed = start();
+        mesh.stored.end_leases().await;
     }
-    let _router = Binary::start(&mesh.cli, "kaizen-router", &nats, &[]);
+    end.store(true, Ordering::Relaxed);
+    let posted = posting.await.unwrap();
     mesh.stored.remembered(&[Reader::Events]).await;
     mesh.stored.settled().await;
+    for router in &routers {
+        take_overs += router.lines_with("taking over").len();
+    }
+    let redeliveries = mesh.stored.events_redelivered().await;
+    println!("{posted} events, {take_overs} take-overs, {redeliveries} redeliveries");
+    assert!(take_overs > TAKE_OVERS_MIN, "{take_overs} take-overs");
+    assert!(
+        redeliveries >= REDELIVERIES_MIN,
+        "nothing was delivered again"
+    );
 
     let report = backtest(&mesh, &standing, &["--fail-on-change"], 0);
     assert_eq!(report["differs"], false, "{report:#}");

@@ -1,23 +1,20 @@
 //! What `explain` says of events and slots, held against what the mesh did with them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
-    record::{Tick, TickRecord, TriggerRecord},
+    record::{Tick, TickRecord},
     subject::Reader,
 };
-use kaizen_tests::{Cli, Mesh, StoredTask, Which, until};
+use kaizen_tests::{Cli, Mesh, Which, until};
 use serde_json::{Value, json};
 
 use crate::{
-    bound_lane::with_pilots,
-    documents::{bound, ticking},
+    documents::ticking,
     memory::{metric, rule},
 };
 
-/// Events that are published, and how many of them come twice.
-const EVENTS: u32 = 36;
 const EVERY_SECOND: &str = "* * * * * *";
 const ALL: &str = "{policy: all, window: 1h}";
 
@@ -25,7 +22,8 @@ fn json(cli: &Cli, args: &[&str]) -> Value {
     cli.run(&[args, &["-o", "json"]].concat()).ok().json()
 }
 
-/// Definitions of every lane on one event type, with what rules most events out of one of them.
+/// Definitions with and without memory on one event type, with what rules most events out of one of
+/// them.
 fn definitions() -> String {
     let key = "\"{{ context.m.project }}\"";
     let plain = rule("plain", "NONE").replace("    NONE\n", "");
@@ -43,114 +41,14 @@ fn definitions() -> String {
             "skipping",
             &format!("overlap: {{policy: skip, key: {key}}}"),
         ),
-        bound(
-            "asking",
-            "{cadence: daily, agents: [coach], engagement_slug: coulomb-loop}",
-        ),
     ]
     .join("---\n")
-}
-
-/// As [`definitions`], for a mesh without a resolver.
-fn without_outside() -> String {
-    let definitions = definitions();
-    let (rest, _) = definitions.rsplit_once("---\n").unwrap();
-    rest.to_owned()
-}
-
-/// The tasks in LEDGER that followed from events, by the definition and the event's id.
-async fn ordered(mesh: &Mesh) -> BTreeMap<(String, String), BTreeSet<String>> {
-    let mut ordered: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
-    for StoredTask { id, order, .. } in mesh.stored.all_tasks().await {
-        let TriggerRecord::Event { event_id, .. } = &order.trigger else {
-            panic!("{:?}", order.trigger)
-        };
-        let of = (order.definition.to_string(), event_id.clone());
-        ordered.entry(of).or_default().insert(id);
-    }
-    ordered
-}
-
-/// The ids of the tasks that an explanation says were ordered.
-fn concluded(definition: &Value) -> BTreeSet<String> {
-    let tasks = definition["decision"]["tasks"].as_array();
-    let id = |task: &Value| format!("{}.{}", task["activation"].as_str().unwrap(), task["n"]);
-    tasks.into_iter().flatten().map(id).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_explained_of_archived_events_is_what_was_done_with_them() {
-    let services = [Which::Gateway, Which::Router, Which::Resolver];
-    let (mesh, _engagement) = with_pilots(&services).await;
-    mesh.apply(&definitions()).await;
-    // Seemingly at random, and the same in each run.
-    let mut state = 7_u32;
-    let mut random = |below: u32| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 16) % below
-    };
-    for n in 0..EVENTS {
-        let project = ["shop", "web", "stock"][usize::try_from(random(3)).unwrap()];
-        let quality = f64::from(random(100)) / 100.0;
-        for _ in 0..=u32::from(n % 9 == 0) {
-            metric(&mesh, &format!("e-{n}"), project, quality).await;
-        }
-    }
-    mesh.stored.settled().await;
-    mesh.stored
-        .remembered(&[Reader::Events, Reader::EventsBound])
-        .await;
-    assert!(mesh.stored.dead().await.is_empty());
-    let mut ordered = ordered(&mesh).await;
-
-    let mut verdicts: BTreeMap<(String, String), usize> = BTreeMap::new();
-    let mut explained = BTreeSet::new();
-    let mut suppressed = 0;
-    let last = u32::try_from(mesh.stored.events().await).unwrap();
-    for sequence in 1..=last {
-        let told = json(&mesh.cli, &["explain", "--event", &sequence.to_string()]);
-        assert_eq!(told.get("notes"), None, "{told}");
-        let event = told["id"].as_str().unwrap().to_owned();
-        for definition in told["definitions"].as_array().unwrap() {
-            let id = definition["definition"].as_str().unwrap().to_owned();
-            let verdict = definition["verdict"].as_str().unwrap().to_owned();
-            assert_eq!(definition["stands"], true, "{definition:#}");
-            *verdicts.entry((id.clone(), verdict.clone())).or_default() += 1;
-            if verdict == "noted" {
-                continue; // The event was there before, and was explained then.
-            }
-            let rules = definition["decision"]["rules"].as_array();
-            let held = |rule: &&Value| rule.get("suppressed").is_some();
-            suppressed += rules.into_iter().flatten().filter(held).count();
-            let found = ordered.get(&(id, event.clone())).cloned();
-            assert_eq!(concluded(definition), found.unwrap_or_default());
-        }
-        explained.insert(event);
-    }
-    ordered.retain(|(_, event), _| !explained.contains(event));
-    assert!(ordered.is_empty(), "not explained: {ordered:?}");
-    let count = |id: &str, verdict: &str| {
-        let of = (id.to_owned(), verdict.to_owned());
-        verdicts.get(&of).copied().unwrap_or(0)
-    };
-    let last = usize::try_from(last).unwrap();
-    assert_eq!(count("plain", "decided"), last);
-    assert_eq!(count("asking", "decided"), last);
-    assert_eq!(count("off", "ruled_out"), last);
-    assert!(count("filtered", "ruled_out") > 5 && count("filtered", "decided") > 5);
-    let mut noted = 0;
-    for id in ["cooling", "in-a-row", "limited", "skipping"] {
-        // What comes again is noted where memory had taken it in, and decided as before elsewhere.
-        assert_eq!(count(id, "decided") + count(id, "noted"), last);
-        noted += count(id, "noted");
-    }
-    assert!(noted >= 4 && suppressed > 30, "{noted} {suppressed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_found_by_its_id_and_each_definition_says_what_ruled_it_out() {
     let mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
-    mesh.apply(&without_outside()).await;
+    mesh.apply(&definitions()).await;
     mesh.apply(&ticking("clock", "0 0 1 1 *", ALL)).await;
     metric(&mesh, "a", "shop", 0.5).await;
     metric(&mesh, "b", "shop", 0.4).await;
@@ -212,7 +110,7 @@ async fn an_event_is_found_by_its_id_and_each_definition_says_what_ruled_it_out(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_is_refused_or_gone_is_told_from_what_stands() {
     let mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
-    mesh.apply(&without_outside()).await;
+    mesh.apply(&definitions()).await;
     let envelope = json!({"id": "x", "type": "shop.sold", "source": "e2e", "attributes": {}});
     mesh.publish("activity.shop.sold", envelope.to_string().as_bytes())
         .await;
@@ -252,6 +150,35 @@ async fn an_event_that_is_refused_or_gone_is_told_from_what_stands() {
     let note = told["notes"][0].as_str().unwrap();
     assert!(note.starts_with("the archive begins at "), "{note}");
     assert_eq!(told["definitions"][0]["stands"], false, "{told:#}");
+}
+
+/// More events than a cell of memory knows again.
+const FORGOTTEN_AFTER: usize = 33;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_comes_again_after_memory_forgot_it_names_the_copy_that_ordered_its_task() {
+    let mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
+    mesh.apply(&rule("limited", "rate_limit: {tasks: 1, per: 720h}"))
+        .await;
+    metric(&mesh, "first", "shop", 0.5).await;
+    for n in 0..FORGOTTEN_AFTER {
+        metric(&mesh, &format!("e-{n}"), "shop", 0.5).await;
+    }
+    metric(&mesh, "first", "shop", 0.5).await;
+    mesh.stored.remembered(&[Reader::Events]).await;
+    let told = json(&mesh.cli, &["explain", "--event", "first"]);
+    assert_eq!(told["sequence"], FORGOTTEN_AFTER + 2);
+    let limited = &told["definitions"][0];
+    assert_eq!(limited["decision"]["tasks"], json!([]), "{told:#}");
+    assert_eq!(limited["stands"], true, "{told:#}");
+    let reason = limited["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("the same event stands at 1 in EVENTS"),
+        "{reason}"
+    );
+    let told = json(&mesh.cli, &["explain", "--event", "1"]);
+    assert_eq!(told["definitions"][0]["stands"], true, "{told:#}");
+    assert_eq!(told["definitions"][0].get("reason"), None, "{told:#}");
 }
 
 fn slot(mesh: &Mesh, definition: &str, slot: Timestamp) -> Value {
@@ -385,4 +312,131 @@ async fn ticked_cursor(mesh: &Mesh, definition: &str) {
         }
     })
     .await;
+}
+
+/// Longer than every slot's grace of 30 s, after which catch-up decides.
+const OUTAGE: SignedDuration = SignedDuration::from_secs(38);
+
+async fn until_over(instant: Timestamp) {
+    until(&format!("{instant} is over"), async || {
+        let now = Timestamp::now();
+        if now > instant { Ok(()) } else { Err(now) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_of_an_outage_says_what_catch_up_made_of_it() {
+    let second = SignedDuration::from_secs(1);
+    let mut mesh = Mesh::start_with(&[Which::Gateway, Which::Scheduler]).await;
+    let policies = [
+        ("all", ALL),
+        ("narrow", "{policy: all, window: 33s}"),
+        ("last", "{policy: last, window: 1h}"),
+        ("none", "{policy: none, window: 1h}"),
+        ("robbed", "{policy: none, window: 1h}"),
+    ];
+    let definitions = policies.map(|(id, catchup)| ticking(id, EVERY_SECOND, catchup));
+    mesh.apply(&definitions.join("---\n")).await;
+    for (id, _) in policies {
+        ticked(&mesh, id, 1).await;
+    }
+    mesh.stop_service(Which::Scheduler).await;
+    let mut down = Timestamp::MIN;
+    for (id, _) in policies {
+        let last = ticks(&mesh, id).await.last().unwrap().slot;
+        down = down.max(last);
+    }
+    let lost = down + second;
+    let pending = slot(&mesh, "all", lost);
+    assert!(
+        ["pending", "upcoming"].contains(&pending["verdict"].as_str().unwrap()),
+        "{pending}"
+    );
+    until_over(down + OUTAGE).await;
+
+    // A scheduler that forgets: it goes on with a later slot, and says nothing of those before.
+    let last = ticks(&mesh, "robbed").await.pop().unwrap();
+    let forgetful = TickRecord::Tick(Tick {
+        slot: down + OUTAGE,
+        previous_slot: Some(last.slot),
+        skipped: Vec::new(),
+        revision: last.revision,
+    });
+    let forgetful = serde_json::to_vec(&forgetful).unwrap();
+    mesh.publish("kaizen.tick.robbed", &forgetful).await;
+    mesh.start_service(Which::Scheduler).await;
+    for (id, _) in policies {
+        until(&format!("{id} ticks again"), async || {
+            let last = ticks(&mesh, id).await.pop().unwrap().slot;
+            if last > down + OUTAGE {
+                Ok(())
+            } else {
+                Err(last)
+            }
+        })
+        .await;
+    }
+
+    let late = slot(&mesh, "all", lost);
+    assert_eq!(late["verdict"], "late", "{late}");
+    assert!(late["late_ms"].as_u64().unwrap() > 30_000, "{late}");
+    assert!(late["sequence"].is_u64(), "{late}");
+    let live = slot(&mesh, "none", down + OUTAGE - second * 10);
+    assert_eq!(live["verdict"], "late", "{live}");
+    for (told, detail) in [
+        (&late, "made up for by catch-up, all within 1h"),
+        (
+            &live,
+            "within the 30s in which every slot is ticked, whatever catch-up says",
+        ),
+    ] {
+        let said = told["detail"].as_str().unwrap();
+        assert!(said.starts_with("by ") && said.ends_with(detail), "{told}");
+    }
+    for (id, verdict, detail) in [
+        (
+            "narrow",
+            "skipped",
+            "outside_window: it was missed longer ago than catch-up reaches, all within 33s",
+        ),
+        (
+            "last",
+            "skipped",
+            "catchup_last: a later slot stands for it, catch-up is last within 1h",
+        ),
+        (
+            "none",
+            "skipped",
+            "catchup_none: catch-up is none: what is missed is not made up for",
+        ),
+        (
+            "robbed",
+            "missed",
+            "neither ticked nor left out, and never to be ticked any more; catch-up is none",
+        ),
+    ] {
+        let told = slot(&mesh, id, lost);
+        assert_eq!(told["verdict"], verdict, "{told:#}");
+        assert_eq!(told["detail"], detail, "{told:#}");
+        assert_eq!(told["sequence"], Value::Null, "{told:#}");
+    }
+    let first = mesh.stored.ticks("all").await.swap_remove(0);
+    let early = slot(&mesh, "all", first.after() - second);
+    assert_eq!(early["verdict"], "no_slot", "{early}");
+    let effective = format!(
+        "the definition's slots count from {} on, by revision {}",
+        first.after(),
+        first.revision()
+    );
+    assert_eq!(early["detail"], effective);
+    let at = lost.to_string();
+    let said = mesh
+        .cli
+        .run(&["explain", "--definition", "all", "--slot", &at]);
+    let said = said.ok().stdout;
+    assert!(
+        said.contains("late: by ") && said.contains(" ms after its time"),
+        "{said}"
+    );
 }

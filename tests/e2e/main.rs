@@ -27,6 +27,7 @@ mod dry_runs;
 mod error_texts;
 mod every_step;
 mod explain;
+mod explained_events;
 mod gateway;
 mod letters;
 mod matching;

@@ -139,6 +139,30 @@ async fn what_a_limit_held_back_becomes_one_task_and_a_silence_is_noticed() {
         panic!("{:?}", tasks[0].trigger)
     };
     assert_eq!(concluded, Conclusion::Silent);
+    let [held, quiet] = [
+        mesh.stored.tasks("limited").await[1].id.clone(),
+        mesh.stored.tasks("quiet").await[0].id.clone(),
+    ];
+    let held = mesh.cli.run(&["task", "explain", &held]).ok().stdout;
+    for said in [
+        "  rule         low\n",
+        "  when         the period of rate_limit was over\n",
+        "  saw          held_back = 3\n",
+        "  trigger      held back since ",
+        "  deadline     ",
+        "- low 0.5\n",
+    ] {
+        assert!(held.contains(said), "{said}: {held}");
+    }
+    assert!(!held.contains("Snapshot"), "{held}");
+    let quiet = mesh.cli.run(&["task", "explain", &quiet]).ok().stdout;
+    for said in [
+        "  when         always\n",
+        "  trigger      silent of shop since ",
+        "  deadline     ",
+    ] {
+        assert!(quiet.contains(said), "{said}: {quiet}");
+    }
 
     // Again only after it was broken.
     metric(&mesh, "again", "shop", 0.9).await;
@@ -241,6 +265,26 @@ async fn overlap_waits_for_the_outcome_of_the_last_task() {
         }
     })
     .await;
+    let orders = mesh
+        .stored
+        .all(stream::LEDGER, "kaizen.task.waiting.>")
+        .await;
+    let released = subject::parse_task(&orders.last().unwrap().subject)
+        .unwrap()
+        .id;
+    let said = mesh
+        .cli
+        .run(&["task", "explain", &released.to_string()])
+        .ok()
+        .stdout;
+    for wanted in [
+        "  when         the tasks that overlap waited for were closed\n",
+        "  saw          released = 1\n",
+        "  trigger      released since ",
+        "  deadline     ",
+    ] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

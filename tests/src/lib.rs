@@ -19,6 +19,7 @@
     reason = "what goes wrong in a test fails it"
 )]
 
+mod bench;
 mod binary;
 mod cli;
 mod daemon;
@@ -33,6 +34,7 @@ mod stored;
 mod up;
 mod wait;
 
+pub use bench::{BenchServer, Usage};
 pub use binary::Binary;
 pub use cli::{Cli, Said};
 pub use daemon::{Daemon, Launch};

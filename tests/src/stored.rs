@@ -171,19 +171,25 @@ impl Stored {
         for reader in readers.iter().copied() {
             let last = self.last_sequence(reader.stream()).await;
             let subject = subject::checkpoint(reader);
-            until(&format!("{subject} has passed {last}"), async || {
-                let standing = read::last(&self.nats, stream::LEDGER, &subject).await;
-                let standing = standing.map_err(|error| error.to_string())?;
-                let standing = standing.ok_or("there is none")?;
-                let checkpoint: Checkpoint = serde_json::from_slice(&standing.payload).unwrap();
-                if checkpoint.position >= last {
-                    Ok(())
-                } else {
-                    Err(format!("{checkpoint:?}"))
-                }
+            until(&format!("{subject} has passed {last}"), async || match self
+                .position(reader)
+                .await?
+            {
+                position if position >= last => Ok(()),
+                position => Err(format!("it is at {position}")),
             })
             .await;
         }
+    }
+
+    /// How far an ordered reader has come.
+    pub async fn position(&self, reader: Reader) -> Result<u64, String> {
+        let subject = subject::checkpoint(reader);
+        let standing = read::last(&self.nats, stream::LEDGER, &subject).await;
+        let standing = standing.map_err(|error| error.to_string())?;
+        let standing = standing.ok_or("there is none")?;
+        let checkpoint: Checkpoint = serde_json::from_slice(&standing.payload).unwrap();
+        Ok(checkpoint.position)
     }
 
     /// What the readers of the ordered lane remember of a definition.
@@ -216,6 +222,21 @@ impl Stored {
     pub async fn events_settled(&self) {
         let (stream, durable, filter) = CONSUMERS[0];
         self.settled_by(stream, durable, filter).await;
+    }
+
+    /// Up to which sequence the router has settled every event.
+    pub async fn events_acknowledged(&self) -> Result<u64, String> {
+        let (stream, durable, _) = CONSUMERS[0];
+        let info = self.consumer(stream, durable).await?;
+        Ok(info.ack_floor.stream_sequence)
+    }
+
+    /// How often an event was delivered to the router that had been delivered before.
+    pub async fn events_redelivered(&self) -> u64 {
+        let (stream, durable, _) = CONSUMERS[0];
+        let info = self.consumer(stream, durable).await.unwrap();
+        let first = u64::try_from(self.events().await).unwrap();
+        info.delivered.consumer_sequence.saturating_sub(first)
     }
 
     /// Ends the leases of processes that were killed, as waiting for `ack_wait` would: what they

@@ -15,7 +15,7 @@ use tracing::error;
 /// The view, and how far it has come.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    view: Arc<RwLock<View>>,
+    view: Arc<RwLock<Arc<View>>>,
     follower: Follower,
 }
 
@@ -27,7 +27,7 @@ impl Registry {
         history: SignedDuration,
         shutdown: CancellationToken,
     ) -> Result<Self, FollowError> {
-        let view = Arc::new(RwLock::new(View::keeping(history)));
+        let view = Arc::new(RwLock::new(Arc::new(View::keeping(history))));
         let applied = view.clone();
         let (follower, _) = follow(
             nats,
@@ -40,8 +40,9 @@ impl Registry {
         Ok(registry)
     }
 
-    /// The view as it stands. Held for as short as a decision takes: never across an await.
-    pub fn view(&self) -> RwLockReadGuard<'_, View> {
+    /// The view as it stands. Held for as short as a decision takes, never across an await: who
+    /// needs it for longer clones what it points to.
+    pub fn view(&self) -> RwLockReadGuard<'_, Arc<View>> {
         self.view.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -62,10 +63,11 @@ impl Registry {
     }
 }
 
-fn apply(view: &RwLock<View>, stored: &[Stored<'_>]) {
+fn apply(view: &RwLock<Arc<View>>, stored: &[Stored<'_>]) {
     let revisions: Vec<_> = stored.iter().map(revision).collect();
     let read = ReadRevision::read_all(&revisions);
     let mut view = view.write().unwrap_or_else(PoisonError::into_inner);
+    let view = Arc::make_mut(&mut view);
     for (revision, read) in revisions.iter().zip(read) {
         if let Err(error) = view.take(read) {
             error!(revision = revision.sequence, %error, "a revision cannot be read");

@@ -145,7 +145,7 @@ fn trigger(event: &str) -> Trigger {
             // After all that was applied.
             stored_at: stored_at(10_000_000),
         },
-        envelope: Some(envelope),
+        envelope: Some(envelope.into()),
         content_hash: String::new(),
         hops: 0,
     }

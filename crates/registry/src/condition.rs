@@ -116,11 +116,6 @@ impl Condition {
         })
     }
 
-    /// The variables that it reads.
-    pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
-        self.reads.iter().map(|read| read.variable.as_str())
-    }
-
     /// Every path that it reads.
     pub(crate) fn reads(&self) -> &[Read] {
         &self.reads

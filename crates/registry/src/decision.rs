@@ -109,7 +109,8 @@ pub(crate) fn decide_in(
         revision,
         activation,
         trigger,
-        snapshot: json_fits(snapshot, SNAPSHOT_BYTES_MAX).then_some(snapshot),
+        snapshot: Some(snapshot),
+        fits: OnceCell::new(),
     };
     for rule in revision.value.rules() {
         let evaluations = bench.evaluate(rule, trigger.hops, session);
@@ -134,6 +135,7 @@ pub(crate) fn stand_in(
         activation,
         trigger,
         snapshot: None,
+        fits: OnceCell::new(),
     };
     let outcome = RuleOutcome {
         rule: rule.to_owned(),
@@ -243,9 +245,16 @@ struct Order<'a> {
     activation: ActivationId,
     trigger: &'a Trigger,
     snapshot: Option<&'a Value>,
+    /// Whether a task takes the snapshot with it, once there is one.
+    fits: OnceCell<bool>,
 }
 
 impl Order<'_> {
+    fn fits(&self, snapshot: &Value) -> bool {
+        let fits = || json_fits(snapshot, SNAPSHOT_BYTES_MAX);
+        *self.fits.get_or_init(fits)
+    }
+
     fn task(&self, draft: Draft, outcome: &RuleOutcome, n: usize) -> TaskOrder {
         TaskOrder {
             queue: draft.queue,
@@ -268,7 +277,7 @@ impl Order<'_> {
                 values: outcome.values.clone(),
                 item: outcome.item,
             },
-            snapshot: self.snapshot.cloned(),
+            snapshot: self.snapshot.filter(|one| self.fits(one)).cloned(),
             trigger_hash: self.trigger.content_hash.clone(),
             hops: self.trigger.hops.saturating_add(1),
         }
@@ -338,13 +347,7 @@ impl Bench<'_> {
     }
 
     fn machine(&self) -> Result<Machine, String> {
-        let rules = self.definition.rules().iter();
-        let conditions = rules.flat_map(|rule| {
-            let until = rule.clauses.until.as_ref().map(|until| &until.value);
-            rule.when.iter().chain(until)
-        });
-        let reads = conditions.flat_map(Condition::variables).collect();
-        Machine::new(&self.variables, &reads)
+        Machine::new(&self.variables, self.definition.needs())
     }
 
     fn items(&self, for_each: &ForEach) -> Result<&[Value], String> {
@@ -548,7 +551,8 @@ impl Bench<'_> {
     }
 
     fn inputs(&self) -> &Inputs {
-        self.inputs.get_or_init(|| Inputs::new(&self.variables))
+        self.inputs
+            .get_or_init(|| Inputs::new(&self.variables, self.definition.templates()))
     }
 
     fn drafts(&self, rule: &Rule, variables: &Variables<'_>) -> Result<Vec<Draft>, String> {

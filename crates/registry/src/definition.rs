@@ -1,6 +1,9 @@
 //! ActivityDefinitions: trigger, context sources and rules.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
 use kaizen_document::{Fields, Path, Problems, joined, on_big_stack, suggest};
 use kaizen_engagement::{CronDefinition, DiscoverParams};
@@ -18,6 +21,7 @@ use crate::{
     cron,
     filter::{self, Filter, Miss},
     memory::{last_task::LastTaskMemory, summary::SummaryMemory},
+    needs::Needs,
     rule::{self, Rule, RuleSpec},
     scope::{Names, TriggerKind},
     source::{self, ContextSource, EVENT_PAYLOAD, METRICS_SUMMARY},
@@ -207,6 +211,8 @@ struct Compiled {
     last_tasks: Vec<LastTaskMemory>,
     rules: Vec<Rule>,
     templates: Templates,
+    /// Found out once a condition is evaluated.
+    needs: OnceLock<Needs>,
 }
 
 impl Definition {
@@ -251,6 +257,7 @@ impl Definition {
             last_tasks,
             rules,
             templates,
+            needs: OnceLock::new(),
         })))
     }
 
@@ -394,6 +401,12 @@ impl Definition {
 
     pub(crate) fn templates(&self) -> &Templates {
         &self.0.templates
+    }
+
+    /// What the conditions of its rules read.
+    pub(crate) fn needs(&self) -> &Needs {
+        let conditions = || self.0.rules.iter().flat_map(Rule::conditions);
+        self.0.needs.get_or_init(|| Needs::of(conditions()))
     }
 }
 

@@ -32,6 +32,7 @@ pub mod life;
 pub mod lint;
 mod machine;
 pub mod memory;
+mod needs;
 mod parsing;
 pub mod recall;
 pub mod references;

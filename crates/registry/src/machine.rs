@@ -1,7 +1,7 @@
 //! The evaluator: the variables of an activation in CEL's own form, and one bounded run.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -12,7 +12,7 @@ use std::{
 use cel::{
     Context, ExecutionError, FunctionContext, IdedExpr, Value as CelValue,
     common::{
-        types::{CelBool, CelList, CelMap as OrderlessMap, CelString},
+        types::{CelBool, CelList, CelMap as OrderlessMap, CelMapKey, CelString},
         value::{CowVal, Val},
     },
     objects::{Key, Map as CelMap},
@@ -20,7 +20,7 @@ use cel::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{parsing, scope::Variables};
+use crate::{needs::Needs, parsing, scope::Variables};
 
 /// Longest list anywhere in what a condition sees.
 pub(crate) const LIST_ITEMS_MAX: usize = 10_000;
@@ -54,15 +54,16 @@ struct Spent {
 }
 
 impl Machine {
-    /// Converts the variables that `reads` names. Fails on a list that is too long.
-    pub(crate) fn new(variables: &Variables<'_>, reads: &BTreeSet<&str>) -> Result<Self, String> {
+    /// Converts what is needed of the variables. Fails on a list that is too long, anywhere in a
+    /// variable of which something is needed.
+    pub(crate) fn new(variables: &Variables<'_>, needs: &Needs) -> Result<Self, String> {
         let mut machine = Self::empty()?;
         let root = &mut machine.root;
-        for (name, value) in variables
-            .all()
-            .filter(|(name, _)| *name != "now" && reads.contains(name))
-        {
-            root.add_variable_from_value(name, to_cel(value).map_err(|e| format!("{name}{e}"))?);
+        for (name, needs) in needs.fields.iter().filter(|(name, _)| *name != "now") {
+            if let Some(value) = variables.get(name) {
+                let value = needed(value, needs).map_err(|e| format!("{name}{e}"))?;
+                root.add_variable_as_val(name.as_str(), value);
+            }
         }
         root.add_variable_from_value("now", timestamp(variables.facts.now_at));
         Ok(machine)
@@ -261,6 +262,42 @@ pub(crate) fn timestamp(at: Timestamp) -> CelValue {
         .map_or(CelValue::Null, |at| CelValue::Timestamp(at.fixed_offset()))
 }
 
+/// What is needed of a value. What breaks off earlier than what is read goes as it is, so that an
+/// evaluation fails on it as it would on the whole.
+fn needed(value: &Value, needs: &Needs) -> Result<Box<dyn Val>, String> {
+    let Some(map) = value.as_object().filter(|_| !needs.whole) else {
+        let whole = Box::try_from(to_cel(value)?);
+        return whole.map_err(|error: ExecutionError| format!(": {error}"));
+    };
+    let mut converted = HashMap::with_capacity(needs.fields.len());
+    for (key, item) in map {
+        let one = needs.fields.get(key).map(|needs| needed(item, needs));
+        let one = one.map_or_else(|| bounded(item).map(|()| None), |one| one.map(Some));
+        if let Some(item) = one.map_err(|e| format!(".{key}{e}"))? {
+            converted.insert(CelMapKey::from(key.clone()), item);
+        }
+    }
+    Ok(Box::new(OrderlessMap::from(converted)))
+}
+
+/// Refuses what [`to_cel`] refuses.
+fn bounded(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Array(items) if items.len() > LIST_ITEMS_MAX => Err(too_long(items.len())),
+        Value::Array(items) => (0..)
+            .zip(items)
+            .try_for_each(|(n, item)| bounded(item).map_err(|e| format!("[{n}]{e}"))),
+        Value::Object(map) => map
+            .iter()
+            .try_for_each(|(key, item)| bounded(item).map_err(|e| format!(".{key}{e}"))),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
+}
+
+fn too_long(length: usize) -> String {
+    format!(": a list of {length} items exceeds {LIST_ITEMS_MAX}")
+}
+
 /// JSON → CEL. An integer becomes an int, not an unsigned one, so that one can calculate with it.
 pub(crate) fn to_cel(value: &Value) -> Result<CelValue, String> {
     Ok(match value {
@@ -272,12 +309,7 @@ pub(crate) fn to_cel(value: &Value) -> Result<CelValue, String> {
             (.., float) => CelValue::Float(float.unwrap_or(f64::NAN)),
         },
         Value::String(text) => CelValue::String(Arc::new(text.clone())),
-        Value::Array(items) if items.len() > LIST_ITEMS_MAX => {
-            let length = items.len();
-            return Err(format!(
-                ": a list of {length} items exceeds {LIST_ITEMS_MAX}"
-            ));
-        }
+        Value::Array(items) if items.len() > LIST_ITEMS_MAX => return Err(too_long(items.len())),
         Value::Array(items) => {
             let items = items
                 .iter()

@@ -184,6 +184,7 @@ impl<'a> Replay<'a> {
     pub(crate) fn pass(&mut self, stream: &str, sequence: u64) {
         for (_, reading) in readers_of(&mut self.readers, stream) {
             reading.memory.pass(sequence);
+            reading.memory.pass_over_changed();
         }
     }
 
@@ -214,11 +215,14 @@ impl<'a> Replay<'a> {
         trigger: &Trigger,
         recall: &mut impl Recall,
     ) -> Replayed {
+        let activation = ActivationId::new(revision.value.id(), trigger.record.trigger_id());
         let followed = match revision.value.lane() {
             Lane::Direct => {
                 let snapshot = bind_direct(&revision.value, trigger);
                 let snapshot = snapshot.map_err(|error| error.to_string());
-                Followed::Concluded(Box::new(concluded(&revision, trigger, snapshot)))
+                Followed::Concluded(Box::new(concluded(
+                    &revision, activation, trigger, snapshot,
+                )))
             }
             Lane::Bound => bound(&revision, trigger, recall),
             // Every reader of whose a revision is has been made from the same view.
@@ -228,7 +232,7 @@ impl<'a> Replay<'a> {
             }
         };
         Replayed {
-            activation: ActivationId::new(revision.value.id(), trigger.record.trigger_id()),
+            activation,
             revision,
             followed,
         }
@@ -238,10 +242,10 @@ impl<'a> Replay<'a> {
 /// What a definition without memory concludes once its context is bound, or cannot be.
 fn concluded(
     revision: &Arc<Revision<Definition>>,
+    activation: ActivationId,
     trigger: &Trigger,
     snapshot: Result<Value, String>,
 ) -> Concluded {
-    let activation = ActivationId::new(revision.value.id(), trigger.record.trigger_id());
     let (snapshot, decision) = match snapshot {
         Ok(snapshot) => {
             let decision = decide(revision, activation, trigger, &snapshot);
@@ -273,7 +277,8 @@ fn bound(
     match outside.context.remove(&lacks.activation) {
         Some(context) => {
             let snapshot = context.map(Value::Object);
-            Followed::Concluded(Box::new(concluded(revision, trigger, snapshot)))
+            let activation = lacks.activation;
+            Followed::Concluded(Box::new(concluded(revision, activation, trigger, snapshot)))
         }
         None => Followed::Unknown("what was bound is not known".to_owned()),
     }

@@ -56,6 +56,14 @@ pub(crate) struct Rule {
     pub(crate) tasks: Vec<TaskTemplates>,
 }
 
+impl Rule {
+    /// Every condition that it evaluates.
+    pub(crate) fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        let until = self.clauses.until.as_ref().map(|until| &until.value);
+        self.when.iter().chain(until)
+    }
+}
+
 /// What a rule goes over.
 #[derive(Debug)]
 pub(crate) struct ForEach {

@@ -1,5 +1,7 @@
 //! The variables that conditions and templates see: which there are, and their values.
 
+use std::cell::OnceCell;
+
 use jiff::Timestamp;
 use kaizen_document::{Fault, did_you_mean, suggest};
 use kaizen_proto::record::TriggerRecord;
@@ -169,28 +171,42 @@ fn check_field(variable: &str, known: &[&str], parts: &[Part]) -> Result<(), Fau
     }
 }
 
-/// What the trigger of an activation tells, as JSON.
+/// What the trigger of an activation tells, as JSON; made when it is first asked for, since most
+/// rules ask for their context alone.
 #[derive(Debug)]
-pub(crate) struct Facts {
-    pub(crate) event: Option<Value>,
-    pub(crate) trigger: Value,
-    pub(crate) now: Value,
+pub(crate) struct Facts<'t> {
+    of: &'t Trigger,
+    event: OnceCell<Option<Value>>,
+    trigger: OnceCell<Value>,
+    now: OnceCell<Value>,
     pub(crate) now_at: Timestamp,
 }
 
-impl Facts {
-    pub(crate) fn new(trigger: &Trigger) -> Self {
-        let now_at = trigger.record.stored_at();
+impl<'t> Facts<'t> {
+    pub(crate) fn new(trigger: &'t Trigger) -> Self {
         Self {
-            event: trigger
-                .envelope
-                .as_ref()
-                // Plain data with text keys: serializing cannot fail.
-                .and_then(|envelope| serde_json::to_value(envelope).ok()),
-            trigger: trigger_facts(&trigger.record),
-            now: Value::String(now_at.to_string()),
-            now_at,
+            of: trigger,
+            event: OnceCell::new(),
+            trigger: OnceCell::new(),
+            now: OnceCell::new(),
+            now_at: trigger.record.stored_at(),
         }
+    }
+
+    fn event(&self) -> Option<&Value> {
+        let envelope = self.of.envelope.as_ref();
+        // Plain data with text keys: serializing cannot fail.
+        let event = || envelope.and_then(|envelope| serde_json::to_value(envelope).ok());
+        self.event.get_or_init(event).as_ref()
+    }
+
+    fn trigger(&self) -> &Value {
+        self.trigger.get_or_init(|| trigger_facts(&self.of.record))
+    }
+
+    fn now(&self) -> &Value {
+        let now = || Value::String(self.now_at.to_string());
+        self.now.get_or_init(now)
     }
 
     /// The variables, without an item.
@@ -253,7 +269,7 @@ fn trigger_facts(record: &TriggerRecord) -> Value {
 /// The values of all variables of one rule, or of one item of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Variables<'a> {
-    pub(crate) facts: &'a Facts,
+    pub(crate) facts: &'a Facts<'a>,
     pub(crate) context: &'a Value,
     pub(crate) item: Option<(&'a str, &'a Value)>,
 }
@@ -272,20 +288,10 @@ impl<'a> Variables<'a> {
         match (self.item, variable) {
             (Some((name, item)), variable) if name == variable => Some(item),
             (_, "context") => Some(self.context),
-            (_, "event") => self.facts.event.as_ref(),
-            (_, "trigger") => Some(&self.facts.trigger),
-            (_, "now") => Some(&self.facts.now),
+            (_, "event") => self.facts.event(),
+            (_, "trigger") => Some(self.facts.trigger()),
+            (_, "now") => Some(self.facts.now()),
             _ => None,
         }
-    }
-
-    /// Every variable that has a value.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
-        let item = self.item;
-        let named = VARIABLES.into_iter().filter_map({
-            let this = *self;
-            move |name| Some((name, this.get(name)?))
-        });
-        named.chain(item)
     }
 }

@@ -1,7 +1,7 @@
 //! Titles and bodies of tasks: minijinja, strict about what is undefined, and bounded.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
 };
 
@@ -12,7 +12,7 @@ use minijinja::{
 
 use crate::{
     json::{self, Part},
-    scope::{Names, Variables},
+    scope::{Names, VARIABLES, Variables},
     words::{self, Word},
 };
 
@@ -31,6 +31,8 @@ const GLOBALS: [&str; 3] = ["dict", "namespace", "range"];
 pub(crate) struct Templates {
     /// By name.
     sources: Vec<(String, String)>,
+    /// The variables that any of them reads.
+    reads: BTreeSet<&'static str>,
     /// All of them, once one is rendered.
     compiled: OnceLock<Environment<'static>>,
 }
@@ -93,6 +95,11 @@ impl Templates {
         reads.sort();
         for (variable, parts) in &reads {
             check(variable, parts)?;
+        }
+        for variable in VARIABLES {
+            if reads.iter().any(|(read, _)| read == variable) {
+                self.reads.insert(variable);
+            }
         }
         self.sources.push((name.clone(), source.to_owned()));
         Ok(Template { name, reads })
@@ -202,16 +209,18 @@ fn told(error: &Error) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct Input(Jinja);
 
-/// The variables of one activation in the engine's form, made once and shared by its rules.
+/// The variables of one activation that its templates read, in the engine's form, made once and
+/// shared by its rules.
 #[derive(Debug)]
 pub(crate) struct Inputs(BTreeMap<Arc<str>, Jinja>);
 
 impl Inputs {
-    pub(crate) fn new(variables: &Variables<'_>) -> Self {
-        let converted = variables
-            .all()
-            .map(|(name, value)| (Arc::from(name), Jinja::from(Serde(value))));
-        Self(converted.collect())
+    pub(crate) fn new(variables: &Variables<'_>, templates: &Templates) -> Self {
+        let values = templates.reads.iter().filter_map(|name| {
+            let value = Jinja::from(Serde(variables.get(name)?));
+            Some((Arc::from(*name), value))
+        });
+        Self(values.collect())
     }
 
     /// The input of one rule, or of one item of it.

@@ -1,5 +1,7 @@
 //! What sets a definition off.
 
+use std::sync::Arc;
+
 use kaizen_proto::{
     envelope::EventEnvelope,
     id::{TriggerId, content_hash},
@@ -11,8 +13,9 @@ use kaizen_proto::{
 pub struct Trigger {
     /// As the ledger keeps it.
     pub record: TriggerRecord,
-    /// The event's envelope; absent for a tick.
-    pub envelope: Option<EventEnvelope>,
+    /// The event's envelope; absent for a tick. Shared: it may be large, and each definition that
+    /// it sets off keeps the trigger for a while.
+    pub envelope: Option<Arc<EventEnvelope>>,
     /// Hash of the content.
     pub content_hash: String,
     /// How many tasks and events lie between this and the first trigger.
@@ -40,7 +43,7 @@ impl Trigger {
                 stored_at,
             },
             content_hash: content_hash(&canonical),
-            envelope: Some(envelope),
+            envelope: Some(Arc::new(envelope)),
             hops,
         }
     }

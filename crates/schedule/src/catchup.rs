@@ -1,5 +1,7 @@
 //! Which of the slots that are due are ticked, and what is said of those that are not.
 
+use std::fmt;
+
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::record::Skipped;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -56,6 +58,21 @@ impl Default for CatchUp {
         Self {
             policy: CatchUpPolicy::Last,
             window: Some(SignedDuration::from_hours(1)),
+        }
+    }
+}
+
+/// For example `all within 1h`.
+impl fmt::Display for CatchUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let policy = match self.policy {
+            CatchUpPolicy::All => "all",
+            CatchUpPolicy::Last => "last",
+            CatchUpPolicy::None => return f.write_str("none"),
+        };
+        match self.window {
+            Some(window) => write!(f, "{policy} within {window:#}"),
+            None => write!(f, "{policy} without limit"),
         }
     }
 }

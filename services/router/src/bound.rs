@@ -200,7 +200,8 @@ impl Bound {
         let trigger = Trigger {
             record: pending.trigger,
             envelope: pending.envelope.and_then(|envelope| {
-                EventEnvelope::parse(&serde_json::to_vec(&envelope).ok()?).ok()
+                let envelope = EventEnvelope::parse(&serde_json::to_vec(&envelope).ok()?);
+                envelope.ok().map(Arc::new)
             }),
             content_hash: pending.trigger_hash,
             hops: pending.hops,

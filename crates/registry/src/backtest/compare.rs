@@ -1,13 +1,13 @@
 //! Compares what both sides conclude from one message.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 
 use kaizen_proto::{
     id::{ActivationId, DefinitionId},
     record::{Outcome, TaskOrder},
 };
 
-use super::{Difference, Example, FieldChange, Report, Tally, report::number};
+use super::{Comparison, Difference, Example, FieldChange, Report, Tally, report::number};
 use crate::{
     flip::{WhyNot, why_not},
     memory::Concluded,
@@ -18,17 +18,16 @@ use crate::{
 
 /// Where both sides stand.
 pub(super) struct Setting<'a> {
-    pub(super) before: &'a View,
-    pub(super) after: &'a View,
+    pub(super) comparison: &'a Comparison,
     /// Absent where a deadline has passed.
     pub(super) trigger: Option<&'a Trigger>,
 }
 
 /// What both sides made of one activation.
-#[derive(Default)]
-struct Pair {
-    before: Option<Replayed>,
-    after: Option<Replayed>,
+#[derive(Clone, Copy)]
+struct Pair<'a> {
+    before: Option<&'a Replayed>,
+    after: Option<&'a Replayed>,
 }
 
 /// One side of an activation, seen from the other.
@@ -42,36 +41,33 @@ impl Report {
     pub(super) fn take(
         &mut self,
         setting: &Setting<'_>,
-        before: Vec<Replayed>,
-        after: Vec<Replayed>,
+        mut before: Vec<Replayed>,
+        mut after: Vec<Replayed>,
     ) {
-        let mut pairs: BTreeMap<(DefinitionId, ActivationId), Pair> = BTreeMap::new();
-        for replayed in before {
-            let pair = pairs.entry(key(&replayed)).or_default();
-            pair.before = Some(replayed);
-        }
-        for replayed in after {
-            let pair = pairs.entry(key(&replayed)).or_default();
-            pair.after = Some(replayed);
-        }
-        for ((definition, _), pair) in pairs {
-            self.take_pair(setting, &definition, &pair);
+        before.sort_by(|a, b| key(a).cmp(&key(b)));
+        after.sort_by(|a, b| key(a).cmp(&key(b)));
+        for pair in pairs(&before, &after) {
+            self.take_pair(setting, pair);
         }
     }
 
-    fn take_pair(&mut self, setting: &Setting<'_>, definition: &DefinitionId, pair: &Pair) {
+    fn take_pair(&mut self, setting: &Setting<'_>, mut pair: Pair<'_>) {
         let examples_max = self.examples_max;
-        let Some(tally) = self.tally(definition) else {
+        let either = pair.before.or(pair.after);
+        let Some(tally) = either.and_then(|one| self.tally(one.revision.value.id())) else {
             return;
         };
-        if let Some(why) = unknown(&pair.before).or_else(|| unknown(&pair.after)) {
+        if setting.comparison.is_alike(tally.standing) {
+            pair.after = pair.before;
+        }
+        if let Some(why) = unknown(pair.before).or_else(|| unknown(pair.after)) {
             tally.unknown(why);
             return;
         }
         tally.activations += 1;
-        tally.errors_before += u64::from(is_error(&pair.before));
-        tally.errors_after += u64::from(is_error(&pair.after));
-        let (before, after) = (tasks(&pair.before), tasks(&pair.after));
+        tally.errors_before += u64::from(is_error(pair.before));
+        tally.errors_after += u64::from(is_error(pair.after));
+        let (before, after) = (tasks(pair.before), tasks(pair.after));
         tally.before += number(before.len());
         tally.after += number(after.len());
         tally.compare(setting, pair, examples_max);
@@ -85,12 +81,30 @@ impl Report {
     }
 }
 
-fn key(replayed: &Replayed) -> (DefinitionId, ActivationId) {
-    (replayed.revision.value.id().clone(), replayed.activation)
+/// What both sides made of each activation; both are sorted by their keys.
+fn pairs<'a>(before: &'a [Replayed], after: &'a [Replayed]) -> impl Iterator<Item = Pair<'a>> {
+    let mut before = before.iter().peekable();
+    let mut after = after.iter().peekable();
+    std::iter::from_fn(move || {
+        let order = match (before.peek(), after.peek()) {
+            (Some(before), Some(after)) => key(before).cmp(&key(after)),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return None,
+        };
+        Some(Pair {
+            before: before.next_if(|_| order.is_le()),
+            after: after.next_if(|_| order.is_ge()),
+        })
+    })
 }
 
-fn unknown(replayed: &Option<Replayed>) -> Option<&str> {
-    match &replayed.as_ref()?.followed {
+fn key(replayed: &Replayed) -> (&DefinitionId, ActivationId) {
+    (replayed.revision.value.id(), replayed.activation)
+}
+
+fn unknown(replayed: Option<&Replayed>) -> Option<&str> {
+    match &replayed?.followed {
         Followed::Unknown(why) => Some(why),
         Followed::Concluded(_) | Followed::Noted => None,
     }
@@ -103,21 +117,21 @@ fn concluded(replayed: Option<&Replayed>) -> Option<&Concluded> {
     }
 }
 
-fn is_error(replayed: &Option<Replayed>) -> bool {
-    concluded(replayed.as_ref()).is_some_and(|concluded| match &concluded.decision {
+fn is_error(replayed: Option<&Replayed>) -> bool {
+    concluded(replayed).is_some_and(|concluded| match &concluded.decision {
         Ok(decision) => decision.rules.iter().any(|rule| rule.error.is_some()),
         Err(_) => true,
     })
 }
 
-fn tasks(replayed: &Option<Replayed>) -> &[TaskOrder] {
-    let decision = concluded(replayed.as_ref()).and_then(|one| one.decision.as_ref().ok());
+fn tasks(replayed: Option<&Replayed>) -> &[TaskOrder] {
+    let decision = concluded(replayed).and_then(|one| one.decision.as_ref().ok());
     decision.map_or(&[], |decision| &decision.tasks)
 }
 
 impl Tally {
-    fn compare(&mut self, setting: &Setting<'_>, pair: &Pair, examples_max: usize) {
-        let (before, after) = (tasks(&pair.before), tasks(&pair.after));
+    fn compare(&mut self, setting: &Setting<'_>, pair: Pair<'_>, examples_max: usize) {
+        let (before, after) = (tasks(pair.before), tasks(pair.after));
         for task in after.iter().filter(|task| same(before, task).is_none()) {
             self.added += 1;
             if self.has_room(Difference::Added, examples_max) {
@@ -224,18 +238,18 @@ fn lone(difference: Difference, task: &TaskOrder, other: &Other<'_>) -> Example 
 }
 
 impl<'a> Setting<'a> {
-    fn before(&'a self, pair: &'a Pair) -> Other<'a> {
+    fn before(&self, pair: Pair<'a>) -> Other<'a> {
         Other {
-            view: self.before,
-            replayed: pair.before.as_ref(),
+            view: self.comparison.before(),
+            replayed: pair.before,
             trigger: self.trigger,
         }
     }
 
-    fn after(&'a self, pair: &'a Pair) -> Other<'a> {
+    fn after(&self, pair: Pair<'a>) -> Other<'a> {
         Other {
-            view: self.after,
-            replayed: pair.after.as_ref(),
+            view: self.comparison.after(),
+            replayed: pair.after,
             trigger: self.trigger,
         }
     }

@@ -156,6 +156,11 @@ impl Comparison {
     pub(super) fn has_other_types(&self) -> bool {
         self.other_types
     }
+
+    /// Whether both sides conclude the same by necessity, so that one is enough.
+    pub(super) fn is_alike(&self, standing: Standing) -> bool {
+        matches!(standing, Standing::Unchanged(_)) && !self.other_types
+    }
 }
 
 /// Whether what `bound` was told from outside is what a step of `asking` asks for: where the

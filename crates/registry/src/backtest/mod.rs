@@ -49,12 +49,53 @@ struct Side<'a, R> {
     recall: R,
 }
 
-/// What both sides make of one message.
-struct Judged {
-    /// Absent where neither is set off.
+/// One message of EVENTS, and whom it sets off on both sides.
+#[derive(Debug)]
+pub struct Judged {
+    sequence: u64,
+    stored_at: Timestamp,
+    is_refused: bool,
+    /// Absent where neither side is set off.
     trigger: Option<Trigger>,
     before: Vec<Arc<Revision<Definition>>>,
     after: Vec<Arc<Revision<Definition>>>,
+}
+
+impl Comparison {
+    /// Decodes a message of EVENTS and finds whom it sets off: what needs nothing of the messages
+    /// before it, so that another thread may do it ahead of [`Backtest::event`].
+    #[must_use]
+    pub fn judge(&self, input: &Input<'_>) -> Judged {
+        let admitted = input.admitted(self.before()).ok();
+        let admitted_after = match self.has_other_types() {
+            true => input.admitted(self.after()).ok(),
+            false => None,
+        };
+        let set_off = |view: &View, envelope: Option<&EventEnvelope>| match envelope {
+            Some(envelope) => view.set_off_by(envelope, input.stored_at).collect(),
+            None => Vec::new(),
+        };
+        let before: Vec<_> = set_off(self.before(), admitted.as_ref());
+        // Let in once where both sides know the same event types.
+        let after: Vec<_> = match self.has_other_types() {
+            true => set_off(self.after(), admitted_after.as_ref()),
+            false => set_off(self.after(), admitted.as_ref()),
+        };
+        let envelope = admitted.or(admitted_after);
+        let is_refused = envelope.is_none();
+        let is_trigger = !before.is_empty() || !after.is_empty();
+        let trigger = envelope.filter(|_| is_trigger).map(|envelope| {
+            Trigger::of_event(envelope, input.sequence, input.stored_at, input.hops)
+        });
+        Judged {
+            sequence: input.sequence,
+            stored_at: input.stored_at,
+            is_refused,
+            trigger,
+            before,
+            after,
+        }
+    }
 }
 
 impl<'a, R: Recall> Backtest<'a, R> {
@@ -62,14 +103,22 @@ impl<'a, R: Recall> Backtest<'a, R> {
     /// what each side is told of the outside world.
     #[must_use]
     pub fn new(comparison: &'a Comparison, examples_max: usize, recall: (R, R)) -> Self {
-        let side = |view, recall| Side {
-            view,
-            replay: Replay::new(view),
-            recall,
-        };
+        let definitions = comparison.definitions().iter();
+        let differing = definitions
+            .filter(|(_, standing)| !comparison.is_alike(*standing))
+            .map(|(id, _)| id.clone());
+        let (before, after) = (comparison.before(), comparison.after());
         Self {
-            before: side(comparison.before(), recall.0),
-            after: side(comparison.after(), recall.1),
+            before: Side {
+                view: before,
+                replay: Replay::new(before),
+                recall: recall.0,
+            },
+            after: Side {
+                view: after,
+                replay: Replay::of(after, differing.collect()),
+                recall: recall.1,
+            },
             seen: Seen::default(),
             report: Report::new(comparison, examples_max),
             comparison,
@@ -77,18 +126,18 @@ impl<'a, R: Recall> Backtest<'a, R> {
     }
 
     /// Takes the next message of EVENTS.
-    pub fn event(&mut self, input: &Input<'_>) {
+    pub fn event(&mut self, judged: &Judged) {
         self.report.events += 1;
-        let judged = self.judge(input);
+        self.report.refused += u64::from(judged.is_refused);
         let is_new = judged.trigger.as_ref().is_none_or(|trigger| {
             let id = trigger.record.trigger_id();
             self.seen.is_new(id)
         });
-        self.pass_time(input.stream, input.stored_at);
+        self.pass_time(stream::EVENTS, judged.stored_at);
         if let Some(trigger) = judged.trigger.as_ref().filter(|_| is_new) {
             self.set_off(trigger, &judged.before, &judged.after);
         }
-        self.pass(input.stream, input.sequence);
+        self.pass(stream::EVENTS, judged.sequence);
     }
 
     /// Takes the next slot; those of all definitions come in their order.
@@ -126,37 +175,6 @@ impl<'a, R: Recall> Backtest<'a, R> {
         &self.report
     }
 
-    /// Decoded once, and let in once, where both sides know the same event types.
-    fn judge(&mut self, input: &Input<'_>) -> Judged {
-        let admitted = input.admitted(self.before.view).ok();
-        let admitted_after = match self.comparison.has_other_types() {
-            true => input.admitted(self.after.view).ok(),
-            false => None,
-        };
-        let set_off = |view: &View, envelope: Option<&EventEnvelope>| match envelope {
-            Some(envelope) => view.set_off_by(envelope, input.stored_at).collect(),
-            None => Vec::new(),
-        };
-        let before = set_off(self.before.view, admitted.as_ref());
-        let after = match self.comparison.has_other_types() {
-            true => set_off(self.after.view, admitted_after.as_ref()),
-            false => set_off(self.after.view, admitted.as_ref()),
-        };
-        let envelope = admitted.or(admitted_after);
-        if envelope.is_none() {
-            self.report.refused += 1;
-        }
-        let is_trigger = !before.is_empty() || !after.is_empty();
-        let trigger = envelope.filter(|_| is_trigger).map(|envelope| {
-            Trigger::of_event(envelope, input.sequence, input.stored_at, input.hops)
-        });
-        Judged {
-            trigger,
-            before,
-            after,
-        }
-    }
-
     fn pass_time(&mut self, stream: &str, stored_at: Timestamp) {
         let before = self.before.pass_time(stream, stored_at);
         let after = self.after.pass_time(stream, stored_at);
@@ -184,8 +202,7 @@ impl<'a, R: Recall> Backtest<'a, R> {
             return;
         }
         let setting = Setting {
-            before: self.before.view,
-            after: self.after.view,
+            comparison: self.comparison,
             trigger,
         };
         self.report.take(&setting, before, after);

@@ -125,9 +125,9 @@ fn context() -> impl Strategy<Value = Value> {
     })
 }
 
-fn facts() -> Facts {
+fn tick() -> Trigger {
     let at = jiff::Timestamp::UNIX_EPOCH;
-    Facts::new(&Trigger {
+    Trigger {
         record: TriggerRecord::Tick {
             tick: kaizen_proto::record::TickKind::Scheduled,
             trigger_id: kaizen_proto::id::TriggerId::of_slot(&"d".parse().unwrap(), at),
@@ -138,7 +138,7 @@ fn facts() -> Facts {
         envelope: None,
         content_hash: String::new(),
         hops: 0,
-    })
+    }
 }
 
 fn explained(condition: &Condition, variables: &Variables<'_>) -> Option<WhyNot> {
@@ -274,7 +274,8 @@ impl Tally {
 /// Checks one answer against the evaluator and, where that can be done, against every value.
 fn check(when: &str, context: &Value, tally: &Tally) {
     let condition = Condition::parse(when).unwrap();
-    let facts = facts();
+    let tick = tick();
+    let facts = Facts::new(&tick);
     let variables = facts.variables(context);
     let world = World::of(condition.reads(), &variables);
     let why = explained(&condition, &variables);

@@ -97,9 +97,12 @@ impl World {
     /// All of `variables`.
     #[cfg(test)]
     pub(super) fn whole(variables: &Variables<'_>) -> Self {
-        let variables = variables.all();
+        use crate::scope::VARIABLES;
+        let named = VARIABLES.into_iter();
+        let named = named.filter_map(|name| Some((name, variables.get(name)?)));
         Self {
-            variables: variables
+            variables: named
+                .chain(variables.item)
                 .map(|(name, value)| (name.to_owned(), value.clone()))
                 .collect(),
         }

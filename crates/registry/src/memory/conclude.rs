@@ -532,7 +532,7 @@ fn render_key(definition: &Definition, place: &Place, trigger: &Trigger) -> Resu
     let facts = Facts::new(trigger);
     let nothing = Value::Object(Map::new());
     let variables = facts.variables(&nothing);
-    let input = Inputs::new(&variables).of(&variables);
+    let input = Inputs::new(&variables, definition.templates()).of(&variables);
     let key = definition
         .templates()
         .render(template, &input, &variables)?;

@@ -302,7 +302,7 @@ fn keys_of(
     let facts = Facts::new(trigger);
     let nothing = Value::Object(Map::new());
     let variables = facts.variables(&nothing);
-    let inputs = Inputs::new(&variables);
+    let inputs = Inputs::new(&variables, definition.templates());
     let mut keys = Keys::new();
     for item in runs {
         let run: Run = serde_json::from_value(item.clone())

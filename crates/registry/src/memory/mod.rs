@@ -301,6 +301,11 @@ impl Memory {
             .collect()
     }
 
+    /// Passes over what has changed: for who stores nothing.
+    pub(crate) fn pass_over_changed(&mut self) {
+        self.changed.clear();
+    }
+
     /// How many cells have changed.
     #[must_use]
     pub fn changed(&self) -> usize {

@@ -79,14 +79,14 @@ fn compared(standing: &str, wanted: &str, events: &[(u32, Value)]) -> Report {
     let mut backtest = Backtest::new(&comparison, 2, (Nothing, Nothing));
     for ((second, event), sequence) in events.iter().zip(1..) {
         let payload = event.to_string();
-        backtest.event(&Input {
+        backtest.event(&comparison.judge(&Input {
             stream: stream::EVENTS,
             subject: "activity.kaizen.metrics.recorded",
             sequence,
             stored_at: stored_at(*second),
             hops: 0,
             payload: payload.as_bytes(),
-        });
+        }));
     }
     backtest.finish(window().to)
 }

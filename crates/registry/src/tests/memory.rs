@@ -67,7 +67,7 @@ fn event(seconds: f64, id: &str, event_type: &str, attributes: &Value) -> Trigge
             stored_at,
         },
         content_hash: content_hash(bytes.as_bytes()),
-        envelope: Some(envelope),
+        envelope: Some(envelope.into()),
         hops: 0,
     }
 }

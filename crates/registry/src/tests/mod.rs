@@ -98,7 +98,7 @@ pub(super) fn event_of(bytes: &str) -> Trigger {
             sequence: 3,
             stored_at: at("2026-11-22T10:00:01Z"),
         },
-        envelope: Some(envelope),
+        envelope: Some(envelope.into()),
         content_hash: "hash".to_owned(),
         hops: 2,
     }

@@ -124,7 +124,7 @@ impl Admin {
     async fn change_task(&self, id: TaskId, change: &Change) -> Result<Task, Status> {
         for _ in 0..ATTEMPTS_MAX {
             let last = self.standing(id).await?;
-            let record = self.following(id, &last, change).await?;
+            let record = self.record_behind(id, &last, change).await?;
             let headers = tasks::following(&last.headers);
             let put = tasks::put(&self.nats, &last.subject, last.sequence, &record, &headers).await;
             if let Put::Stored(_) = put.map_err(refusal::unavailable)? {
@@ -134,7 +134,7 @@ impl Admin {
         Err(refusal::contended())
     }
 
-    async fn following(
+    async fn record_behind(
         &self,
         id: TaskId,
         last: &Kept,

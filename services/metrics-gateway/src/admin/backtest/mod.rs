@@ -1,6 +1,7 @@
 //! `kaizen.admin.v1.Backtest`: what changed definitions would have done with the archive.
 //!
-//! One task reads the archive, one thread follows it. Whoever asks hangs up, and both end.
+//! One task reads the archive, one thread judges what it reads, another follows that. Whoever asks
+//! hangs up, and all end.
 
 mod ledger;
 mod pass;

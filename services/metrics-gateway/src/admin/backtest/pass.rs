@@ -1,6 +1,10 @@
 //! One pass over the archive.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::mpsc::{self, SyncSender},
+    thread,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use kaizen_lifecycle::CancellationToken;
@@ -9,7 +13,7 @@ use kaizen_proto::{
     admin::{BacktestProgress, BacktestUpdate, backtest_update::Update},
     stream,
 };
-use kaizen_registry::backtest::{Backtest, Comparison, Ticked};
+use kaizen_registry::backtest::{Backtest, Comparison, Judged, Ticked};
 use tokio::sync::mpsc::Receiver;
 use tonic::Status;
 
@@ -17,6 +21,11 @@ use super::{Answers, input, ledger::FromLedger, refusal, wire};
 
 /// Between two words on how far it has come.
 const PROGRESS: Duration = Duration::from_millis(250);
+/// Chunks that were judged and wait to be followed.
+const JUDGED_AHEAD: usize = 2;
+
+/// Events in their order; none at the end of the archive.
+type Chunk<T> = Result<Vec<T>, Status>;
 
 /// What is followed, and who hears of it.
 pub(super) struct Pass {
@@ -37,11 +46,17 @@ impl Pass {
     /// Follows the ticks, then the events as they come: nothing keeps memory of both.
     pub(super) fn follow(
         self,
-        mut chunks: Receiver<Result<Vec<Archived>, Status>>,
+        chunks: Receiver<Chunk<Archived>>,
         recalls: (FromLedger, FromLedger),
     ) {
         let mut backtest = Backtest::new(&self.comparison, self.examples_max, recalls);
-        let followed = self.follow_all(&mut backtest, &mut chunks);
+        let (ahead, judged) = mpsc::sync_channel(JUDGED_AHEAD);
+        // Whom an event sets off needs nothing of those before it: about a third of the work.
+        let comparison = &self.comparison;
+        let followed = thread::scope(|scope| {
+            scope.spawn(move || judge_all(comparison, chunks, &ahead));
+            self.follow_all(&mut backtest, judged)
+        });
         if followed.is_err() {
             return;
         }
@@ -54,21 +69,21 @@ impl Pass {
     fn follow_all(
         &self,
         backtest: &mut Backtest<'_, FromLedger>,
-        chunks: &mut Receiver<Result<Vec<Archived>, Status>>,
+        chunks: mpsc::Receiver<Chunk<Judged>>,
     ) -> Result<(), Ended> {
         let mut said = self.say(backtest)?;
         for ticked in &self.ticks {
             backtest.tick(ticked);
             said = self.progress(backtest, said)?;
         }
-        while let Some(chunk) = chunks.blocking_recv() {
+        for chunk in chunks {
             let chunk = match chunk {
                 Ok(chunk) if chunk.is_empty() => return Ok(()),
                 Ok(chunk) => chunk,
                 Err(status) => return self.answer(Err(status)).and(Err(Ended)),
             };
-            for archived in &chunk {
-                backtest.event(&input(stream::EVENTS, archived));
+            for judged in &chunk {
+                backtest.event(judged);
             }
             said = self.progress(backtest, said)?;
         }
@@ -107,5 +122,20 @@ impl Pass {
             update: Some(update),
         });
         self.answers.blocking_send(answer).map_err(|_| Ended)
+    }
+}
+
+/// Ends where the chunks do, or where nobody follows any more.
+fn judge_all(
+    comparison: &Comparison,
+    mut chunks: Receiver<Chunk<Archived>>,
+    ahead: &SyncSender<Chunk<Judged>>,
+) {
+    while let Some(chunk) = chunks.blocking_recv() {
+        let judge = |archived: &Archived| comparison.judge(&input(stream::EVENTS, archived));
+        let judged = chunk.map(|chunk| chunk.iter().map(judge).collect());
+        if ahead.send(judged).is_err() {
+            return;
+        }
     }
 }

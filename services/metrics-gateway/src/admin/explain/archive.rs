@@ -6,7 +6,7 @@ use kaizen_messaging::{
     read::{self, Bounds, PageStart},
 };
 use kaizen_proto::{
-    admin::{ExplainEventUpdate, ExplainProgress, explain_event_update::Update},
+    admin::{EventExplained, ExplainEventUpdate, ExplainProgress, explain_event_update::Update},
     envelope::EventEnvelope,
     header,
     id::DefinitionId,
@@ -53,6 +53,16 @@ pub(super) async fn tell(answers: &Answers, doing: &str, read: u64, of: u64) -> 
         .send(Ok(ExplainEventUpdate { update }))
         .await
         .is_ok()
+}
+
+/// Gives an answer.
+///
+/// # Errors
+/// Nobody listens any more.
+pub(super) async fn answer(answers: &Answers, explained: EventExplained) -> Result<(), Status> {
+    let update = Some(Update::Explained(explained));
+    let sent = answers.send(Ok(ExplainEventUpdate { update })).await;
+    sent.map_err(|_| refusal::stopping())
 }
 
 /// What became of a search.

@@ -5,26 +5,38 @@
 //! finds the records that they need, and holds what they conclude against what stands in LEDGER.
 
 mod archive;
+mod conclude;
 mod event;
+mod follow;
 
 use kaizen_proto::admin::{
-    ExplainEventRequest, ExplainEventUpdate, ExplainSlotRequest, SlotExplained,
+    ExplainEventRequest, ExplainEventsRequest, ExplainSlotRequest, SlotExplained,
     explain_server::Explain,
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, refusal};
+use event::Updates;
 
 #[tonic::async_trait]
 impl Explain for Admin {
-    type EventStream = ReceiverStream<Result<ExplainEventUpdate, Status>>;
+    type EventStream = Updates;
+    type EventsStream = Updates;
 
     async fn event(
         &self,
         request: Request<ExplainEventRequest>,
     ) -> Result<Response<Self::EventStream>, Status> {
         self.explained(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn events(
+        &self,
+        request: Request<ExplainEventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        self.explained_run(request.into_inner())
             .await
             .map(Response::new)
     }

@@ -8,7 +8,8 @@ use kaizen_proto::{
     record::{AdminTick, TickRecord},
 };
 use kaizen_schedule::{
-    Audit, Class, InForce, LATE_AFTER, NoSlot, Question, Report, Schedule, StoredTick, desired_at,
+    Audit, Class, InForce, LATE_AFTER, LIVE_GRACE, NoSlot, Question, Report, Schedule, StoredTick,
+    desired_at, reason,
 };
 use tonic::Status;
 
@@ -124,9 +125,48 @@ impl Told<'_> {
         let kept = &self.report.kept;
         let fault = kept.iter().find(|judged| judged.class.is_fault());
         match fault.or_else(|| kept.first()) {
-            Some(judged) => (judged.class.as_str(), detail(&judged.class)),
+            Some(judged) => (judged.class.as_str(), self.in_words(&judged.class)),
             None if self.report.counts.on_time > 0 => (Class::OnTime.as_str(), String::new()),
             None => self.no_slot(),
+        }
+    }
+
+    /// A judgement, with what catch-up has to do with it.
+    fn in_words(&self, class: &Class) -> String {
+        let told = detail(class);
+        let record = self.tick().or_else(|| self.in_force_record());
+        let revision = record.and_then(|stored| self.revisions.get(&stored.record.revision()));
+        let Some(catchup) = revision.map(|revision| &revision.catchup) else {
+            return told;
+        };
+        let why = match class {
+            Class::Late { by } if *by > LIVE_GRACE => format!("made up for by catch-up, {catchup}"),
+            Class::Late { .. } => {
+                format!(
+                    "within the {LIVE_GRACE:#} in which every slot is ticked, whatever catch-up says"
+                )
+            }
+            Class::Skipped(skip) => match skip.reason.as_str() {
+                reason::CATCHUP_LAST => {
+                    format!("a later slot stands for it, catch-up is {catchup}")
+                }
+                reason::CATCHUP_NONE => {
+                    "catch-up is none: what is missed is not made up for".to_owned()
+                }
+                reason::OUTSIDE_WINDOW => {
+                    format!("it was missed longer ago than catch-up reaches, {catchup}")
+                }
+                _ => return told,
+            },
+            Class::Missed => format!(
+                "neither ticked nor left out, and never to be ticked any more; catch-up is {catchup}"
+            ),
+            Class::Pending => format!("not ticked yet; catch-up is {catchup}"),
+            _ => return told,
+        };
+        match told.as_str() {
+            "" => why,
+            told => format!("{told}: {why}"),
         }
     }
 

@@ -110,17 +110,7 @@ impl Admin {
     ) -> Result<ActivationState, Status> {
         let mut state = ActivationState::default();
         let tasks = subject::activation_tasks(definition, activation);
-        let start = read::PageStart::First;
-        let page = read::page(
-            &self.nats,
-            stream::LEDGER,
-            &tasks,
-            start,
-            true,
-            PAGE_SIZE_MAX,
-        );
-        let (messages, _) = page.await.map_err(refusal::unavailable)?;
-        for last in messages.iter().filter_map(Kept::delivered) {
+        for last in self.messages_of(&tasks).await? {
             state.tasks.push(self.shown(last).await?);
         }
         let dead = subject::dead_activation_filter(definition, activation);
@@ -137,6 +127,19 @@ impl Admin {
             state.set_outcome(ActivationOutcome::Tasks);
         }
         Ok(state)
+    }
+
+    /// The last message of each task.
+    async fn messages_of(&self, tasks: &str) -> Result<Vec<Kept>, Status> {
+        // Most activations have ordered nothing: that costs one question.
+        let last = read::last(&self.nats, stream::LEDGER, tasks).await;
+        if last.map_err(refusal::unavailable)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let (first, limit) = (read::PageStart::First, PAGE_SIZE_MAX);
+        let page = read::page(&self.nats, stream::LEDGER, tasks, first, true, limit).await;
+        let (messages, _) = page.map_err(refusal::unavailable)?;
+        Ok(messages.iter().filter_map(Kept::delivered).collect())
     }
 
     async fn is_pending(

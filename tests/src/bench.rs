@@ -1,4 +1,4 @@
-//! A nats-server of its own for each measurement, and what is read from it.
+//! What the benches share: a nats-server of their own, and what a process has used up.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -10,22 +10,30 @@ use async_nats::jetstream::{
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kaizen_messaging::Nats;
-use kaizen_tests::{Daemon, Launch, lasting_port, server_program};
 use tokio::time::{Instant, sleep};
+
+use crate::{Daemon, Launch, lasting_port, server_program};
+
+/// Linux counts a process's time in hundredths of a second, whatever the kernel's own clock.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 
 /// A nats-server with its defaults: on disk, synced when the server thinks fit.
 #[derive(Debug)]
-pub(crate) struct Server {
-    pub(crate) process: Daemon,
-    pub(crate) url: String,
-    pub(crate) nats: Nats,
+pub struct BenchServer {
+    /// Its process.
+    pub process: Daemon,
+    /// Where it listens.
+    pub url: String,
+    /// A connection to it.
+    pub nats: Nats,
 }
 
-impl Server {
-    pub(crate) async fn start(folder: &Path) -> anyhow::Result<Self> {
+impl BenchServer {
+    /// Starts one with its store in a folder.
+    pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         let port = lasting_port();
         let config = folder.join("nats-server.conf");
         let store = folder.join("store").display().to_string();
@@ -56,13 +64,14 @@ impl Server {
         })
     }
 
-    pub(crate) async fn last_sequence(&self, stream: &str) -> anyhow::Result<u64> {
+    /// The last sequence of a stream.
+    pub async fn last_sequence(&self, stream: &str) -> anyhow::Result<u64> {
         let stream = self.nats.jetstream.get_stream(stream).await?;
         Ok(stream.cached_info().state.last_sequence)
     }
 
     /// Waits until a stream has reached a sequence.
-    pub(crate) async fn reaches(
+    pub async fn reaches(
         &self,
         stream: &str,
         sequence: u64,
@@ -82,7 +91,7 @@ impl Server {
     }
 
     /// The messages behind a sequence on a filter: what they hold, and when they were stored.
-    pub(crate) async fn read(
+    pub async fn read(
         &self,
         stream: &str,
         filter: &str,
@@ -109,5 +118,43 @@ impl Server {
             all.push((message, stored));
         }
         Ok(all)
+    }
+}
+
+/// What a process has used up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Seconds of a core.
+    pub cpu_s: f64,
+    /// Memory that it holds, in MiB.
+    pub rss_mib: f64,
+}
+
+impl Usage {
+    /// So far.
+    pub fn of(pid: u32) -> anyhow::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The name before it may hold anything but a closing parenthesis behind it.
+        let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
+        let number = |n: usize| fields.split_whitespace().nth(n)?.parse::<f64>().ok();
+        let (user, system) = number(11).zip(number(12)).context("/proc/PID/stat")?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = rss.and_then(|rss| rss.split_whitespace().next()?.parse::<f64>().ok());
+        Ok(Self {
+            cpu_s: (user + system) / TICKS_PER_SECOND,
+            rss_mib: kib.context("/proc/PID/status")? / 1024.0,
+        })
+    }
+
+    /// Of several processes together.
+    pub fn of_all(pids: &[u32]) -> anyhow::Result<Self> {
+        let mut sum = Self::default();
+        for pid in pids {
+            let one = Self::of(*pid)?;
+            sum.cpu_s += one.cpu_s;
+            sum.rss_mib += one.rss_mib;
+        }
+        Ok(sum)
     }
 }
