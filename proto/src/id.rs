@@ -510,8 +510,14 @@ mod tests {
         let live: DefinitionId = "low-rate".parse().unwrap();
         let shadow: DefinitionId = "low-rate~shadow".parse().unwrap();
         assert!(shadow.is_shadow() && !live.is_shadow());
-        assert_eq!((live.shadow(), shadow.live()), (shadow.clone(), live.clone()));
-        assert_eq!((shadow.shadow(), live.live()), (shadow.clone(), live.clone()));
+        assert_eq!(
+            (live.shadow(), shadow.live()),
+            (shadow.clone(), live.clone())
+        );
+        assert_eq!(
+            (shadow.shadow(), live.live()),
+            (shadow.clone(), live.clone())
+        );
         assert_eq!((shadow.name(), live.name()), ("low-rate", "low-rate"));
         let longest = format!("{}~shadow", "x".repeat(63));
         assert!(longest.parse::<DefinitionId>().is_ok());

@@ -39,6 +39,7 @@ mod restarts;
 mod revisions;
 mod router_backlog;
 mod scheduler_faults;
+mod shadow;
 mod shipped_config;
 mod sources;
 mod task_fields;

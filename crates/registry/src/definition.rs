@@ -505,7 +505,11 @@ fn decode_id(fields: &Fields<'_>) -> Option<DefinitionId> {
     }
     if id.is_shadow() {
         let hint = format!("write `id: {}` and `mode: shadow`", id.name());
-        fields.report("id", "is that of a shadow, and the mode is live", Some(hint));
+        fields.report(
+            "id",
+            "is that of a shadow, and the mode is live",
+            Some(hint),
+        );
         return None;
     }
     Some(id)

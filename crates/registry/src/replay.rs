@@ -229,7 +229,8 @@ impl<'a> Replay<'a> {
 }
 
 /// What a definition without memory concludes once its context is bound, or cannot be.
-fn concluded(
+#[must_use]
+pub fn concluded(
     revision: &Arc<Revision<Definition>>,
     trigger: &Trigger,
     snapshot: Result<Value, String>,

@@ -51,6 +51,7 @@ impl Admin {
             kind,
             name,
             action: ApplyAction::Pruned,
+            at: None,
         });
         let wanted: Vec<_> = documents
             .into_iter()
@@ -135,7 +136,11 @@ fn pruned(
     warnings: &mut Vec<String>,
 ) -> Result<BTreeSet<DocumentKey>, Status> {
     known_engagement(view, documents, slug)?;
-    let given: BTreeSet<DocumentKey> = documents.iter().map(key).collect();
+    let mut given: BTreeSet<DocumentKey> = documents.iter().map(key).collect();
+    // Who tries a definition in the shadow keeps the live one meanwhile.
+    let shadows = documents.iter().filter_map(definition);
+    let live = shadows.map(|spec| (RegistryKind::Definition, spec.id.name().to_owned()));
+    given.extend(live);
     let mut gone = BTreeSet::new();
     for revision in view.definitions() {
         if revision.value.spec().engagement.as_ref() == Some(slug) {

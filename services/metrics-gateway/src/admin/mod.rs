@@ -14,6 +14,7 @@ mod memory;
 mod paging;
 mod refusal;
 mod schedules;
+mod shadow;
 mod status;
 mod tasks;
 
@@ -44,7 +45,7 @@ struct Admin {
     registry: Registry,
     /// Calls that stream for long end by it.
     shutdown: CancellationToken,
-    /// One for each backtest that may run now.
+    /// One for each backtest or comparison that may run now.
     backtests: Arc<Semaphore>,
 }
 

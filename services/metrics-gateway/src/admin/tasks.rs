@@ -1,8 +1,8 @@
 //! `kaizen.admin.v1.Tasks`
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, jetstream::message::StreamMessage};
 use jiff::Timestamp;
 use kaizen_messaging::{instant, read};
 use kaizen_proto::{
@@ -10,7 +10,7 @@ use kaizen_proto::{
     header,
     id::{LabelName, TaskId},
     pb_timestamp,
-    record::{Priority, TaskRecord},
+    record::{DecisionRecord, PlannedTask, Priority, TaskRecord},
     stream, subject,
 };
 use tonic::{Request, Response, Status};
@@ -126,17 +126,58 @@ pub(super) fn task(
         state: "open".to_owned(),
         ordered_at: Some(pb_timestamp(stored_at)),
         order: serde_json::to_string(&order).ok()?,
-        traceparent: headers
-            .and_then(|headers| headers.get(header::TRACEPARENT))
-            .map_or_else(String::new, ToString::to_string),
+        traceparent: headers.map_or_else(String::new, |headers| text(headers, header::TRACEPARENT)),
         sequence,
-        labels: order
-            .labels
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.clone()))
-            .collect(),
+        labels: labels(&order.labels),
         priority: order.priority.into(),
         due: order.due.map(pb_timestamp),
         timeout_seconds: order.timeout_s.unwrap_or_default(),
     })
+}
+
+/// What a shadow would have ordered, as its record has it: none of it is a task.
+pub(super) fn planned(record: &StreamMessage) -> Vec<Task> {
+    let Some((definition, activation)) = subject::parse_decision(&record.subject) else {
+        return Vec::new();
+    };
+    let Ok(DecisionRecord::Decided(decided)) = serde_json::from_slice(&record.payload) else {
+        return Vec::new();
+    };
+    let tasks = decided
+        .planned
+        .into_iter()
+        .flat_map(|planned| planned.tasks);
+    let task = |task: PlannedTask| Task {
+        id: TaskId {
+            activation,
+            n: task.n,
+        }
+        .to_string(),
+        definition: definition.to_string(),
+        queue: task.queue.to_string(),
+        title: task.title.clone(),
+        state: "recorded".to_owned(),
+        ordered_at: Some(pb_timestamp(instant(record.time))),
+        order: serde_json::to_string(&task).unwrap_or_default(),
+        traceparent: text(&record.headers, header::TRACEPARENT),
+        sequence: record.sequence,
+        labels: labels(&task.labels),
+        priority: task.priority.into(),
+        due: task.due.map(pb_timestamp),
+        timeout_seconds: task.timeout_s.unwrap_or_default(),
+    };
+    tasks.map(task).collect()
+}
+
+fn text(headers: &HeaderMap, name: &str) -> String {
+    headers
+        .get(name)
+        .map_or_else(String::new, ToString::to_string)
+}
+
+fn labels(labels: &BTreeMap<LabelName, String>) -> HashMap<String, String> {
+    let labels = labels.iter();
+    labels
+        .map(|(name, value)| (name.to_string(), value.clone()))
+        .collect()
 }

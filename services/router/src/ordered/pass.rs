@@ -32,7 +32,9 @@ use super::{
     transaction::{Step, Transaction},
 };
 use crate::{
-    effect::{Decided, Effect, Identity, Letter, Original, OriginalHeaders, dead_decision, shadow_record},
+    effect::{
+        Decided, Effect, Identity, Letter, Original, OriginalHeaders, dead_decision, shadow_record,
+    },
     input::{Delivery, route},
 };
 

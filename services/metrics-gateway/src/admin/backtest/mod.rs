@@ -4,7 +4,7 @@
 
 mod ledger;
 mod pass;
-mod wire;
+pub(super) mod wire;
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ use super::{Admin, apply::parse, archive::input, refusal, schedules};
 use ledger::FromLedger;
 use pass::Pass;
 
-/// Backtests that one gateway runs at once: each takes a processor.
+/// Backtests and comparisons that one gateway runs at once: each takes a processor.
 pub(super) const AT_ONCE: usize = 2;
 /// How far the window reaches back where the caller does not say.
 const WINDOW: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -87,14 +87,21 @@ impl Admin {
         &self,
         request: BacktestRequest,
     ) -> Result<ReceiverStream<Result<BacktestUpdate, Status>>, Status> {
-        let permit = self.backtests.clone().try_acquire_owned().map_err(|_| {
-            let message = format!("{AT_ONCE} backtests run already; try again when one has ended");
-            refusal::exhausted("BUSY", message)
-        })?;
+        let permit = self.permit()?;
         let plan = self.plan(request).await?;
         let (answers, stream) = channel(ANSWERS_AHEAD);
         tokio::spawn(self.clone().follow(plan, answers, permit).in_current_span());
         Ok(ReceiverStream::new(stream))
+    }
+
+    /// Leave to read much of what is archived.
+    pub(super) fn permit(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.backtests.clone().try_acquire_owned().map_err(|_| {
+            let message = format!(
+                "{AT_ONCE} backtests or comparisons run already; try again when one has ended"
+            );
+            refusal::exhausted("BUSY", message)
+        })
     }
 
     async fn plan(&self, request: BacktestRequest) -> Result<Plan, Status> {
@@ -118,17 +125,13 @@ impl Admin {
             filters(&comparison.event_types()),
             (window.from, window.to),
         );
-        let examples = request.examples_max.min(EXAMPLES_MAX);
         Ok(Plan {
             events: archive.count().await.map_err(refusal::unavailable)?,
             ticks: self.ticks(&comparison).await?,
             archive,
             comparison,
             events_from,
-            examples_max: match usize::try_from(examples) {
-                Ok(0) | Err(_) => EXAMPLES,
-                Ok(examples) => examples,
-            },
+            examples_max: examples_max(request.examples_max),
         })
     }
 
@@ -164,7 +167,7 @@ impl Admin {
         ticks.map_err(|error| refusal::invalid("from", error))
     }
 
-    async fn ticks_of(&self, id: &DefinitionId) -> Result<Vec<Archived>, Status> {
+    pub(super) async fn ticks_of(&self, id: &DefinitionId) -> Result<Vec<Archived>, Status> {
         let mut archived = Vec::new();
         for subject in [subject::tick(id), subject::trigger(id)] {
             let messages = read::all(&self.nats, stream::TICKS, &subject, TICKS_MAX).await;
@@ -215,6 +218,14 @@ impl Admin {
             () = answers.closed() => {}
             () = self.shutdown.cancelled() => {}
         }
+    }
+}
+
+/// How many examples of each kind are shown, where so many are asked for.
+pub(super) fn examples_max(asked: u32) -> usize {
+    match usize::try_from(asked.min(EXAMPLES_MAX)) {
+        Ok(0) | Err(_) => EXAMPLES,
+        Ok(examples) => examples,
     }
 }
 

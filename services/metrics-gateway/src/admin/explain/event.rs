@@ -365,10 +365,14 @@ impl Admin {
         };
         let activation = explained.activation.parse().unwrap_or(replayed.activation);
         let stands = self.stands(revision.value.id(), activation).await?;
+        let is_shadow = revision.value.id().is_shadow();
         let found: BTreeSet<_> = stands.tasks.iter().map(|task| task.id.clone()).collect();
         explained.stands = explained.verdict != "unknown"
-            // What an event ordered that comes again is no contradiction.
-            && (explained.verdict == "noted" || found == ordered);
+            // What an event ordered that comes again is no contradiction; nor is it one that a
+            // shadow records the first of very many.
+            && (explained.verdict == "noted"
+                || found == ordered
+                || (is_shadow && !found.is_empty() && found.is_subset(&ordered)));
         explained.tasks = stands.tasks;
         explained.dead = stands.dead;
         Ok(explained)

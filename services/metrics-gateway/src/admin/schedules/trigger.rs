@@ -4,7 +4,8 @@ use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
 use kaizen_messaging::{Committed, backlog, instant, read};
 use kaizen_proto::{
     admin::{
-        ActivationOutcome, ActivationRequest, ActivationState, TriggerRequest, TriggerResponse,
+        ActivationOutcome, ActivationRequest, ActivationState, Task, TriggerRequest,
+        TriggerResponse,
     },
     id::{ActivationId, DefinitionId, TriggerId},
     pb_timestamp,
@@ -17,7 +18,11 @@ use tracing::info;
 use super::{
     Admin, BY_BYTES_MAX, Standing, Stored, asked::Room, bounded, paused, refusal, refuse_disabled,
 };
-use crate::admin::{PAGE_SIZE_MAX, dead::letter, tasks::task};
+use crate::admin::{
+    PAGE_SIZE_MAX,
+    dead::letter,
+    tasks::{planned, task},
+};
 
 const REQUEST_ID_BYTES_MAX: usize = 256;
 const ATTEMPTS_MAX: usize = 20;
@@ -102,40 +107,17 @@ impl Admin {
         Ok(state)
     }
 
-    /// Tasks and dead letter of an activation; without an outcome where there is neither.
+    /// Tasks and dead letter of an activation, of a shadow what it would have ordered; without an
+    /// outcome where there is neither.
     pub(in crate::admin) async fn stands(
         &self,
         definition: &DefinitionId,
         activation: ActivationId,
     ) -> Result<ActivationState, Status> {
-        let mut state = ActivationState::default();
-        let tasks = subject::activation_tasks(definition, activation);
-        let start = read::PageStart::First;
-        let (messages, _) = read::page(
-            &self.nats,
-            stream::LEDGER,
-            &tasks,
-            start,
-            false,
-            PAGE_SIZE_MAX,
-        )
-        .await
-        .map_err(refusal::unavailable)?;
-        state.tasks = messages
-            .iter()
-            .filter_map(|message| {
-                let info = message.info().ok()?;
-                let at = instant(info.published);
-                let headers = message.headers.as_ref();
-                task(
-                    &message.subject,
-                    &message.payload,
-                    headers,
-                    info.stream_sequence,
-                    at,
-                )
-            })
-            .collect();
+        let mut state = ActivationState {
+            tasks: self.tasks_of(definition, activation).await?,
+            ..ActivationState::default()
+        };
         let dead = subject::dead_activation_filter(definition, activation);
         let dead = read::last(&self.nats, stream::LEDGER, &dead)
             .await
@@ -150,6 +132,45 @@ impl Admin {
             state.set_outcome(ActivationOutcome::Tasks);
         }
         Ok(state)
+    }
+
+    async fn tasks_of(
+        &self,
+        definition: &DefinitionId,
+        activation: ActivationId,
+    ) -> Result<Vec<Task>, Status> {
+        if definition.is_shadow() {
+            let subject = subject::decision(definition, activation);
+            let record = read::last(&self.nats, stream::LEDGER, &subject)
+                .await
+                .map_err(refusal::unavailable)?;
+            return Ok(record.map_or_else(Vec::new, |record| planned(&record)));
+        }
+        let tasks = subject::activation_tasks(definition, activation);
+        let start = read::PageStart::First;
+        let (messages, _) = read::page(
+            &self.nats,
+            stream::LEDGER,
+            &tasks,
+            start,
+            false,
+            PAGE_SIZE_MAX,
+        )
+        .await
+        .map_err(refusal::unavailable)?;
+        let tasks = messages.iter().filter_map(|message| {
+            let info = message.info().ok()?;
+            let at = instant(info.published);
+            let headers = message.headers.as_ref();
+            task(
+                &message.subject,
+                &message.payload,
+                headers,
+                info.stream_sequence,
+                at,
+            )
+        });
+        Ok(tasks.collect())
     }
 
     async fn is_pending(
