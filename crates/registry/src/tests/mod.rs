@@ -12,6 +12,7 @@ mod flips;
 mod lint;
 mod memory;
 mod properties;
+mod recorded;
 mod reference;
 mod replay;
 mod robustness;
