@@ -563,7 +563,7 @@ async fn compare_shows_what_was_planted_and_what_would_flip_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn compare_tells_no_difference_of_what_only_one_has_come_to() {
+async fn compare_finds_what_is_unchanged_alike_while_both_are_at_it() {
     const ROUNDS: usize = 6;
     const WAVE: usize = 10;
     let (mesh, _) = with_pilots(&Which::ALL).await;
@@ -609,6 +609,77 @@ async fn compare_tells_no_difference_of_what_only_one_has_come_to() {
         said.starts_with("low and its shadow say the same, and did\n"),
         "{said}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compare_waits_for_the_side_that_is_behind() {
+    const EVENTS: u64 = 3;
+    let (mut mesh, _) = with_pilots(&[Which::Gateway, Which::Router, Which::Scheduler]).await;
+    let often = ticking("often", "* * * * * *", "{policy: all, window: 1h}");
+    let pend = low("0.8").replace("\nid: low\n", "\nid: pend\n");
+    mesh.apply(&[low("0.8").as_str(), &pend, &often].join("---\n"))
+        .await;
+    // Who asks outside stands still while nobody answers, with memory and without.
+    let asks = format!(
+        "context_sources: [{{type: discover_kaizen_scheduled_repos, bind_to: context.runs, params: {ROSTER}}}, "
+    );
+    let asking = |yaml: &str| shadow_of(yaml).replace("context_sources: [", &asks);
+    let cooling = cool("0.8").replace("\nid: cool\n", "\nid: low\n");
+    mesh.apply(&[asking(&cooling), asking(&pend), shadow_of(&often)].join("---\n"))
+        .await;
+    for n in 0..EVENTS {
+        metric(&mesh, &format!("m-{n}"), "shop", 0.5).await;
+    }
+    mesh.stored.events_settled().await;
+    for id in ["low", "pend"] {
+        let report = compare(&mesh, id, &["--fail-on-change"], 0);
+        assert_eq!(counts(&report), [0; 5], "{report:#}");
+        assert_eq!(report["waiting"], EVENTS, "{report:#}");
+    }
+    let said = mesh.cli.run(&["definition", "compare", "low"]).ok().stdout;
+    assert!(
+        said.contains("; 3 activations not settled on both sides yet"),
+        "{said}"
+    );
+
+    // While it is paused, nobody knows of its later slots.
+    let pause = ["tick", "pause", "often~shadow", "--note", "test"];
+    mesh.cli.run(&pause).ok();
+    let report = until("slots wait for the shadow", async || {
+        let report = compare(&mesh, "often", &["--fail-on-change"], 0);
+        match report["waiting"].as_u64().unwrap() {
+            0..2 => Err(report),
+            _ => Ok(report),
+        }
+    })
+    .await;
+    assert_eq!(counts(&report)[2..], [0, 0, 0], "{report:#}");
+    mesh.cli.run(&["tick", "resume", "often~shadow"]).ok();
+    let report = until("what was ticked of one alone is told", async || {
+        let report = compare(&mesh, "often", &[], 0);
+        match report["removed"].as_u64().unwrap() {
+            0 => Err(report),
+            _ => Ok(report),
+        }
+    })
+    .await;
+    let why = report["examples"][0]["why"].as_str().unwrap();
+    assert!(why.starts_with("it was not ticked then; "), "{why}");
+
+    mesh.start_service(Which::Resolver).await;
+    mesh.stored.remembered(&[Reader::EventsBound]).await;
+    until("the bound shadow is decided", async || {
+        let report = compare(&mesh, "pend", &["--fail-on-change"], 0);
+        match counts(&report) == [EVENTS, EVENTS, 0, 0, 0] {
+            true => Ok(()),
+            false => Err(report),
+        }
+    })
+    .await;
+    let report = compare(&mesh, "low", &[], 0);
+    assert_eq!(counts(&report), [EVENTS, 1, 0, EVENTS - 1, 0], "{report:#}");
+    let why = report["examples"][0]["why"].as_str().unwrap();
+    assert!(why.starts_with("cooldown: quiet until"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,9 @@
 //! Why the one ordered nothing of what the other did: computed again, by the code that decided.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use kaizen_messaging::{
@@ -10,7 +12,7 @@ use kaizen_messaging::{
 };
 use kaizen_proto::{
     envelope::EventEnvelope,
-    id::{ActivationId, DefinitionId, TriggerId},
+    id::{ActivationId, TriggerId},
     record::{DecisionRecord, TickKind, TriggerRecord},
     stream, subject,
 };
@@ -49,9 +51,13 @@ impl Admin {
             let mut lone: Vec<_> = lone
                 .filter(|example| example.difference == difference)
                 .collect();
+            let ticked = match lone.is_empty() {
+                true => BTreeSet::new(),
+                false => self.ticked(other).await?,
+            };
             let mut asked = Vec::with_capacity(lone.len());
             for example in &lone {
-                asked.push(self.trigger_of(other.value.id(), &example.trigger).await?);
+                asked.push(self.trigger_of(other, &example.trigger, &ticked).await?);
             }
             let followed = self.followed(other, &asked).await?;
             for (example, trigger) in lone.iter_mut().zip(&asked) {
@@ -73,19 +79,40 @@ impl Admin {
         Ok(())
     }
 
+    /// The slots of a definition that have set it off, as far as TICKS keeps them.
+    async fn ticked(&self, revision: &Revision<Definition>) -> Result<BTreeSet<Timestamp>, Status> {
+        if revision.value.schedule().is_none() {
+            return Ok(BTreeSet::new());
+        }
+        let archived = self.ticks_of(revision.value.id()).await?;
+        let ticks = archived
+            .iter()
+            .filter_map(|one| input(stream::TICKS, one).tick());
+        Ok(ticks.map(|(_, trigger)| trigger.instant()).collect())
+    }
+
     /// The trigger as it concerned another definition than the one that the ledger tells it of;
-    /// an error says why that is not known.
+    /// an error says why it did not, or why that is not known.
     async fn trigger_of(
         &self,
-        id: &DefinitionId,
+        revision: &Revision<Definition>,
         record: &TriggerRecord,
+        ticked: &BTreeSet<Timestamp>,
     ) -> Result<Result<Trigger, String>, Status> {
+        let id = revision.value.id();
         Ok(match record {
             TriggerRecord::Event { sequence, .. } => {
                 let event = self.event_at(*sequence).await?;
                 event
                     .and_then(|event| event_of(&event))
                     .ok_or_else(|| format!("event {sequence} is not in EVENTS any more"))
+            }
+            TriggerRecord::Tick { slot, .. }
+                if is_slot(&revision.value, *slot) && !ticked.contains(slot) =>
+            {
+                Err(format!(
+                    "it was not ticked then; `kaizen-agentic explain --definition {id} --slot {slot}` tells why"
+                ))
             }
             TriggerRecord::Tick { slot, .. } => {
                 let trigger_id = TriggerId::of_slot(id, *slot);
@@ -230,11 +257,13 @@ fn is_set_off(definition: &Definition, trigger: &Trigger) -> bool {
         Some(envelope) => {
             definition.trigger().names(&envelope.event_type) && definition.takes(envelope)
         }
-        None => {
-            let schedule = definition.schedule();
-            schedule.is_some_and(|schedule| schedule.is_slot(trigger.instant()))
-        }
+        None => is_slot(definition, trigger.instant()),
     }
+}
+
+fn is_slot(definition: &Definition, at: Timestamp) -> bool {
+    let schedule = definition.schedule();
+    schedule.is_some_and(|schedule| schedule.is_slot(at))
 }
 
 /// The stream that a definition reads, and the narrowest filter that lets all of it through.
