@@ -71,6 +71,7 @@ async fn in_every_lane_a_shadow_records_what_the_live_definition_orders() {
         low("0.8"),
         cool("0.8"),
         rule("few", "rate_limit: {tasks: 2, per: 1h}"),
+        rule("skipping", "overlap: skip"),
         bound("orient", ROSTER),
     ];
     mesh.apply(&live.join("---\n")).await;
@@ -84,8 +85,13 @@ async fn in_every_lane_a_shadow_records_what_the_live_definition_orders() {
         metric(&mesh, &format!("m-{n}"), "shop", quality).await;
     }
     mesh.stored.settled().await;
-    mesh.stored.remembered(&[Reader::Events]).await;
+    mesh.stored
+        .remembered(&[Reader::Events, Reader::EventsBound])
+        .await;
 
+    // A task that was never made is never open.
+    assert_eq!(titles(&mesh, "skipping").await, ["low 0.5"]);
+    assert_eq!(planned(&mesh, "skipping~shadow").await.len(), 3);
     for (id, count) in [("low", 3), ("cool", 1), ("few", 2), ("orient", 4 * 3)] {
         let shadow = format!("{id}~shadow");
         let mut ordered = titles(&mesh, id).await;
@@ -215,6 +221,23 @@ async fn a_rule_that_fails_buries_its_event_under_the_shadow_alone() {
     assert_eq!(letters[0]["reason"], "rule_error");
     let args = ["dead", "list", "--definition", "low", "-o", "json"];
     assert_eq!(mesh.cli.run(&args).ok().json(), json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_contents_under_one_identity_are_a_conflict_of_the_shadow_too() {
+    let mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
+    mesh.apply(&low("0.8")).await;
+    mesh.apply(&shadow_of(&low("0.8"))).await;
+    for quality in [0.5, 0.4] {
+        metric(&mesh, "same", "shop", quality).await;
+        mesh.stored.settled().await;
+    }
+    assert_eq!(planned(&mesh, "low~shadow").await, ["low 0.5"]);
+    for id in ["low", "low~shadow"] {
+        let args = ["dead", "list", "--definition", id, "-o", "json"];
+        let letters = mesh.cli.run(&args).ok().json();
+        assert_eq!(letters[0]["reason"], "identity_conflict", "{letters:#}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -606,7 +629,7 @@ async fn compare_finds_what_is_unchanged_alike_while_both_are_at_it() {
     }
     let said = mesh.cli.run(&["definition", "compare", "low"]).ok().stdout;
     assert!(
-        said.starts_with("low and its shadow say the same, and did\n"),
+        said.starts_with("low and its shadow say the same, and ordered the same\n"),
         "{said}"
     );
 }

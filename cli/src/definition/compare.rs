@@ -151,8 +151,14 @@ impl CompareView {
                 one.removed,
                 one.changed
             ),
-            (false, true) => format!("{} and its shadow differ in nothing that came", one.id),
-            (false, false) => format!("{} and its shadow say the same, and did", one.id),
+            (false, true) => format!(
+                "{} and its shadow say other things, and ordered the same",
+                one.id
+            ),
+            (false, false) => format!(
+                "{} and its shadow say the same, and ordered the same",
+                one.id
+            ),
         };
         let mut summary = format!(
             "{verdict}\n{} from {} to {}",

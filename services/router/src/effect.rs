@@ -159,21 +159,26 @@ pub(crate) struct Decided {
 }
 
 /// What the tasks take of a shadow's record, at most: one part in so many of what the server
-/// takes as one message.
+/// takes as one message. As much stays free beside what else is in it.
 const PLANNED_SHARE: usize = 4;
 
 impl Decided {
-    /// Moves the tasks of a shadow into its record, as many as fit into so many bytes of JSON.
-    fn plan(&mut self, bytes_max: usize) {
+    /// Moves the tasks of a shadow into its record, as many as fit, where the server takes
+    /// messages of so many bytes.
+    fn plan(&mut self, payload_max: usize) {
         let orders = std::mem::take(&mut self.orders);
         let Some((record, _)) = &mut self.record else {
             return;
         };
-        let mut bytes = 0;
+        let bytes = |json: Result<Vec<u8>, _>| json.map_or(0, |json| json.len());
+        let share = payload_max / PLANNED_SHARE;
+        let beside = bytes(serde_json::to_vec(record));
+        let mut room = share.min((payload_max - share).saturating_sub(beside));
         let tasks = orders.into_iter().map(PlannedTask::from);
         let fits = |task: &PlannedTask| {
-            bytes += serde_json::to_vec(task).map_or(0, |json| json.len());
-            bytes <= bytes_max
+            let left = room.checked_sub(bytes(serde_json::to_vec(task)));
+            room = left.unwrap_or(0);
+            left.is_some()
         };
         record.planned = Some(Planned {
             trigger_hash: self.trigger_hash.clone(),
@@ -279,7 +284,7 @@ impl Ledger {
         letter: Letter,
     ) -> Option<Effect> {
         if definition.is_shadow() {
-            decided.plan(self.nats.client.max_payload() / PLANNED_SHARE);
+            decided.plan(self.nats.client.max_payload());
         }
         let mut messages = Vec::with_capacity(decided.orders.len() + 2);
         let mut settled_by = None;

@@ -136,11 +136,7 @@ fn pruned(
     warnings: &mut Vec<String>,
 ) -> Result<BTreeSet<DocumentKey>, Status> {
     known_engagement(view, documents, slug)?;
-    let mut given: BTreeSet<DocumentKey> = documents.iter().map(key).collect();
-    // Who tries a definition in the shadow keeps the live one meanwhile.
-    let shadows = documents.iter().filter_map(definition);
-    let live = shadows.map(|spec| (RegistryKind::Definition, spec.id.name().to_owned()));
-    given.extend(live);
+    let given: BTreeSet<DocumentKey> = documents.iter().map(key).collect();
     let mut gone = BTreeSet::new();
     for revision in view.definitions() {
         if revision.value.spec().engagement.as_ref() == Some(slug) {
@@ -152,7 +148,14 @@ fn pruned(
             gone.insert((RegistryKind::EventType, revision.value.name().to_string()));
         }
     }
-    gone.retain(|key| !given.contains(key));
+    // Who tries a definition in the shadow keeps the live one meanwhile.
+    let names: BTreeSet<&str> = documents
+        .iter()
+        .filter_map(|document| Some(definition(document)?.id.name()))
+        .collect();
+    let is_shadowed =
+        |(kind, name): &DocumentKey| *kind == RegistryKind::Definition && names.contains(&**name);
+    gone.retain(|key| !given.contains(key) && !is_shadowed(key));
     for document in documents {
         let engagement = match document {
             Document::Definition(spec) => &spec.engagement,
