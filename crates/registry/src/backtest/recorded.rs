@@ -304,7 +304,6 @@ impl Recorded {
             return None;
         }
         let half = self.half_of(side, key(trigger));
-        // That of a tick that came by itself says more than that of one asked for.
         if half.trigger.is_none() {
             half.trigger = Some(trigger.clone());
         }
