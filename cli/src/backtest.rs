@@ -16,6 +16,7 @@ use crate::{
     admin::{Admin, client},
     args, definition,
     output::{Output, bar, counted, instant, shortened, table},
+    preview::indexed,
     session::Session,
 };
 
@@ -23,6 +24,8 @@ use crate::{
 const PROGRESS: Duration = Duration::from_secs(1);
 /// Most days that the chart shows: the latest.
 const DAYS_MAX: usize = 31;
+/// What the two sides are called.
+const SIDES: (&str, &str) = ("before", "after");
 /// Said with every answer in which it may matter.
 const MEMORY: &str = "cooldowns, counts, joins and silences begin empty at the start of the window, before and after alike";
 
@@ -67,42 +70,44 @@ struct ReportView {
     days: Vec<DayView>,
 }
 
+/// What differs for one definition.
 #[derive(Debug, Serialize)]
-struct DefinitionView {
-    id: String,
+pub(crate) struct DefinitionView {
+    pub(crate) id: String,
     /// What it is compared with; absent where it is new.
     #[serde(skip_serializing_if = "Option::is_none")]
-    revision: Option<u64>,
-    is_changed: bool,
-    activations: u64,
-    tasks_before: u64,
-    tasks_after: u64,
-    added: u64,
-    removed: u64,
-    changed: u64,
-    errors_before: u64,
-    errors_after: u64,
+    pub(crate) revision: Option<u64>,
+    pub(crate) is_changed: bool,
+    pub(crate) activations: u64,
+    pub(crate) tasks_before: u64,
+    pub(crate) tasks_after: u64,
+    pub(crate) added: u64,
+    pub(crate) removed: u64,
+    pub(crate) changed: u64,
+    pub(crate) errors_before: u64,
+    pub(crate) errors_after: u64,
     /// Activations that cannot be compared.
     unknown: u64,
     #[serde(skip_serializing_if = "String::is_empty")]
     unknown_why: String,
     /// Of all differences, in percent.
     share: u64,
-    examples: Vec<ExampleView>,
+    pub(crate) examples: Vec<ExampleView>,
 }
 
+/// One task that differs.
 #[derive(Debug, Serialize)]
-struct ExampleView {
-    difference: String,
+pub(crate) struct ExampleView {
+    pub(crate) difference: String,
     /// Its id: activation and place.
     task: String,
-    at: Option<Timestamp>,
+    pub(crate) at: Option<Timestamp>,
     trigger: Value,
     rule: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     item: Option<u32>,
     queue: String,
-    title: String,
+    pub(crate) title: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     fields: Vec<FieldView>,
     /// Why the other side does not order it.
@@ -119,8 +124,9 @@ struct FieldView {
     after: String,
 }
 
+/// Tasks of one day.
 #[derive(Debug, Serialize)]
-struct DayView {
+pub(crate) struct DayView {
     day: String,
     tasks_before: u64,
     tasks_after: u64,
@@ -173,19 +179,19 @@ async fn report(
 }
 
 /// Says how far it has come, now and then.
-struct Progress {
+pub(crate) struct Progress {
     began: Instant,
     said: Instant,
 }
 
 impl Progress {
-    fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         let now = Instant::now();
         let (began, said) = (now, now);
         Self { began, said }
     }
 
-    fn tell(&mut self, output: &Output, now: BacktestProgress) {
+    pub(crate) fn tell(&mut self, output: &Output, now: BacktestProgress) {
         if self.said.elapsed() < PROGRESS {
             return;
         }
@@ -237,7 +243,7 @@ impl From<BacktestReport> for ReportView {
 }
 
 impl DefinitionView {
-    fn new(one: admin::BacktestDefinition, share: u64) -> Self {
+    pub(crate) fn new(one: admin::BacktestDefinition, share: u64) -> Self {
         Self {
             revision: (one.revision > 0).then_some(one.revision),
             id: one.id,
@@ -342,7 +348,8 @@ impl ReportView {
             ["WHAT", "DEFINITION", "AT", "RULE", "TITLE", "WHY"],
             examples,
         );
-        let parts = [self.summary(), definitions, self.chart(), examples];
+        let chart = chart(&self.days, SIDES);
+        let parts = [self.summary(), definitions, chart, examples];
         let parts = parts.into_iter().filter(|part| !part.is_empty());
         parts.collect::<Vec<_>>().join("\n\n")
     }
@@ -360,23 +367,23 @@ impl ReportView {
             instant(self.to),
         )
     }
+}
 
-    /// Two bars for each day on which a task is ordered.
-    fn chart(&self) -> String {
-        let first = self.days.len().saturating_sub(DAYS_MAX);
-        let days = self.days.get(first..).unwrap_or_default();
-        let most = days.iter().map(|day| day.tasks_before.max(day.tasks_after));
-        let most = most.max().unwrap_or(0);
-        let mut lines = Vec::new();
-        for day in days {
-            let before = bar(day.tasks_before, most);
-            lines.push(format!("{} before {before}", day.day));
-            lines.push(format!("           after  {}", bar(day.tasks_after, most)));
-        }
-        match lines.is_empty() {
-            true => String::new(),
-            false => format!("tasks per day, UTC\n{}", lines.join("\n")),
-        }
+/// Two bars for each day on which a task is ordered, one for each side.
+pub(crate) fn chart(days: &[DayView], (one, other): (&str, &str)) -> String {
+    let first = days.len().saturating_sub(DAYS_MAX);
+    let days = days.get(first..).unwrap_or_default();
+    let most = days.iter().map(|day| day.tasks_before.max(day.tasks_after));
+    let most = most.max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for day in days {
+        let (before, after) = (bar(day.tasks_before, most), bar(day.tasks_after, most));
+        lines.push(format!("{} {one:<6} {before}", day.day));
+        lines.push(format!("{:10} {other:<6} {after}", ""));
+    }
+    match lines.is_empty() {
+        true => String::new(),
+        false => format!("tasks per day, UTC\n{}", lines.join("\n")),
     }
 }
 
@@ -409,25 +416,26 @@ impl DefinitionView {
 
 impl ExampleView {
     fn row(&self, definition: &str) -> [String; 6] {
-        let rule = match self.item {
-            Some(item) => format!("{}[{item}]", self.rule),
-            None => self.rule.clone(),
-        };
         [
             self.difference.clone(),
             definition.to_owned(),
             instant(self.at),
-            rule,
+            self.rule(),
             shortened(&self.title),
-            shortened(&self.told()),
+            shortened(&self.told(SIDES)),
         ]
     }
 
+    /// The rule that orders it, and the item of its list.
+    pub(crate) fn rule(&self) -> String {
+        indexed(&self.rule, self.item)
+    }
+
     /// Why the other side does not order it, or what has changed in it.
-    fn told(&self) -> String {
+    pub(crate) fn told(&self, (one, other): (&str, &str)) -> String {
         let side = match self.difference.as_str() {
-            "added" => "before",
-            "removed" => "after",
+            "added" => one,
+            "removed" => other,
             _ => {
                 let fields = self.fields.iter();
                 let fields =

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use kaizen_proto::{
     admin, from_pb_timestamp,
+    id::DefinitionId,
     record::{Outcome, RuleOutcome, Why},
 };
 use kaizen_registry::RuleWhyNot;
@@ -166,10 +167,12 @@ impl Preview {
 
     /// One row for each task that would be ordered.
     fn task_rows(&self) -> Vec<[String; 3]> {
-        let state = if self.already_done {
-            "ordered already"
-        } else {
-            "would be ordered"
+        let is_shadow = is_shadow(&self.definition);
+        let state = match (is_shadow, self.already_done) {
+            (false, true) => "ordered already",
+            (false, false) => "would be ordered",
+            (true, true) => "recorded already, makes no task",
+            (true, false) => "would be recorded, makes no task",
         };
         let row = |task: PlannedTask| [task.queue, task.title, state.to_owned()];
         let tasks = self
@@ -203,6 +206,11 @@ pub(crate) fn why_not_rows(definition: &str, why_not: &Value) -> Vec<[String; 3]
         [definition.to_owned(), rule, one.why_not.to_string()]
     };
     told.into_iter().map(row).collect()
+}
+
+/// Whether it is the id of a shadow.
+fn is_shadow(id: &str) -> bool {
+    id.parse().is_ok_and(|id: DefinitionId| id.is_shadow())
 }
 
 /// What a dry-run exits with: a rule or a source that fails is a failure.

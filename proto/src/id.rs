@@ -10,6 +10,9 @@ use uuid::Uuid;
 /// Longest name in bytes: `[a-z0-9][a-z0-9_-]{0,62}`.
 pub const NAME_BYTES_MAX: usize = 63;
 
+/// What the id of a shadow ends with, behind the name of its definition.
+pub const SHADOW_SUFFIX: &str = "~shadow";
+
 /// Longest event type in bytes.
 pub const EVENT_TYPE_BYTES_MAX: usize = 255;
 
@@ -123,11 +126,42 @@ macro_rules! name_id {
     };
 }
 
-name_id!(
-    /// Id of an ActivityDefinition.
+text_id!(
+    /// Id of an ActivityDefinition: its name, or its name and [`SHADOW_SUFFIX`] for its shadow.
     DefinitionId,
-    "definition id"
+    |text| if is_name(text.strip_suffix(SHADOW_SUFFIX).unwrap_or(text)) {
+        Ok(())
+    } else {
+        Err(NameError::Name { what: "definition id", text: shown(text) })
+    }
 );
+
+impl DefinitionId {
+    /// Whether it is that of a shadow, which decides and records and makes no task.
+    #[must_use]
+    pub fn is_shadow(&self) -> bool {
+        self.0.ends_with(SHADOW_SUFFIX)
+    }
+
+    /// The name that a definition and its shadow share.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.strip_suffix(SHADOW_SUFFIX).unwrap_or(&self.0)
+    }
+
+    /// The id of its shadow; of a shadow, its own.
+    #[must_use]
+    pub fn shadow(&self) -> Self {
+        Self(format!("{}{SHADOW_SUFFIX}", self.name()))
+    }
+
+    /// The id of the definition that it is the shadow of; of any other, its own.
+    #[must_use]
+    pub fn live(&self) -> Self {
+        Self(self.name().to_owned())
+    }
+}
+
 name_id!(
     /// Where workers of one agent take their tasks from.
     QueueName,
@@ -467,6 +501,36 @@ mod tests {
         ] {
             assert!(bad.parse::<DefinitionId>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_shadow_is_named_after_its_definition() {
+        let live: DefinitionId = "low-rate".parse().unwrap();
+        let shadow: DefinitionId = "low-rate~shadow".parse().unwrap();
+        assert!(shadow.is_shadow() && !live.is_shadow());
+        assert_eq!(
+            (live.shadow(), shadow.live()),
+            (shadow.clone(), live.clone())
+        );
+        assert_eq!(
+            (shadow.shadow(), live.live()),
+            (shadow.clone(), live.clone())
+        );
+        assert_eq!((shadow.name(), live.name()), ("low-rate", "low-rate"));
+        let longest = format!("{}~shadow", "x".repeat(63));
+        assert!(longest.parse::<DefinitionId>().is_ok());
+        for bad in [
+            "~shadow",
+            "a~",
+            "a~live",
+            "a~Shadow",
+            "a~shadow~shadow",
+            "a~shadow-b",
+            &format!("{}~shadow", "x".repeat(64)),
+        ] {
+            assert!(bad.parse::<DefinitionId>().is_err(), "{bad}");
+        }
+        assert!("a~shadow".parse::<QueueName>().is_err());
     }
 
     #[test]

@@ -634,7 +634,8 @@ pub struct Decided {
     pub revision: u64,
     /// What set the definition off.
     pub trigger: TriggerRecord,
-    /// What the rules saw.
+    /// What the rules saw; of a shadow that can be computed again, null above
+    /// [`SNAPSHOT_BYTES_MAX`].
     pub snapshot: Value,
     /// What the resolver reported beside the snapshot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -645,10 +646,67 @@ pub struct Decided {
     /// Whether the tasks with these subjects were open, where that mattered.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub open: BTreeMap<String, bool>,
-    /// Outcome of every rule.
+    /// Outcome of every rule; of a shadow that can be computed again, left out as the snapshot.
     pub rules: Vec<RuleOutcome>,
-    /// How many tasks were ordered.
+    /// How many tasks were ordered; of a shadow, how many would have been.
     pub tasks: u32,
+    /// Of a shadow, what it would have ordered: no tasks stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<Planned>,
+}
+
+/// What a shadow would have ordered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Hash of the trigger's content: two contents under one identity are told apart by it.
+    pub trigger_hash: String,
+    /// The first tasks; fewer than [`Decided::tasks`] where all of them would be too large for
+    /// the record.
+    pub tasks: Vec<PlannedTask>,
+}
+
+/// A task that a shadow would have ordered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedTask {
+    /// Index among the activation's tasks, from 0.
+    pub n: u32,
+    /// Where workers would take it from.
+    pub queue: QueueName,
+    /// One line.
+    pub title: String,
+    /// The rest; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub body: String,
+    /// For people and programs that look for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<LabelName, String>,
+    /// How urgent it is.
+    #[serde(default, skip_serializing_if = "Priority::is_default")]
+    pub priority: Priority,
+    /// When it should be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
+    /// How many seconds one attempt may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u32>,
+    /// Rule that ordered it, with what it saw.
+    pub why: Why,
+}
+
+impl From<TaskOrder> for PlannedTask {
+    fn from(order: TaskOrder) -> Self {
+        Self {
+            n: order.n,
+            queue: order.queue,
+            title: order.title,
+            body: order.body,
+            labels: order.labels,
+            priority: order.priority,
+            due: order.due,
+            timeout_s: order.timeout_s,
+            why: order.why,
+        }
+    }
 }
 
 /// A source whose value was not asked for, but used again.

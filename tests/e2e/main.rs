@@ -40,6 +40,7 @@ mod restarts;
 mod revisions;
 mod router_backlog;
 mod scheduler_faults;
+mod shadow;
 mod shipped_config;
 mod simulate;
 mod sources;

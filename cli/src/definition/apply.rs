@@ -115,6 +115,7 @@ pub(super) fn action(applied: &admin::Applied) -> &'static str {
         ApplyAction::Unchanged => "unchanged",
         ApplyAction::Deleted => "deleted",
         ApplyAction::Pruned => "pruned",
+        ApplyAction::Promoted => "promoted",
         ApplyAction::Unspecified => "applied",
     }
 }

@@ -1,7 +1,7 @@
-//! `definition enable|disable|rollback|delete`.
+//! `definition enable|disable|rollback|promote|delete`.
 
 use kaizen_proto::{
-    admin::{DeleteRequest, RollbackRequest, SetEnabledRequest},
+    admin::{DeleteRequest, PromoteRequest, RollbackRequest, SetEnabledRequest},
     id::DefinitionId,
 };
 
@@ -46,6 +46,19 @@ pub(super) struct DeleteArgs {
     dry_run: bool,
     #[command(flatten)]
     expected: Expected,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PromoteArgs {
+    /// The name that it shares with its shadow
+    #[arg(value_name = "NAME")]
+    id: DefinitionId,
+    /// Check it and say what would happen, but store nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Refuse unless the shadow stands at this revision
+    #[arg(long, value_name = "N")]
+    expect_revision: Option<u64>,
 }
 
 pub(super) fn set_enabled(
@@ -95,6 +108,29 @@ pub(super) fn rollback(session: &Session, args: &RollbackArgs) -> anyhow::Result
     .into_inner();
     apply::warn(session, &response.warnings);
     apply::show(session, response.result.into_iter().collect(), args.dry_run)?;
+    Ok(Exit::Ok)
+}
+
+pub(super) fn promote(session: &Session, args: &PromoteArgs) -> anyhow::Result<Exit> {
+    let request = PromoteRequest {
+        id: args.id.to_string(),
+        expected_revision: args.expect_revision,
+        validate_only: args.dry_run,
+        by: by(),
+    };
+    let response = Admin::run(session, "definition promote", |admin| async move {
+        let mut definitions = client!(admin, definitions_client, DefinitionsClient);
+        let response = definitions.promote(request).await;
+        response.map_err(|status| admin.refused(&status))
+    })?
+    .into_inner();
+    apply::warn(session, &response.warnings);
+    apply::show(session, response.results, args.dry_run)?;
+    if !args.dry_run {
+        session.output.say(
+            "take `mode: shadow` out of its file: as it is, the next apply makes a shadow again",
+        );
+    }
     Ok(Exit::Ok)
 }
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod change;
+mod compare;
 mod diff;
 mod history;
 mod lint;
@@ -85,6 +86,17 @@ Example:
 Example:
   kaizen-agentic definition rollback low-success-rate-review --to 5")]
     Rollback(change::RollbackArgs),
+    /// Show where a definition and its shadow differ in what they ordered, since both are in effect
+    #[command(after_help = "\
+Example:
+  kaizen-agentic definition compare low-success-rate-review
+  kaizen-agentic definition compare nightly --from 2026-11-20 --fail-on-change")]
+    Compare(compare::Args),
+    /// Put a shadow in the place of the live definition of its name
+    #[command(after_help = "\
+Example:
+  kaizen-agentic definition promote low-success-rate-review --dry-run")]
+    Promote(change::PromoteArgs),
     /// Take documents out of effect: all of them, or none; revisions, ticks and tasks stay
     #[command(after_help = "\
 Example:
@@ -139,6 +151,8 @@ pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
         Verb::Diff(args) => diff::run(session, args),
         Verb::Lint(args) => lint::run(session, &args),
         Verb::Rollback(args) => change::rollback(session, &args),
+        Verb::Compare(args) => compare::run(session, &args),
+        Verb::Promote(args) => change::promote(session, &args),
         Verb::Delete(args) => change::delete(session, &args),
         Verb::Enable(args) => change::set_enabled(session, &args, true),
         Verb::Disable(args) => change::set_enabled(session, &args, false),

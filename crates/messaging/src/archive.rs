@@ -2,14 +2,18 @@
 
 use std::{pin::Pin, time::Duration};
 
-use async_nats::jetstream::{
-    Message,
-    consumer::{DeliverPolicy, pull},
-    message::StreamMessage,
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        Message,
+        consumer::{DeliverPolicy, pull},
+        message::StreamMessage,
+    },
 };
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::ReadyChunks};
 use jiff::Timestamp;
+use kaizen_proto::header;
 use tokio::time::timeout;
 
 use crate::{
@@ -41,6 +45,8 @@ pub struct Archived {
     pub payload: Bytes,
     /// How many tasks and events lie between it and the first trigger.
     pub hops: u32,
+    /// The revision of a definition that its headers name; 0 where they name none.
+    pub revision: u64,
 }
 
 impl Archived {
@@ -53,6 +59,7 @@ impl Archived {
             sequence,
             stored_at,
             hops: hops(message.headers.as_ref()),
+            revision: revision(message.headers.as_ref()),
             subject: message.subject.to_string(),
             payload: message.message.payload,
         })
@@ -65,10 +72,18 @@ impl From<StreamMessage> for Archived {
             sequence: message.sequence,
             stored_at: instant(message.time),
             hops: hops(Some(&message.headers)),
+            revision: revision(Some(&message.headers)),
             subject: message.subject.to_string(),
             payload: message.payload,
         }
     }
+}
+
+fn revision(headers: Option<&HeaderMap>) -> u64 {
+    let named = headers.and_then(|headers| headers.get(header::REVISION));
+    named
+        .and_then(|named| named.as_str().parse().ok())
+        .unwrap_or(0)
 }
 
 /// The messages of a stream on some subjects that were stored in `[from, to)`, oldest first. What
@@ -124,6 +139,12 @@ impl Archive {
                 .saturating_sub(since(self.to).await?);
         }
         Ok(count)
+    }
+
+    /// Sequence of the last message that was handed over; 0 before the first.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
     }
 
     /// The next messages; none at the end.

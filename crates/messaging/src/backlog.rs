@@ -1,4 +1,4 @@
-//! How far the readers of TICKS are behind.
+//! How far the router is behind.
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info, pull};
 use kaizen_proto::stream;
@@ -14,7 +14,7 @@ pub const BACKLOG_MAX: u64 = 1_000;
 /// the oldest beyond that, so there is room for those who count at the same time.
 pub const UNROUTED_MAX: u64 = 9_000;
 
-/// Where the router stands in TICKS.
+/// Where the router stands in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backlog {
     /// Messages that it has not been given, or has not settled.
@@ -23,12 +23,21 @@ pub struct Backlog {
     pub floor: u64,
 }
 
-/// Asks the leader of the router's consumer.
+/// Where it stands in TICKS: asks the leader of its consumer.
 pub async fn read(nats: &Nats) -> Result<Backlog, ReadError> {
-    let failed = |source| ReadError::new(stream::TICKS, "the router's backlog", source);
+    of(nats, stream::TICKS, stream::ROUTER_TICKS).await
+}
+
+/// Where it stands in EVENTS: asks the leader of its consumer.
+pub async fn of_events(nats: &Nats) -> Result<Backlog, ReadError> {
+    of(nats, stream::EVENTS, stream::ROUTER_EVENTS).await
+}
+
+async fn of(nats: &Nats, stream: &'static str, durable: &str) -> Result<Backlog, ReadError> {
+    let failed = |source| ReadError::new(stream, "the router's backlog", source);
     let consumer = nats
         .jetstream
-        .get_consumer_from_stream::<pull::Config, _, _>(stream::ROUTER_TICKS, stream::TICKS)
+        .get_consumer_from_stream::<pull::Config, _, _>(durable, stream)
         .await
         .map_err(|error| failed(error.into()))?;
     Ok(Backlog::from(consumer.cached_info()))

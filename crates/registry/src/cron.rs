@@ -20,7 +20,7 @@ const KEYS: [&str; 9] = [
     "type", "cron", "timezone", "dst", "start", "end", "exclude", "jitter", "catchup",
 ];
 
-/// Reads the keys beside `type: cron`. `seed` is the definition's id as written: what is hashed
+/// Reads the keys beside `type: cron`. `seed` is the definition's name: what is hashed
 /// may never fire for one id and fire for another, as `0 0 H(29-31) 2 *` does.
 pub(crate) fn decode(trigger: &Fields<'_>, seed: &str) -> Option<(ScheduleSpec, CatchUp)> {
     trigger.allow(&KEYS, &[]);

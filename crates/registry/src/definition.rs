@@ -13,7 +13,7 @@ use kaizen_proto::{
     subject::Reader,
 };
 use kaizen_schedule::{CatchUp, Schedule, ScheduleSpec};
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use crate::{
     clause::clause_hash,
@@ -32,11 +32,20 @@ use crate::{
 const SOURCES_MAX: usize = 16;
 /// Every trigger type.
 const TRIGGER_TYPES: [&str; 4] = ["all", "cron", "event", "silence"];
+/// The key that tells a shadow.
+const MODE: &str = "mode";
+/// Its values.
+pub(crate) const MODES: [&str; 2] = [LIVE, SHADOW];
+/// It orders tasks; so it does where nobody says.
+pub(crate) const LIVE: &str = "live";
+/// It decides and records, and makes no task.
+const SHADOW: &str = "shadow";
 
 /// A document of kind `ActivityDefinition`, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DefinitionSpec {
-    /// Its id.
+    /// Its id. A document has its name as `id`, and `mode: shadow` where it is a shadow.
+    #[serde(flatten, serialize_with = "name_and_mode")]
     pub id: DefinitionId,
     /// A disabled definition is not triggered.
     pub enabled: bool,
@@ -56,9 +65,18 @@ pub struct DefinitionSpec {
 }
 
 impl DefinitionSpec {
-    /// Every queue that its rules name, once each.
+    /// The same under another id: a shadow as the live definition, or the other way round.
+    #[must_use]
+    pub fn named(self, id: DefinitionId) -> Self {
+        Self { id, ..self }
+    }
+
+    /// Every queue that its tasks go to, once each; those of a shadow go nowhere.
     #[must_use]
     pub fn queues(&self) -> BTreeSet<&QueueName> {
+        if self.id.is_shadow() {
+            return BTreeSet::new();
+        }
         let tasks = self.rules.iter().flat_map(|rule| &rule.tasks);
         tasks.map(|task| &task.queue).collect()
     }
@@ -83,6 +101,15 @@ impl DefinitionSpec {
             .into_iter()
             .chain(sources)
     }
+}
+
+fn name_and_mode<S: Serializer>(id: &DefinitionId, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut keys = serializer.serialize_map(None)?;
+    keys.serialize_entry("id", id.name())?;
+    if id.is_shadow() {
+        keys.serialize_entry(MODE, SHADOW)?;
+    }
+    keys.end()
 }
 
 /// What sets a definition off.
@@ -346,12 +373,12 @@ impl Definition {
     }
 
     /// The definition as alignment sees it; `None` unless it is enabled, has a cron trigger and
-    /// discovers runs.
+    /// discovers runs. A shadow starts no run, so it is none.
     #[must_use]
     pub fn scheduled_runs(&self) -> Option<CronDefinition> {
         let discovers = self.spec().discoveries();
         let discovers: Vec<_> = discovers.map(|(_, params)| params).collect();
-        let is_one = self.enabled() && !discovers.is_empty();
+        let is_one = self.enabled() && !self.id().is_shadow() && !discovers.is_empty();
         self.schedule()
             .filter(|_| is_one)
             .map(|schedule| CronDefinition {
@@ -414,7 +441,8 @@ fn compile_trigger(spec: &DefinitionSpec, problems: &Problems) -> Option<Schedul
     let TriggerSpec::Cron { schedule, .. } = &spec.trigger else {
         return None;
     };
-    Schedule::new(schedule, spec.id.as_str())
+    // What is hashed is the same for a shadow: it has the slots of its definition.
+    Schedule::new(schedule, spec.id.name())
         .map_err(|error| {
             cron::report(&error, &Path::default().key("trigger"), problems);
         })
@@ -442,6 +470,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<DefinitionSpec> {
         &[
             "kind",
             "id",
+            MODE,
             "enabled",
             "description",
             "engagement",
@@ -451,7 +480,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<DefinitionSpec> {
         ],
         &[],
     );
-    let id = fields.parsed("id");
+    let id = decode_id(fields);
     let enabled = fields.bool_or("enabled", true);
     let description = fields.text_opt("description");
     let engagement = fields.parsed_opt("engagement");
@@ -474,6 +503,34 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<DefinitionSpec> {
     })
 }
 
+/// The id that name and mode make.
+fn decode_id(fields: &Fields<'_>) -> Option<DefinitionId> {
+    let id: Option<DefinitionId> = fields.parsed("id");
+    let is_shadow = match fields.text_opt(MODE)?.unwrap_or(LIVE) {
+        LIVE => false,
+        SHADOW => true,
+        other => {
+            let message = format!("unknown mode {other:?}");
+            fields.report(MODE, message, Some(suggest(other, "modes", &MODES)));
+            return None;
+        }
+    };
+    let id = id?;
+    if is_shadow {
+        return Some(id.shadow());
+    }
+    if id.is_shadow() {
+        let hint = format!("write `id: {}` and `mode: shadow`", id.name());
+        fields.report(
+            "id",
+            "is that of a shadow, and the mode is live",
+            Some(hint),
+        );
+        return None;
+    }
+    Some(id)
+}
+
 fn decode_trigger(fields: &Fields<'_>, id: Option<&DefinitionId>) -> Option<TriggerSpec> {
     let value = fields.required("trigger")?;
     let trigger = Fields::open(value, fields.path.key("trigger"), fields.problems)?;
@@ -488,7 +545,7 @@ fn decode_trigger(fields: &Fields<'_>, id: Option<&DefinitionId>) -> Option<Trig
             })
         }
         "cron" => {
-            let (schedule, catchup) = cron::decode(&trigger, id.map_or("", DefinitionId::as_str))?;
+            let (schedule, catchup) = cron::decode(&trigger, id.map_or("", DefinitionId::name))?;
             Some(TriggerSpec::Cron { schedule, catchup })
         }
         "all" => conclusion::decode_join(&trigger).map(TriggerSpec::All),

@@ -104,7 +104,8 @@ impl Input<'_> {
     }
 
     /// The tick that it is, and whose; `None` where it is none, or malformed.
-    pub(crate) fn tick(&self) -> Option<(DefinitionId, Trigger)> {
+    #[must_use]
+    pub fn tick(&self) -> Option<(DefinitionId, Trigger)> {
         let slot = Slot::read(self.subject, self.payload).ok().flatten()?;
         Some((slot.definition.clone(), slot.trigger(self)))
     }

@@ -73,7 +73,7 @@ pub use input::{Input, Refused, SetOff};
 pub use memory::{Advance, Concluded, Lacks, Memory, Outside};
 pub use recall::{Recall, Records};
 pub use references::{DocumentKey, references};
-pub use replay::{Followed, Replay, Replayed, Taken};
+pub use replay::{Followed, Replay, Replayed, Taken, concluded};
 pub use rule::RuleSpec;
 pub use ruled_out::{RuledOut, ruled_out};
 pub use set_off::{NotSetOff, concerned, set_off};

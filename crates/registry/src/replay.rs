@@ -240,7 +240,8 @@ impl<'a> Replay<'a> {
 }
 
 /// What a definition without memory concludes once its context is bound, or cannot be.
-fn concluded(
+#[must_use]
+pub fn concluded(
     revision: &Arc<Revision<Definition>>,
     activation: ActivationId,
     trigger: &Trigger,

@@ -8,7 +8,7 @@
 use kaizen_engagement::Cadence;
 use kaizen_proto::{
     envelope::IDENTITY_BYTES_MAX,
-    id::{EVENT_TYPE_BYTES_MAX, NAME_BYTES_MAX},
+    id::{EVENT_TYPE_BYTES_MAX, NAME_BYTES_MAX, SHADOW_SUFFIX},
     record::Priority,
 };
 use kaizen_schedule::CRON_BYTES_MAX;
@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     clause::{RATE_TASKS_MAX, STREAK_MAX},
     conclusion::{CADENCES_MAX, JOINED_MAX, JOINED_MIN, SILENCE_KEYS_MAX},
+    definition::{LIVE, MODES},
     event_type::VERSION_BYTES_MAX,
     memory::summary::RUNS_MAX,
     parsing::CONDITION_BYTES_MAX,
@@ -138,7 +139,8 @@ fn activity_definition() -> Value {
         &["kind", "id", "trigger", "rules"],
         json!({
             "kind": {"const": "ActivityDefinition"},
-            "id": name("Its id"),
+            "id": definition_id(),
+            "mode": nullable(json!({"enum": MODES, "default": LIVE, "description": "A shadow decides and records beside the live definition of the same id, and makes no task"})),
             "enabled": nullable(json!({"type": "boolean", "default": true, "description": "A disabled definition is not triggered"})),
             "description": nullable(text("For people")),
             "engagement": nullable(name("Slug of the engagement that it belongs to, for apply --prune")),
@@ -649,6 +651,13 @@ fn name_pattern() -> String {
 
 fn name(what: &str) -> Value {
     json!({"type": "string", "pattern": name_pattern(), "description": what})
+}
+
+/// With the suffix of a shadow as it may be read back; without `mode: shadow` it is refused.
+fn definition_id() -> Value {
+    let pattern = name_pattern();
+    let pattern = format!("{}({SHADOW_SUFFIX})?$", pattern.trim_end_matches('$'));
+    json!({"type": "string", "pattern": pattern, "description": "Its id"})
 }
 
 fn event_type_name() -> Value {

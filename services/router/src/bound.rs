@@ -376,7 +376,7 @@ impl Bound {
             &snapshot,
         );
         let dead = dead_decision(&decision);
-        let record = DecisionRecord::Decided(DecidedRecord {
+        let record = DecidedRecord {
             revision: waiting.revision.number,
             trigger: waiting.trigger.record.clone(),
             snapshot,
@@ -385,7 +385,8 @@ impl Bound {
             open: BTreeMap::new(),
             tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
             rules: decision.rules,
-        });
+            planned: None,
+        };
         let decided = Decided {
             record: Some((record, waiting.sequence)),
             orders: decision.tasks,

@@ -16,7 +16,7 @@ use kaizen_registry::{Definition, Lane, Refused, Revision, Trigger, View, bind_d
 use tracing::{Instrument as _, Span, warn};
 
 use crate::{
-    effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision},
+    effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision, shadow_record},
     input::{Delivery, route},
 };
 
@@ -131,8 +131,9 @@ impl Direct {
             }
         };
         let decision = decide(revision, activation, trigger, &snapshot);
+        let record = shadow_record(revision, trigger, &snapshot, &decision);
         let decided = Decided {
-            record: None,
+            record: record.map(|record| (record, 0)),
             dead: dead_decision(&decision),
             orders: decision.tasks,
             trigger_hash: trigger.content_hash.clone(),

@@ -1,6 +1,6 @@
 //! What follows from an input, and how it is stored: once, by compare-and-set.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::HeaderMap;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -15,12 +15,16 @@ use kaizen_messaging::{
 use kaizen_proto::{
     header,
     id::{ActivationId, DefinitionId, TriggerId},
-    record::{Checkpoint, DecisionRecord, Pending, TaskOrder, TaskRecord},
+    record::{
+        Checkpoint, Decided as DecidedRecord, DecisionRecord, Pending, Planned, PlannedTask,
+        SNAPSHOT_BYTES_MAX, TaskOrder, TaskRecord,
+    },
     stream,
     subject::{self, DeadReason, DeadStage, Reader},
 };
-use kaizen_registry::{Decision, memory::Stored};
+use kaizen_registry::{Decision, Definition, Revision, Trigger, memory::Stored};
 use serde::Serialize;
+use serde_json::Value;
 use tracing::{Span, debug, warn};
 
 /// Writes to LEDGER.
@@ -144,12 +148,70 @@ impl Letter {
 
 /// What an activation leads to once it has been decided.
 pub(crate) struct Decided {
-    /// Replaces the pending record with this sequence; absent in the direct lane.
-    pub(crate) record: Option<(DecisionRecord, u64)>,
+    /// Replaces the pending record with this sequence; absent where nothing need be recorded
+    /// beside the tasks.
+    pub(crate) record: Option<(DecidedRecord, u64)>,
+    /// Tasks; those of a shadow are recorded instead.
     pub(crate) orders: Vec<TaskOrder>,
     /// Why it is buried as well: rules that could not be evaluated, or too many tasks.
     pub(crate) dead: Option<(DeadReason, String)>,
     pub(crate) trigger_hash: String,
+}
+
+/// What the tasks take of a shadow's record, at most: one part in so many of what the server
+/// takes as one message. As much stays free beside what else is in it.
+const PLANNED_SHARE: usize = 4;
+
+impl Decided {
+    /// Moves the tasks of a shadow into its record, as many as fit, where the server takes
+    /// messages of so many bytes.
+    fn plan(&mut self, payload_max: usize) {
+        let orders = std::mem::take(&mut self.orders);
+        let Some((record, _)) = &mut self.record else {
+            return;
+        };
+        let bytes = |json: Result<Vec<u8>, _>| json.map_or(0, |json| json.len());
+        let share = payload_max / PLANNED_SHARE;
+        let beside = bytes(serde_json::to_vec(record));
+        let mut room = share.min((payload_max - share).saturating_sub(beside));
+        let tasks = orders.into_iter().map(PlannedTask::from);
+        let fits = |task: &PlannedTask| {
+            let left = room.checked_sub(bytes(serde_json::to_vec(task)));
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        record.planned = Some(Planned {
+            trigger_hash: self.trigger_hash.clone(),
+            tasks: tasks.take_while(fits).collect(),
+        });
+    }
+}
+
+/// The record of a decision of a shadow that can be computed again, where tasks follow: what they
+/// would be counts, and what led to them is left out where it is large.
+pub(crate) fn shadow_record(
+    revision: &Revision<Definition>,
+    trigger: &Trigger,
+    snapshot: &Value,
+    decision: &Decision,
+) -> Option<DecidedRecord> {
+    if !revision.value.id().is_shadow() || decision.tasks.is_empty() {
+        return None;
+    }
+    let keeps = |json: Result<Vec<u8>, _>| json.is_ok_and(|json| json.len() <= SNAPSHOT_BYTES_MAX);
+    let snapshot = Some(snapshot).filter(|snapshot| keeps(serde_json::to_vec(snapshot)));
+    let rules = Some(&decision.rules).filter(|rules| keeps(serde_json::to_vec(rules)));
+    Some(DecidedRecord {
+        revision: revision.number,
+        trigger: trigger.record.clone(),
+        snapshot: snapshot.cloned().unwrap_or_default(),
+        warnings: Vec::new(),
+        cached: Vec::new(),
+        open: BTreeMap::new(),
+        rules: rules.cloned().unwrap_or_default(),
+        tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
+        planned: None,
+    })
 }
 
 /// Why an activation is buried whose tasks followed from something else.
@@ -211,23 +273,28 @@ impl Ledger {
         }
     }
 
-    /// Stores the tasks of an activation, its decision where it was pending, and a dead letter
-    /// where a rule failed: all of them or none. `None` when nothing follows.
+    /// Stores the tasks of an activation, its decision where one is recorded, and a dead letter
+    /// where a rule failed: all of them or none. `None` when nothing follows. The one place where
+    /// tasks are made, and so the one where those of a shadow are not.
     pub(crate) fn decided(
         &self,
         definition: &DefinitionId,
         activation: ActivationId,
-        decided: Decided,
+        mut decided: Decided,
         letter: Letter,
     ) -> Option<Effect> {
+        if definition.is_shadow() {
+            decided.plan(self.nats.client.max_payload());
+        }
         let mut messages = Vec::with_capacity(decided.orders.len() + 2);
         let mut settled_by = None;
         let mut settled_after = 0;
-        if let Some((record, pending)) = &decided.record {
+        if let Some((record, pending)) = decided.record {
             let subject = subject::decision(definition, activation);
-            messages.push(self.message(subject.clone(), Guard::Last(*pending), &letter, record));
+            let record = DecisionRecord::Decided(record);
+            messages.push(self.message(subject.clone(), Guard::Last(pending), &letter, &record));
             settled_by = Some(subject);
-            settled_after = *pending;
+            settled_after = pending;
         }
         let filter = subject::activation_tasks(definition, activation);
         for order in decided.orders {
@@ -556,17 +623,18 @@ fn header_text(text: &str) -> String {
     line
 }
 
-/// Whether a task or a pending decision followed from another content.
+/// Whether a task, or a decision that is pending or a shadow's, followed from another content.
 fn is_of_other(standing: &[u8], trigger_hash: &str) -> bool {
     let of_order = match serde_json::from_slice(standing) {
         Ok(TaskRecord::Order(order)) => Some(order.trigger_hash),
         _ => None,
     };
-    let of_pending = || match serde_json::from_slice(standing) {
+    let of_decision = || match serde_json::from_slice(standing) {
         Ok(DecisionRecord::Pending(pending)) => Some(pending.trigger_hash),
-        _ => None,
+        Ok(DecisionRecord::Decided(decided)) => Some(decided.planned?.trigger_hash),
+        Err(_) => None,
     };
-    let hash = of_order.or_else(of_pending);
+    let hash = of_order.or_else(of_decision);
     hash.is_some_and(|hash| hash != trigger_hash)
 }
 

@@ -1,6 +1,6 @@
 //! Compares what both sides conclude from one message.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 use kaizen_proto::{
     id::{ActivationId, DefinitionId},
@@ -9,11 +9,12 @@ use kaizen_proto::{
 
 use super::{Comparison, Difference, Example, FieldChange, Report, Tally, report::number};
 use crate::{
+    definition::Definition,
     flip::{WhyNot, why_not},
     memory::Concluded,
     replay::{Followed, Replayed},
     trigger::Trigger,
-    view::View,
+    view::Revision,
 };
 
 /// Where both sides stand.
@@ -31,10 +32,14 @@ struct Pair<'a> {
 }
 
 /// One side of an activation, seen from the other.
-struct Other<'a> {
-    view: &'a View,
-    replayed: Option<&'a Replayed>,
-    trigger: Option<&'a Trigger>,
+#[derive(Debug)]
+pub struct Other<'a> {
+    /// The revision that this side has; absent where it has none.
+    pub revision: Option<Arc<Revision<Definition>>>,
+    /// What followed there; absent where it was not set off.
+    pub followed: Option<&'a Followed>,
+    /// Absent where a deadline has passed.
+    pub trigger: Option<&'a Trigger>,
 }
 
 impl Report {
@@ -70,7 +75,18 @@ impl Report {
         let (before, after) = (tasks(pair.before), tasks(pair.after));
         tally.before += number(before.len());
         tally.after += number(after.len());
-        tally.compare(setting, pair, examples_max);
+        tally.compare(before, after, examples_max, |difference, task| {
+            let replayed = match difference {
+                Difference::Added => pair.before,
+                Difference::Removed | Difference::Changed => pair.after,
+            };
+            let other = setting.other(difference, task, replayed);
+            lone(
+                difference,
+                task,
+                other.why_not(&task.why.rule, task.why.item),
+            )
+        });
         if let Some(task) = after.first().or(before.first()) {
             let instant = match setting.trigger {
                 Some(trigger) => trigger.instant(),
@@ -130,21 +146,25 @@ fn tasks(replayed: Option<&Replayed>) -> &[TaskOrder] {
 }
 
 impl Tally {
-    fn compare(&mut self, setting: &Setting<'_>, pair: Pair<'_>, examples_max: usize) {
-        let (before, after) = (tasks(pair.before), tasks(pair.after));
+    /// Counts what differs. `lone` makes an example of a task that one side alone orders.
+    pub(super) fn compare(
+        &mut self,
+        before: &[TaskOrder],
+        after: &[TaskOrder],
+        examples_max: usize,
+        lone: impl Fn(Difference, &TaskOrder) -> Example,
+    ) {
         for task in after.iter().filter(|task| same(before, task).is_none()) {
             self.added += 1;
             if self.has_room(Difference::Added, examples_max) {
-                let other = setting.before(pair);
-                self.examples.push(lone(Difference::Added, task, &other));
+                self.examples.push(lone(Difference::Added, task));
             }
         }
         for task in before {
             let Some(now) = same(after, task) else {
                 self.removed += 1;
                 if self.has_room(Difference::Removed, examples_max) {
-                    let other = setting.after(pair);
-                    self.examples.push(lone(Difference::Removed, task, &other));
+                    self.examples.push(lone(Difference::Removed, task));
                 }
                 continue;
             };
@@ -227,9 +247,12 @@ fn example(difference: Difference, task: &TaskOrder) -> Example {
     }
 }
 
-/// A task that one side alone orders.
-fn lone(difference: Difference, task: &TaskOrder, other: &Other<'_>) -> Example {
-    let (why, why_not) = other.why_not(task);
+/// A task that one side alone orders, and why the other does not.
+pub(super) fn lone(
+    difference: Difference,
+    task: &TaskOrder,
+    (why, why_not): (String, Option<WhyNot>),
+) -> Example {
     Example {
         why,
         why_not,
@@ -238,40 +261,45 @@ fn lone(difference: Difference, task: &TaskOrder, other: &Other<'_>) -> Example 
 }
 
 impl<'a> Setting<'a> {
-    fn before(&self, pair: Pair<'a>) -> Other<'a> {
+    /// The side that does not order a task.
+    fn other(
+        &'a self,
+        difference: Difference,
+        task: &TaskOrder,
+        replayed: Option<&'a Replayed>,
+    ) -> Other<'a> {
+        let view = match difference {
+            Difference::Added => self.comparison.before(),
+            Difference::Removed | Difference::Changed => self.comparison.after(),
+        };
         Other {
-            view: self.comparison.before(),
-            replayed: pair.before,
-            trigger: self.trigger,
-        }
-    }
-
-    fn after(&self, pair: Pair<'a>) -> Other<'a> {
-        Other {
-            view: self.comparison.after(),
-            replayed: pair.after,
+            revision: view.definition(&task.definition),
+            followed: replayed.map(|replayed| &replayed.followed),
             trigger: self.trigger,
         }
     }
 }
 
 impl Other<'_> {
-    /// Why this side does not order a task of the other.
-    fn why_not(&self, task: &TaskOrder) -> (String, Option<WhyNot>) {
-        let Some(replayed) = self.replayed else {
-            return (self.not_set_off(task), None);
-        };
-        let Some(concluded) = concluded(Some(replayed)) else {
-            let why = "takes note of it; by itself it sets nothing off";
-            return (why.to_owned(), None);
+    /// Why this side does not order a task that a rule of the other orders, of an item of its
+    /// list where it has one; and the nearest flip, where a condition stands in the way.
+    #[must_use]
+    pub fn why_not(&self, rule: &str, item: Option<u32>) -> (String, Option<WhyNot>) {
+        let concluded = match self.followed {
+            None => return (self.not_set_off(), None),
+            Some(Followed::Unknown(why)) => return (why.clone(), None),
+            Some(Followed::Noted) => {
+                let why = "takes note of it; by itself it sets nothing off";
+                return (why.to_owned(), None);
+            }
+            Some(Followed::Concluded(concluded)) => concluded,
         };
         let decision = match &concluded.decision {
             Ok(decision) => decision,
             Err(error) => return (error.clone(), None),
         };
-        let rule = &task.why.rule;
-        let mut of_rule = decision.rules.iter().filter(|one| one.rule == *rule);
-        let Some(outcome) = of_rule.find(|one| one.item == task.why.item) else {
+        let mut of_rule = decision.rules.iter().filter(|one| one.rule == rule);
+        let Some(outcome) = of_rule.find(|one| one.item == item) else {
             return (format!("there is no such outcome of a rule {rule}"), None);
         };
         if let Some(why) = outcome.error.as_ref().or(outcome.suppressed.as_ref()) {
@@ -289,8 +317,8 @@ impl Other<'_> {
         }
     }
 
-    fn not_set_off(&self, task: &TaskOrder) -> String {
-        let Some(revision) = self.view.definition(&task.definition) else {
+    fn not_set_off(&self) -> String {
+        let Some(revision) = &self.revision else {
             return "there is no such definition".to_owned();
         };
         let definition = &revision.value;

@@ -54,12 +54,14 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Compares the definitions among `documents` with those of the registry. The event types
-    /// among them are in effect on the side of the documents alone.
+    /// Compares the definitions among `documents` with those of the registry, a shadow with the
+    /// live one of its name. The event types among them are in effect on the side of the
+    /// documents alone.
     ///
     /// # Errors
     /// There is no definition among them, or a document cannot be compiled.
     pub fn new(registry: &View, documents: &[Document], window: Window) -> Result<Self, String> {
+        let documents = &as_live(documents)?;
         let named = documents.iter().filter_map(|document| match document {
             Document::Definition(spec) => Some(spec),
             _ => None,
@@ -161,6 +163,26 @@ impl Comparison {
     pub(super) fn is_alike(&self, standing: Standing) -> bool {
         matches!(standing, Standing::Unchanged(_)) && !self.other_types
     }
+}
+
+/// The documents, each shadow as the live definition that it would be.
+fn as_live(documents: &[Document]) -> Result<Vec<Document>, String> {
+    let mut names = BTreeSet::new();
+    let mut all = Vec::with_capacity(documents.len());
+    for document in documents.iter().cloned() {
+        let Document::Definition(spec) = document else {
+            all.push(document);
+            continue;
+        };
+        let id = spec.id.live();
+        if !names.insert(id.clone()) {
+            return Err(format!(
+                "{id} is given live and as a shadow: one document of a name is compared with what stands; leave out one of them"
+            ));
+        }
+        all.push(Document::Definition(spec.named(id)));
+    }
+    Ok(all)
 }
 
 /// Whether what `bound` was told from outside is what a step of `asking` asks for: where the

@@ -4,9 +4,13 @@
 //! would replace it, each as if in effect over the whole window. [`Backtest`] follows the archive
 //! on both with one [`Replay`] each, and counts what differs. Nothing is kept of a message but
 //! counts, and a few examples.
+//!
+//! [`Recorded`] holds a live definition and its shadow against each other in the same way, by what
+//! both have left in the ledger: nothing is followed again.
 
 mod compare;
 mod comparison;
+mod recorded;
 mod report;
 mod slots;
 
@@ -15,7 +19,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kaizen_proto::{envelope::EventEnvelope, stream, subject::Reader};
 
+pub use compare::Other;
 pub use comparison::{Comparison, Standing, Window, asks_the_same};
+pub use recorded::{Compared, Recorded, Settled, Side, TooManyWait};
 pub use report::{Difference, Example, FieldChange, Report, Tally};
 pub use slots::{Ticked, TooManySlots};
 
@@ -34,8 +40,8 @@ use compare::Setting;
 #[derive(Debug)]
 pub struct Backtest<'a, R> {
     comparison: &'a Comparison,
-    before: Side<'a, R>,
-    after: Side<'a, R>,
+    before: Way<'a, R>,
+    after: Way<'a, R>,
     /// What stands twice in a stream counts once.
     seen: Seen,
     report: Report,
@@ -43,7 +49,7 @@ pub struct Backtest<'a, R> {
 
 /// One side.
 #[derive(Debug)]
-struct Side<'a, R> {
+struct Way<'a, R> {
     view: &'a View,
     replay: Replay<'a>,
     recall: R,
@@ -109,12 +115,12 @@ impl<'a, R: Recall> Backtest<'a, R> {
             .map(|(id, _)| id.clone());
         let (before, after) = (comparison.before(), comparison.after());
         Self {
-            before: Side {
+            before: Way {
                 view: before,
                 replay: Replay::new(before),
                 recall: recall.0,
             },
-            after: Side {
+            after: Way {
                 view: after,
                 replay: Replay::of(after, differing.collect()),
                 recall: recall.1,
@@ -209,7 +215,7 @@ impl<'a, R: Recall> Backtest<'a, R> {
     }
 }
 
-impl<R: Recall> Side<'_, R> {
+impl<R: Recall> Way<'_, R> {
     fn pass_time(&mut self, stream: &str, stored_at: Timestamp) -> Vec<Replayed> {
         self.replay.pass_time(stream, stored_at, &mut self.recall)
     }

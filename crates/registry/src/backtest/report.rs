@@ -123,22 +123,26 @@ pub struct FieldChange {
 
 impl Report {
     pub(super) fn new(comparison: &Comparison, examples_max: usize) -> Self {
-        let definitions = comparison.definitions().iter();
+        Self::of(comparison.definitions().iter().cloned(), examples_max)
+    }
+
+    pub(super) fn of(
+        definitions: impl IntoIterator<Item = (DefinitionId, Standing)>,
+        examples_max: usize,
+    ) -> Self {
+        let definitions = definitions.into_iter();
+        let definitions: Vec<_> = definitions
+            .map(|(id, standing)| Tally::new(id, standing))
+            .collect();
+        let ids = definitions.iter().map(|tally| tally.definition.clone());
         Self {
             events: 0,
             ticks: 0,
             refused: 0,
-            definitions: definitions
-                .map(|(id, standing)| Tally::new(id.clone(), *standing))
-                .collect(),
             days: BTreeMap::new(),
             examples_max,
-            places: comparison
-                .definitions()
-                .iter()
-                .map(|(id, _)| id.clone())
-                .zip(0..)
-                .collect(),
+            places: ids.zip(0..).collect(),
+            definitions,
         }
     }
 

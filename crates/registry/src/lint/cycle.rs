@@ -111,9 +111,10 @@ fn looks_at_task(tree: &IdedExpr) -> bool {
 }
 
 /// Whether what becomes of any task sets it off. Who filters is trusted; who waits for silence is
-/// set off by what does not come.
+/// set off by what does not come; a shadow has no tasks that could lead on.
 fn follows_tasks(spec: &DefinitionSpec) -> bool {
     spec.enabled
+        && !spec.id.is_shadow()
         && !matches!(spec.trigger, TriggerSpec::Silence(_))
         && spec.trigger.filters().is_empty()
         && task_outcomes().any(|event_type| spec.trigger.names(&event_type))

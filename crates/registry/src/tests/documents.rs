@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{ORIENT, REVIEW};
 use crate::{
-    Definition, Diagnostic, Document, Lane, TriggerSpec, View, builtin_event_types,
+    Definition, DefinitionSpec, Diagnostic, Document, Lane, TriggerSpec, View, builtin_event_types,
     parse_documents, warnings,
 };
 
@@ -755,4 +755,69 @@ fn event_trigger_is_read() {
         definition(REVIEW).trigger(),
         TriggerSpec::Event { event_type, .. } if event_type.as_str() == "kaizen.metrics.recorded"
     ));
+}
+
+const SHADOW: &str = "kind: ActivityDefinition\nid: low\nmode: shadow\n\
+    trigger: {type: cron, cron: \"H H * * *\", jitter: 5m}\n\
+    rules: [{id: r, tasks: [{queue: q, title: t}]}]\n";
+
+fn spec(yaml: &str) -> DefinitionSpec {
+    match parse_documents("d.yaml", yaml).unwrap().remove(0) {
+        Document::Definition(spec) => spec,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_shadow_has_an_id_of_its_own_and_is_written_as_it_is_read() {
+    let shadow = spec(SHADOW);
+    assert_eq!(shadow.id.as_str(), "low~shadow");
+    assert!(shadow.queues().is_empty());
+    let document = Document::Definition(shadow.clone());
+    assert_eq!(document.name(), "low~shadow");
+    let json = document.to_json();
+    assert_eq!(
+        (&json["id"], &json["mode"]),
+        (&json!("low"), &json!("shadow"))
+    );
+    assert_eq!(Document::from_json(&json), Ok(document));
+    assert_eq!(
+        spec(&SHADOW.replace("id: low\n", "id: low~shadow\n")),
+        shadow
+    );
+
+    let live = spec(&SHADOW.replace("shadow", "live"));
+    assert_eq!(live, spec(&SHADOW.replace("mode: shadow\n", "")));
+    assert_eq!(shadow.clone().named(live.id.clone()), live);
+    // What stood before there were shadows reads back as unchanged.
+    assert_eq!(
+        Document::Definition(live.clone()).to_json().get("mode"),
+        None
+    );
+    // And it has the same slots.
+    let schedule = |spec: DefinitionSpec| Definition::new(spec).unwrap().schedule().cloned();
+    let (one, other) = (schedule(live).unwrap(), schedule(shadow).unwrap());
+    let slots = |schedule: &kaizen_schedule::Schedule| {
+        let slots = schedule.slots_after(jiff::Timestamp::UNIX_EPOCH).take(3);
+        slots.collect::<Vec<_>>()
+    };
+    assert_eq!(slots(&one), slots(&other));
+}
+
+#[test]
+fn a_mode_that_is_none_and_a_shadow_that_says_it_is_live_are_refused() {
+    let refused = |yaml: &str| {
+        let found = parse_documents("d.yaml", yaml).unwrap_err();
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        refused(&SHADOW.replace("mode: shadow", "mode: shadw")),
+        ["d.yaml:3:7: mode: unknown mode \"shadw\"; did you mean `shadow`?"]
+    );
+    assert_eq!(
+        refused(&SHADOW.replace("id: low\nmode: shadow", "id: low~shadow\nmode: live")),
+        [
+            "d.yaml:2:5: id: is that of a shadow, and the mode is live; write `id: low` and `mode: shadow`"
+        ]
+    );
 }

@@ -13,6 +13,7 @@ mod life;
 mod lint;
 mod memory;
 mod properties;
+mod recorded;
 mod reference;
 mod replay;
 mod robustness;

@@ -21,7 +21,7 @@ const NEXT: &str = "bring crates/registry/src/schema.rs in line, give the new ke
 fn examples() -> Vec<(Format, Value)> {
     let definition = |trigger: Value, sources: Value, rule: Value| {
         json!({
-            "kind": "ActivityDefinition", "id": "d", "enabled": true, "description": "x", "engagement": "e",
+            "kind": "ActivityDefinition", "id": "d", "mode": "shadow", "enabled": true, "description": "x", "engagement": "e",
             "trigger": trigger, "context_sources": sources, "rules": [rule],
         })
     };

@@ -51,6 +51,7 @@ impl Admin {
             kind,
             name,
             action: ApplyAction::Pruned,
+            at: None,
         });
         let wanted: Vec<_> = documents
             .into_iter()
@@ -147,7 +148,14 @@ fn pruned(
             gone.insert((RegistryKind::EventType, revision.value.name().to_string()));
         }
     }
-    gone.retain(|key| !given.contains(key));
+    // Who tries a definition in the shadow keeps the live one meanwhile.
+    let names: BTreeSet<&str> = documents
+        .iter()
+        .filter_map(|document| Some(definition(document)?.id.name()))
+        .collect();
+    let is_shadowed =
+        |(kind, name): &DocumentKey| *kind == RegistryKind::Definition && names.contains(&**name);
+    gone.retain(|key| !given.contains(key) && !is_shadowed(key));
     for document in documents {
         let engagement = match document {
             Document::Definition(spec) => &spec.engagement,

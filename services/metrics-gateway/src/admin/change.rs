@@ -37,8 +37,10 @@ pub(super) enum Wanted {
         kind: RegistryKind,
         /// Its name, parsed as its kind's.
         name: String,
-        /// [`ApplyAction::Deleted`] or [`ApplyAction::Pruned`].
+        /// [`ApplyAction::Deleted`], [`ApplyAction::Pruned`] or [`ApplyAction::Promoted`].
         action: ApplyAction,
+        /// The revision at which it must stand, where something else follows from that one.
+        at: Option<u64>,
     },
 }
 
@@ -107,6 +109,11 @@ impl Admin {
         let first = self.compare_all(wanted, how).await?;
         if let (Some(expected), [only]) = (how.expected, first.as_slice()) {
             expect(expected, &only.applied)?;
+        }
+        for (wanted, one) in wanted.iter().zip(&first) {
+            if let Wanted::Gone { at: Some(at), .. } = wanted {
+                expect(*at, &one.applied)?;
+            }
         }
         let changes = first.iter().filter(|one| one.differs()).count();
         if changes > stream::BATCH_MESSAGES_MAX {

@@ -6,10 +6,11 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kaizen_messaging::ticks;
 use kaizen_proto::{
     admin::{
-        ApplyRequest, ApplyResponse, Definition as Wire, DeleteRequest, DeleteResponse,
-        Document as WireDocument, GetDefinitionRequest, GetDocumentRequest, HistoryRequest,
-        HistoryResponse, ListDefinitionsRequest, ListDefinitionsResponse, MemoryRequest,
-        MemoryResponse, Paused, RollbackRequest, RollbackResponse, SetEnabledRequest,
+        ApplyRequest, ApplyResponse, CompareRequest, CompareUpdate, Definition as Wire,
+        DeleteRequest, DeleteResponse, Document as WireDocument, GetDefinitionRequest,
+        GetDocumentRequest, HistoryRequest, HistoryResponse, ListDefinitionsRequest,
+        ListDefinitionsResponse, MemoryRequest, MemoryResponse, Paused, PromoteRequest,
+        PromoteResponse, RollbackRequest, RollbackResponse, SetEnabledRequest,
         definitions_server::Definitions,
     },
     id::DefinitionId,
@@ -18,6 +19,7 @@ use kaizen_proto::{
 };
 use kaizen_registry::{Definition, Document, Revision};
 use kaizen_schedule::Schedule;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, change::How, page_size, refusal, schedules, who};
@@ -132,6 +134,22 @@ impl Definitions for Admin {
         self.delete_documents(request.into_inner())
             .await
             .map(Response::new)
+    }
+
+    type CompareStream = ReceiverStream<Result<CompareUpdate, Status>>;
+
+    async fn compare(
+        &self,
+        request: Request<CompareRequest>,
+    ) -> Result<Response<Self::CompareStream>, Status> {
+        self.compared(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn promote(
+        &self,
+        request: Request<PromoteRequest>,
+    ) -> Result<Response<PromoteResponse>, Status> {
+        self.promoted(request.into_inner()).await.map(Response::new)
     }
 }
 

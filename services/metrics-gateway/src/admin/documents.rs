@@ -217,6 +217,7 @@ impl Admin {
                 kind,
                 name,
                 action: ApplyAction::Deleted,
+                at: None,
             })
             .collect();
         let results = self.change(&wanted, &how).await?;

@@ -14,6 +14,7 @@ mod memory;
 mod paging;
 mod refusal;
 mod schedules;
+mod shadow;
 mod simulation;
 mod status;
 mod tasks;
@@ -49,7 +50,7 @@ struct Admin {
     registry: Registry,
     /// Calls that stream for long end by it.
     shutdown: CancellationToken,
-    /// One for each backtest or simulation that may run now.
+    /// One for each backtest, simulation or comparison that may run now.
     replays: Arc<Semaphore>,
 }
 
@@ -155,7 +156,7 @@ impl Admin {
     fn replay_permit(&self) -> Result<OwnedSemaphorePermit, tonic::Status> {
         self.replays.clone().try_acquire_owned().map_err(|_| {
             let message = format!(
-                "{REPLAYS_AT_ONCE} backtests or simulations run already; try again when one has ended"
+                "{REPLAYS_AT_ONCE} backtests, simulations or comparisons run already; try again when one has ended"
             );
             refusal::exhausted("BUSY", message)
         })

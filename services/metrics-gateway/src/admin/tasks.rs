@@ -1,10 +1,11 @@
 //! `kaizen.admin.v1.Tasks`
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, jetstream::message::StreamMessage};
 use futures::{StreamExt as _, TryStreamExt as _, stream as streams};
 use kaizen_messaging::{
+    instant,
     read::{self, PageStart, ReadError},
     tasks::{self, Kept, Put},
 };
@@ -16,7 +17,7 @@ use kaizen_proto::{
     header,
     id::{LabelName, TaskId},
     pb_timestamp,
-    record::{Priority, TaskOrder, TaskRecord, TaskState},
+    record::{DecisionRecord, PlannedTask, Priority, TaskOrder, TaskRecord, TaskState},
     stream, subject,
 };
 use kaizen_registry::life::{self, Standing};
@@ -264,7 +265,7 @@ fn shown(order: Option<&Kept>, last: &Kept) -> Option<Task> {
         definition: parsed.definition.to_string(),
         queue: parsed.queue.to_string(),
         state: last.record.state().to_string(),
-        traceparent: traceparent(&last.headers),
+        traceparent: text(&last.headers, header::TRACEPARENT),
         sequence: last.record.order().unwrap_or(last.sequence),
         ..Task::default()
     };
@@ -293,19 +294,59 @@ fn shown(order: Option<&Kept>, last: &Kept) -> Option<Task> {
 }
 
 fn show_order(order: &TaskOrder, task: &mut Task) {
-    let labels = order.labels.iter();
     task.title.clone_from(&order.title);
     task.order = serde_json::to_string(order).unwrap_or_default();
-    task.labels = labels
-        .map(|(name, value)| (name.to_string(), value.clone()))
-        .collect();
+    task.labels = labels(&order.labels);
     task.priority = order.priority.into();
     task.due = order.due.map(pb_timestamp);
     task.timeout_seconds = order.timeout_s.unwrap_or_default();
     task.attempt = order.attempt;
 }
 
-fn traceparent(headers: &HeaderMap) -> String {
-    let value = headers.get(header::TRACEPARENT);
-    value.map_or_else(String::new, ToString::to_string)
+/// What a shadow would have ordered, as its record has it: none of it is a task.
+pub(super) fn planned(record: &StreamMessage) -> Vec<Task> {
+    let Some((definition, activation)) = subject::parse_decision(&record.subject) else {
+        return Vec::new();
+    };
+    let Ok(DecisionRecord::Decided(decided)) = serde_json::from_slice(&record.payload) else {
+        return Vec::new();
+    };
+    let tasks = decided
+        .planned
+        .into_iter()
+        .flat_map(|planned| planned.tasks);
+    let task = |task: PlannedTask| Task {
+        id: TaskId {
+            activation,
+            n: task.n,
+        }
+        .to_string(),
+        definition: definition.to_string(),
+        queue: task.queue.to_string(),
+        title: task.title.clone(),
+        state: "recorded".to_owned(),
+        ordered_at: Some(pb_timestamp(instant(record.time))),
+        order: serde_json::to_string(&task).unwrap_or_default(),
+        traceparent: text(&record.headers, header::TRACEPARENT),
+        sequence: record.sequence,
+        labels: labels(&task.labels),
+        priority: task.priority.into(),
+        due: task.due.map(pb_timestamp),
+        timeout_seconds: task.timeout_s.unwrap_or_default(),
+        ..Task::default()
+    };
+    tasks.map(task).collect()
+}
+
+fn text(headers: &HeaderMap, name: &str) -> String {
+    headers
+        .get(name)
+        .map_or_else(String::new, ToString::to_string)
+}
+
+fn labels(labels: &BTreeMap<LabelName, String>) -> HashMap<String, String> {
+    let labels = labels.iter();
+    labels
+        .map(|(name, value)| (name.to_string(), value.clone()))
+        .collect()
 }

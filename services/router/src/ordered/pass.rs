@@ -14,7 +14,7 @@ use kaizen_lifecycle::CancellationToken;
 use kaizen_messaging::{chain, clock::server_time, follow, read};
 use kaizen_proto::{
     id::{CellId, DefinitionId},
-    record::{Checkpoint, Decided as DecidedRecord, DecisionRecord},
+    record::{Checkpoint, Decided as DecidedRecord},
     stream, subject,
     subject::{DeadReason, DeadStage},
 };
@@ -32,7 +32,9 @@ use super::{
     transaction::{Step, Transaction},
 };
 use crate::{
-    effect::{Decided, Effect, Identity, Letter, Original, OriginalHeaders, dead_decision},
+    effect::{
+        Decided, Effect, Identity, Letter, Original, OriginalHeaders, dead_decision, shadow_record,
+    },
     input::{Delivery, route},
 };
 
@@ -402,10 +404,10 @@ impl Pass<'_> {
             }
         };
         let dead = dead_decision(&decision);
-        // What came from outside cannot be computed again, so it stands in the ledger.
-        let record = self.ordered.reader.is_bound().then(|| {
+        let record = if self.ordered.reader.is_bound() {
+            // What came from outside cannot be computed again, so it stands in the ledger.
             let notes = facts.notes(concluded.activation);
-            let record = DecisionRecord::Decided(DecidedRecord {
+            Some(DecidedRecord {
                 revision: concluded.revision.number,
                 trigger: concluded.trigger.record.clone(),
                 snapshot: concluded.snapshot,
@@ -414,11 +416,14 @@ impl Pass<'_> {
                 open: concluded.open,
                 tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
                 rules: decision.rules,
-            });
-            (record, 0)
-        });
+                planned: None,
+            })
+        } else {
+            let (revision, trigger) = (&concluded.revision, &concluded.trigger);
+            shadow_record(revision, trigger, &concluded.snapshot, &decision)
+        };
         let decided = Decided {
-            record,
+            record: record.map(|record| (record, 0)),
             orders: decision.tasks,
             dead,
             trigger_hash: concluded.trigger.content_hash,

@@ -5,7 +5,7 @@
 
 mod ledger;
 mod pass;
-mod wire;
+pub(super) mod wire;
 
 use std::collections::BTreeSet;
 
@@ -114,17 +114,13 @@ impl Admin {
             filters(&comparison.event_types()),
             (window.from, window.to),
         );
-        let examples = request.examples_max.min(EXAMPLES_MAX);
         Ok(Plan {
             events: archive.count().await.map_err(refusal::unavailable)?,
             ticks: self.ticks(&comparison).await?,
             archive,
             comparison,
             events_from,
-            examples_max: match usize::try_from(examples) {
-                Ok(0) | Err(_) => EXAMPLES,
-                Ok(examples) => examples,
-            },
+            examples_max: examples_max(request.examples_max),
         })
     }
 
@@ -160,7 +156,7 @@ impl Admin {
         ticks.map_err(|error| refusal::invalid("from", error))
     }
 
-    async fn ticks_of(&self, id: &DefinitionId) -> Result<Vec<Archived>, Status> {
+    pub(super) async fn ticks_of(&self, id: &DefinitionId) -> Result<Vec<Archived>, Status> {
         let mut archived = Vec::new();
         for subject in [subject::tick(id), subject::trigger(id)] {
             let messages = read::all(&self.nats, stream::TICKS, &subject, TICKS_MAX).await;
@@ -211,6 +207,14 @@ impl Admin {
             () = answers.closed() => {}
             () = self.shutdown.cancelled() => {}
         }
+    }
+}
+
+/// How many examples of each kind are shown, where so many are asked for.
+pub(super) fn examples_max(asked: u32) -> usize {
+    match usize::try_from(asked.min(EXAMPLES_MAX)) {
+        Ok(0) | Err(_) => EXAMPLES,
+        Ok(examples) => examples,
     }
 }
 

@@ -1,6 +1,8 @@
 //! A report as the API gives it.
 
-use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+use jiff::{Timestamp, civil::Date};
 use kaizen_proto::{
     admin::{BacktestDay, BacktestDefinition, BacktestExample, BacktestField, BacktestReport},
     pb_timestamp,
@@ -13,7 +15,6 @@ pub(super) fn report(
     events_from: Option<Timestamp>,
 ) -> BacktestReport {
     let differs = report.differs();
-    let days = report.days.into_iter();
     BacktestReport {
         from: Some(pb_timestamp(window.from)),
         to: Some(pb_timestamp(window.to)),
@@ -22,18 +23,22 @@ pub(super) fn report(
         refused: report.refused,
         events_from: events_from.map(pb_timestamp),
         definitions: report.definitions.into_iter().map(definition).collect(),
-        days: days
-            .map(|(day, (tasks_before, tasks_after))| BacktestDay {
-                day: day.to_string(),
-                tasks_before,
-                tasks_after,
-            })
-            .collect(),
+        days: days(report.days),
         differs,
     }
 }
 
-fn definition(tally: Tally) -> BacktestDefinition {
+pub(in crate::admin) fn days(days: BTreeMap<Date, (u64, u64)>) -> Vec<BacktestDay> {
+    let days = days.into_iter();
+    days.map(|(day, (tasks_before, tasks_after))| BacktestDay {
+        day: day.to_string(),
+        tasks_before,
+        tasks_after,
+    })
+    .collect()
+}
+
+pub(in crate::admin) fn definition(tally: Tally) -> BacktestDefinition {
     let (revision, changed) = match tally.standing {
         Standing::New => (0, true),
         Standing::Changed(revision) => (revision, true),

@@ -82,12 +82,16 @@ impl<'a> Trial<'a> {
         })
     }
 
-    /// Whether tasks of an activation stand.
+    /// Whether tasks of an activation stand; of a shadow, whether it is recorded.
     pub(super) async fn is_done(
         &self,
         definition: &DefinitionId,
         activation: ActivationId,
     ) -> Result<bool, Status> {
+        if definition.is_shadow() {
+            let stands = self.admin.stands(definition, activation).await?;
+            return Ok(!stands.tasks.is_empty());
+        }
         let tasks = subject::activation_tasks(definition, activation);
         let last = read::last(&self.admin.nats, stream::LEDGER, &tasks)
             .await

@@ -81,7 +81,10 @@ impl Admin {
             .map_err(refusal::unavailable)
     }
 
-    pub(super) async fn event_at(&self, sequence: u64) -> Result<Option<Archived>, Status> {
+    pub(in crate::admin) async fn event_at(
+        &self,
+        sequence: u64,
+    ) -> Result<Option<Archived>, Status> {
         let found = read::at(&self.nats, stream::EVENTS, sequence).await;
         let found = found.map_err(refusal::unavailable)?;
         Ok(found.map(Archived::from))
@@ -155,7 +158,7 @@ impl Admin {
     }
 
     /// All that a definition of the ordered lane was told from outside, as LEDGER keeps it.
-    pub(super) async fn recalled(
+    pub(in crate::admin) async fn recalled(
         &self,
         id: &DefinitionId,
         records: &mut Records,

@@ -205,10 +205,15 @@ impl Admin {
         let activation = explained.activation.parse().unwrap_or(activation);
         let stands = self.stands(revision.value.id(), activation).await?;
         let found: BTreeSet<_> = stands.tasks.iter().map(|task| task.id.clone()).collect();
-        // What an event ordered that comes again is no contradiction.
+        // What an event ordered that comes again is no contradiction; nor is it one that a shadow
+        // records the first of very many.
         let other = other_copy(&stands.tasks, conclusion.sequence);
+        let is_part = || {
+            let is_shadow = revision.value.id().is_shadow();
+            is_shadow && !found.is_empty() && found.is_subset(&ordered)
+        };
         explained.stands = explained.verdict != "unknown"
-            && (explained.verdict == "noted" || found == ordered || other.is_some());
+            && (explained.verdict == "noted" || found == ordered || other.is_some() || is_part());
         if let Some(other) = other.filter(|_| found != ordered && explained.reason.is_empty()) {
             explained.reason = format!(
                 "the same event stands at {other} in EVENTS, too: what stands was ordered from that"

@@ -4,7 +4,8 @@ use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
 use kaizen_messaging::{Committed, backlog, instant, read, tasks::Kept};
 use kaizen_proto::{
     admin::{
-        ActivationOutcome, ActivationRequest, ActivationState, TriggerRequest, TriggerResponse,
+        ActivationOutcome, ActivationRequest, ActivationState, Task, TriggerRequest,
+        TriggerResponse,
     },
     id::{ActivationId, DefinitionId, TriggerId},
     pb_timestamp,
@@ -17,7 +18,7 @@ use tracing::info;
 use super::{
     Admin, BY_BYTES_MAX, Standing, Stored, asked::Room, bounded, paused, refusal, refuse_disabled,
 };
-use crate::admin::{PAGE_SIZE_MAX, dead::letter};
+use crate::admin::{PAGE_SIZE_MAX, dead::letter, tasks::planned};
 
 const REQUEST_ID_BYTES_MAX: usize = 256;
 const ATTEMPTS_MAX: usize = 20;
@@ -102,17 +103,17 @@ impl Admin {
         Ok(state)
     }
 
-    /// Tasks and dead letter of an activation; without an outcome where there is neither.
+    /// Tasks and dead letter of an activation, of a shadow what it would have ordered; without an
+    /// outcome where there is neither.
     pub(in crate::admin) async fn stands(
         &self,
         definition: &DefinitionId,
         activation: ActivationId,
     ) -> Result<ActivationState, Status> {
-        let mut state = ActivationState::default();
-        let tasks = subject::activation_tasks(definition, activation);
-        for last in self.messages_of(&tasks).await? {
-            state.tasks.push(self.shown(last).await?);
-        }
+        let mut state = ActivationState {
+            tasks: self.tasks_of(definition, activation).await?,
+            ..ActivationState::default()
+        };
         let dead = subject::dead_activation_filter(definition, activation);
         let dead = read::last(&self.nats, stream::LEDGER, &dead)
             .await
@@ -127,6 +128,26 @@ impl Admin {
             state.set_outcome(ActivationOutcome::Tasks);
         }
         Ok(state)
+    }
+
+    async fn tasks_of(
+        &self,
+        definition: &DefinitionId,
+        activation: ActivationId,
+    ) -> Result<Vec<Task>, Status> {
+        if definition.is_shadow() {
+            let subject = subject::decision(definition, activation);
+            let record = read::last(&self.nats, stream::LEDGER, &subject)
+                .await
+                .map_err(refusal::unavailable)?;
+            return Ok(record.map_or_else(Vec::new, |record| planned(&record)));
+        }
+        let filter = subject::activation_tasks(definition, activation);
+        let mut tasks = Vec::new();
+        for last in self.messages_of(&filter).await? {
+            tasks.push(self.shown(last).await?);
+        }
+        Ok(tasks)
     }
 
     /// The last message of each task.
