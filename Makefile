@@ -1,7 +1,7 @@
 # Names for what the scripts do. Everything works without make, too: see scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test calendar cel matching fuzz faults bench what-if smoke schemas check clean
+.PHONY: help setup demo test calendar cel matching simulate fuzz faults bench what-if smoke schemas check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ cel: ## our conditions against the public vectors of the CEL specification
 
 matching: ## what an event costs beside 100,000 definitions that it does not set off
 	@scripts/matching
+
+simulate: ## what a month of the example's mesh costs on a virtual clock, in triggers a second
+	@scripts/simulate
 
 fuzz: ## every parser against whatever bytes break it, 60 s each; ARGS="--seconds 600 cron"
 	@scripts/fuzz $(ARGS)

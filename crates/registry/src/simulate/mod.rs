@@ -162,7 +162,7 @@ impl<'a, A: FnMut(ResolveItem) -> Result<Snapshot, String>> Simulation<'a, A> {
         match (tick, deadline) {
             // A trigger comes before the deadline of the same instant.
             (Some(tick), deadline) if deadline.is_none_or(|deadline| tick <= deadline) => {
-                self.tick()
+                self.tick();
             }
             (_, Some(deadline)) => self.fall_due(deadline),
             (_, None) => return false,

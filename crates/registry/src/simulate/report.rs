@@ -129,7 +129,7 @@ pub struct QueueReport {
     pub load: u64,
     /// Of their time, what they work, in thousandths.
     pub utilisation: u64,
-    /// As much comes as they can do, or more: who waits becomes ever more.
+    /// More comes than they can do: who waits becomes ever more.
     pub grows: bool,
     /// Fewest workers with whom it would not.
     pub workers_needed: u64,

@@ -184,7 +184,7 @@ fn a_queue_with_more_work_than_its_workers_can_do_grows_and_one_with_less_does_n
     let yaml = on_slots("d", "*/10 * * * *", "");
     for (minutes, load, grows, needed) in [
         (12, 1_200, true, 2),
-        (10, 1_000, true, 2),
+        (10, 1_000, false, 1),
         (8, 800, false, 1),
     ] {
         let crew = crew(1, SignedDuration::from_mins(minutes));

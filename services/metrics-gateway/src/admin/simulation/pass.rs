@@ -48,9 +48,9 @@ struct Walk<'a, A> {
 
 impl Pass {
     pub(super) fn follow(&self, plan: &Plan) {
-        match self.report(plan) {
-            Ok(report) => self.answer(Ok(Update::Report(report))).unwrap_or_default(),
-            Err(Ended) => {}
+        // Where it has ended, whoever waits has been told.
+        if let Ok(report) = self.report(plan) {
+            self.answer(Ok(Update::Report(report))).unwrap_or_default();
         }
     }
 

@@ -30,7 +30,7 @@ pub(super) fn report(report: Report, window: Window, source: &Source) -> Simulat
     };
     let suppressed = report.suppressed();
     let dates: Vec<_> = report.days.keys().copied().collect();
-    let queues = report.queues.into_iter();
+    let queues = report.queues.iter();
     let held = report.held.into_iter();
     SimulationReport {
         from: Some(pb_timestamp(window.from)),
@@ -87,7 +87,7 @@ fn definition(tally: Tally) -> SimulationDefinition {
     }
 }
 
-fn queue(one: QueueReport, dates: &[Date]) -> SimulationQueue {
+fn queue(one: &QueueReport, dates: &[Date]) -> SimulationQueue {
     let milliseconds =
         |length: jiff::SignedDuration| u64::try_from(length.as_millis()).unwrap_or(0);
     let tasks = dates
