@@ -31,7 +31,7 @@ const GLOBALS: [&str; 3] = ["dict", "namespace", "range"];
 pub(crate) struct Templates {
     /// By name.
     sources: Vec<(String, String)>,
-    /// The variables that any of them reads.
+    /// The variables that any of them names.
     reads: BTreeSet<&'static str>,
     /// All of them, once one is rendered.
     compiled: OnceLock<Environment<'static>>,
@@ -96,11 +96,9 @@ impl Templates {
         for (variable, parts) in &reads {
             check(variable, parts)?;
         }
-        for variable in VARIABLES {
-            if reads.iter().any(|(read, _)| read == variable) {
-                self.reads.insert(variable);
-            }
-        }
+        // By the text: a name that a template sets in one branch counts as declared in all.
+        let named = VARIABLES.into_iter().filter(|name| source.contains(name));
+        self.reads.extend(named);
         self.sources.push((name.clone(), source.to_owned()));
         Ok(Template { name, reads })
     }
@@ -209,7 +207,7 @@ fn told(error: &Error) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct Input(Jinja);
 
-/// The variables of one activation that its templates read, in the engine's form, made once and
+/// The variables of one activation that its templates name, in the engine's form, made once and
 /// shared by its rules.
 #[derive(Debug)]
 pub(crate) struct Inputs(BTreeMap<Arc<str>, Jinja>);
