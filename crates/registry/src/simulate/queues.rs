@@ -139,7 +139,8 @@ impl Queue {
             load: share(needed, capacity),
             utilisation: share(self.worked - behind, capacity),
             grows: needed > capacity,
-            workers_needed: u64::try_from(((needed + window - 1) / window).max(1)).unwrap_or(u64::MAX),
+            workers_needed: u64::try_from(((needed + window - 1) / window).max(1))
+                .unwrap_or(u64::MAX),
             longest_wait: length(self.longest_wait),
             deepest: self.deepest,
             deepest_at: self.deepest_at,
