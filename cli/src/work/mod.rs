@@ -35,7 +35,7 @@ after half a minute. What the command prints goes to stderr; the last 8 KiB stay
 
 Example:
   kaizen-agentic work --queue coach -- ./review.sh
-  kaizen-agentic work --queue optimization --concurrency 4 -- sh -c 'jq -r .title'")]
+  kaizen-agentic work --queue coach --concurrency 4 -- jq -r .title")]
 pub(crate) struct Args {
     /// Queue to take tasks from
     #[arg(long)]

@@ -186,6 +186,8 @@ impl View {
         from: Timestamp,
     ) -> Result<Self, String> {
         let stored: Vec<_> = documents
+            // Every view knows these.
+            .filter(|document| !is_reserved(document))
             .map(|document| {
                 let subject = subject::registry(document.kind(), document.name());
                 (subject, document.to_json().to_string())
@@ -676,6 +678,13 @@ impl<T> History<T> {
 struct Effective {
     at: Timestamp,
     since: Option<Timestamp>,
+}
+
+fn is_reserved(document: &Document) -> bool {
+    match document {
+        Document::EventType(spec) => subject::is_reserved(&spec.name),
+        Document::Definition(_) | Document::Engagement(_) | Document::Schedule(_) => false,
+    }
 }
 
 /// The event types that every mesh knows, as revision 0 of the beginning of time.

@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use kaizen_proto::{
-    id::{DefinitionId, EventTypePattern},
-    subject,
-};
+use kaizen_proto::id::{DefinitionId, EventTypePattern};
 
 use crate::{
     definition::{Definition, TriggerSpec},
@@ -85,10 +82,7 @@ impl Comparison {
         }
         let known = registry
             .event_types()
-            .map(|known| known.value.spec())
-            // The others are known to every view.
-            .filter(|spec| !subject::is_reserved(&spec.name))
-            .map(|spec| Document::EventType(spec.clone()));
+            .map(|known| Document::EventType(known.value.spec().clone()));
         let types: Vec<_> = known.collect();
         // In the order of the documents on both sides.
         let standing: Vec<_> = named
