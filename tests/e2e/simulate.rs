@@ -346,7 +346,7 @@ async fn two_simulations_run_at_once_and_end_when_nobody_listens() {
     assert_eq!(busy.code(), Code::ResourceExhausted);
     assert!(
         busy.message()
-            .contains("2 backtests or simulations run already"),
+            .contains("2 backtests, simulations or comparisons run already"),
         "{busy}"
     );
     drop(running);
