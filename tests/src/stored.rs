@@ -133,7 +133,7 @@ impl Stored {
         let definition = definition.parse().unwrap();
         let filter = subject::tasks_filter(Some(&definition), None);
         let messages = self.all(stream::LEDGER, &filter).await;
-        let kept = messages.iter().map(|message| Kept::delivered(message));
+        let kept = messages.iter().map(Kept::delivered);
         kept.map(Option::unwrap).collect()
     }
 

@@ -250,7 +250,7 @@ impl Worker {
         let jetstream = &self.nats.jetstream;
         let ledger = jetstream.get_stream_no_info(stream::LEDGER).await?;
         let name = stream::queue_consumer(&self.queue);
-        Ok(ledger.get_consumer::<pull::Config>(&name).await?)
+        ledger.get_consumer::<pull::Config>(&name).await
     }
 
     async fn work_on(&self, delivery: &Message) -> Became {

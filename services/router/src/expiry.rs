@@ -33,7 +33,7 @@ pub(crate) async fn run(nats: &Nats, ledger_age: Duration, shutdown: &Cancellati
         let swept = async {
             let now = clock::server_time(nats, stream::LEDGER).await?;
             let until = now.checked_sub(ledger_age.saturating_sub(AHEAD))?;
-            Ok::<_, Failed>(sweep(nats, until).await?)
+            sweep(nats, until).await
         };
         tokio::select! {
             () = shutdown.cancelled() => return,
