@@ -186,6 +186,24 @@ async fn services_as_binaries_with_their_own_users_run_the_whole_loop() {
         }
     })
     .await;
+    // A worker has the rights of the CLI's user.
+    let once = ["work", "--queue", "coach", "--max-tasks", "1", "--nats"];
+    cli.run(&[&once[..], &[&nats, "--", "true"]].concat()).ok();
+    let done = ["task", "list", "--state", "done", "-o", "json", "--server"];
+    let done = cli.run(&[&done[..], &[&admin]].concat()).ok().json();
+    assert_eq!(done.as_array().unwrap().len(), 1, "{done:#}");
+    until("the router has told of its end", async || {
+        let types = ["event", "types", "-o", "json", "--server", &admin];
+        let types = cli.run(&types).ok().json();
+        let mut types = types.as_array().unwrap().iter();
+        let told = types.find(|one| one["name"] == "kaizen.task.completed");
+        let told = told.unwrap();
+        match told["last_hour"].as_u64() {
+            Some(1) => Ok(()),
+            _ => Err(told.to_string()),
+        }
+    })
+    .await;
     let dead = cli
         .run(&["dead", "list", "-o", "json", "--server", &admin])
         .ok()
