@@ -2,7 +2,10 @@
 
 use kaizen_proto::{admin::ApplyAction, record::TriggerRecord, stream};
 use kaizen_tests::{Mesh, Which};
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
 use tonic_types::StatusExt as _;
 
 use crate::documents::{RECORDED, REVIEW, bad_run_bytes, bound, ticking};
@@ -154,9 +157,10 @@ async fn event_published_after_apply_is_decided_by_what_was_applied() {
 /// decided by all of them as they were, or by all of them as they became.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_event_sees_half_an_apply() {
-    const DEFINITIONS: usize = 50;
-    const GENERATIONS: usize = 10;
-    const BURST: usize = 30;
+    const DEFINITIONS: usize = 20;
+    const GENERATIONS: usize = 5;
+    // Events of each generation that come after its apply.
+    const AFTER: usize = 5;
     let mut mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
     mesh.start_service(Which::Router).await;
     let generation = |generation: usize| -> String {
@@ -170,15 +174,26 @@ async fn no_event_sees_half_an_apply() {
         (0..DEFINITIONS).map(document).collect()
     };
     mesh.apply(&generation(0)).await;
+    let mut bursts = Vec::new();
     for n in 1..=GENERATIONS {
         let documents = generation(n);
+        let applied = AtomicBool::new(false);
+        let apply = async {
+            mesh.apply(&documents).await;
+            applied.store(true, Ordering::Relaxed);
+        };
         let events = async {
-            for event in 0..BURST {
+            let (mut event, mut after) = (0, 0);
+            while after < AFTER {
+                after += usize::from(applied.load(Ordering::Relaxed));
                 let id = format!("{n}-{event}");
                 mesh.publish(RECORDED, &bad_run_bytes(&id)).await;
+                event += 1;
             }
+            event
         };
-        tokio::join!(mesh.apply(&documents), events);
+        let ((), burst) = tokio::join!(apply, events);
+        bursts.push(burst);
     }
     mesh.stored.events_settled().await;
 
@@ -190,11 +205,11 @@ async fn no_event_sees_half_an_apply() {
         };
         decided.entry(event_id).or_default().push(task.order.title);
     }
-    assert_eq!(decided.len(), GENERATIONS * BURST);
+    assert_eq!(decided.len(), bursts.iter().sum::<usize>());
     let mut torn_bursts = 0;
-    for n in 1..=GENERATIONS {
+    for (n, burst) in (1..).zip(bursts) {
         let mut seen = std::collections::BTreeSet::new();
-        for event in 0..BURST {
+        for event in 0..burst {
             let titles = &decided[&format!("{n}-{event}")];
             assert_eq!(titles.len(), DEFINITIONS, "{n}-{event}");
             assert!(
