@@ -319,13 +319,16 @@ async fn outside_resolver_that_fails_or_takes_too_much_harms_its_own_source_alon
     mesh.publish(RECORDED, &bad_run_bytes("a")).await;
     mesh.stored.settled().await;
     assert_eq!(titles(&mesh, "harmed").await, ["fine"]);
-    let decided = decided(&mesh, "harmed").await;
+    let mut warnings = decided(&mesh, "harmed").await[0].warnings.clone();
+    // The request and the source have the same time, so either may be over first.
+    let silent = warnings.remove(2);
+    let began = silent.starts_with("context.silent is not bound: source ");
+    assert!(began && silent.ends_with(" within 300ms"), "{silent}");
     assert_eq!(
-        decided[0].warnings,
+        warnings,
         [
             "context.gone is not bound: the resolver of source type `gone` answers: no such station",
             "context.busy is not bound: the resolver of source type `busy` answers: come again",
-            "context.silent is not bound: source type `silent`: no answer on kaizen.resolver.silent within 300ms",
             "context.big is not bound: a value of 2002 bytes exceeds its max_bytes, 1000",
         ]
     );
