@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use anyhow::{anyhow, bail};
 use tonic::{
-    Code, Request, Status,
+    Code, Request, Response, Status, Streaming,
     metadata::{AsciiMetadataKey, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint as Transport},
@@ -143,6 +143,22 @@ impl Admin {
             ));
         }
         Ok(entries)
+    }
+
+    /// What a call answers last that tells how far it is until then: `take` picks it out.
+    pub(crate) async fn awaited<U, R>(
+        &self,
+        updates: Result<Response<Streaming<U>>, Status>,
+        mut take: impl FnMut(U) -> Option<R>,
+    ) -> anyhow::Result<R> {
+        let refused = |status| self.refused(&status);
+        let mut updates = updates.map_err(refused)?.into_inner();
+        while let Some(update) = updates.message().await.map_err(refused)? {
+            if let Some(answer) = take(update) {
+                return Ok(answer);
+            }
+        }
+        bail!("the mesh sent no report: the gateway may have stopped; ask again")
     }
 
     /// The error for a refused call; what each field of the request broke is shown at once.

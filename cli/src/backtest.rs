@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use jiff::Timestamp;
 use kaizen_proto::{
-    admin::{self, BacktestProgress, BacktestReport, BacktestRequest, backtest_update::Update},
+    admin::{
+        self, BacktestProgress, BacktestReport, BacktestRequest, BacktestUpdate,
+        backtest_update::Update,
+    },
     from_pb_timestamp, pb_timestamp,
 };
 use serde::Serialize;
@@ -159,23 +161,15 @@ async fn report(
 ) -> anyhow::Result<BacktestReport> {
     let mut backtest = client!(admin, backtest_client, BacktestClient);
     let updates = backtest.run(request).await;
-    let mut updates = updates
-        .map_err(|status| admin.refused(&status))?
-        .into_inner();
     let mut progress = Progress::begin();
-    while let Some(update) = updates
-        .message()
-        .await
-        .map_err(|status| admin.refused(&status))?
-    {
-        match update.update {
-            Some(Update::Report(report)) => return Ok(report),
-            Some(Update::Progress(now)) => progress.tell(output, now),
-            // A newer server may say more.
-            None => {}
+    let take = |update: BacktestUpdate| match update.update? {
+        Update::Report(report) => Some(report),
+        Update::Progress(now) => {
+            progress.tell(output, now);
+            None
         }
-    }
-    Err(anyhow::anyhow!("the answer ended")).context("the mesh sent no report")
+    };
+    admin.awaited(updates, take).await
 }
 
 /// Says how far it has come, now and then.

@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
     admin::{
-        self, SimulationProgress, SimulationReport, SimulationRequest, SimulationWorkers,
-        simulation_request::Events, simulation_update::Update,
+        self, SimulationProgress, SimulationReport, SimulationRequest, SimulationUpdate,
+        SimulationWorkers, simulation_request::Events, simulation_update::Update,
     },
     from_pb_timestamp,
     id::{DefinitionId, QueueName},
@@ -326,26 +326,18 @@ async fn report(
 ) -> anyhow::Result<SimulationReport> {
     let mut simulation = client!(admin, simulation_client, SimulationClient);
     let updates = simulation.run(request).await;
-    let mut updates = updates
-        .map_err(|status| admin.refused(&status))?
-        .into_inner();
     let mut said = Instant::now();
-    while let Some(update) = updates
-        .message()
-        .await
-        .map_err(|status| admin.refused(&status))?
-    {
-        match update.update {
-            Some(Update::Report(report)) => return Ok(report),
-            Some(Update::Progress(now)) if said.elapsed() >= PROGRESS => {
+    let take = |update: SimulationUpdate| match update.update? {
+        Update::Report(report) => Some(report),
+        Update::Progress(now) => {
+            if said.elapsed() >= PROGRESS {
                 said = Instant::now();
                 output.progress(how_far(&now));
             }
-            // A newer server may say more.
-            Some(Update::Progress(_)) | None => {}
+            None
         }
-    }
-    Err(anyhow::anyhow!("the answer ended")).context("the mesh sent no report")
+    };
+    admin.awaited(updates, take).await
 }
 
 /// `up to 2026-12-04T10:15:00Z of 2026-12-26T10:00:00Z: 2160 ticks, 4320 events, 8640 tasks`.

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use anyhow::{anyhow, ensure};
 use jiff::{SignedDuration, Timestamp};
-use kaizen_proto::{stream, subject};
+use kaizen_proto::stream;
 use kaizen_registry::{
-    Document, Input, ReadRevision, StoredRevision, View,
+    Document, Input, View,
     backtest::{Backtest, Comparison, Window},
     builtin_event_types, parse_documents,
     recall::Nothing,
@@ -51,28 +51,7 @@ fn standing(definition: &str, at: Timestamp) -> anyhow::Result<View> {
     let types = builtin_event_types().into_iter();
     let mut documents: Vec<_> = types.map(Document::EventType).collect();
     documents.extend(parse(definition)?);
-    let stored: Vec<_> = documents
-        .iter()
-        .map(|document| {
-            let subject = subject::registry(document.kind(), document.name());
-            (subject, document.to_json().to_string())
-        })
-        .collect();
-    let revisions: Vec<_> = (1..)
-        .zip(&stored)
-        .map(|(sequence, (subject, payload))| StoredRevision {
-            sequence,
-            stored_at: at,
-            subject,
-            payload: payload.as_bytes(),
-            more: false,
-        })
-        .collect();
-    let mut view = View::default();
-    for read in ReadRevision::read_all(&revisions) {
-        view.take(read)?;
-    }
-    Ok(view)
+    View::of(documents.iter(), at).map_err(|error| anyhow!(error))
 }
 
 fn parse(yaml: &str) -> anyhow::Result<Vec<Document>> {

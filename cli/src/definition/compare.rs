@@ -1,9 +1,8 @@
 //! `definition compare`: where a definition and its shadow differ, by what stands in LEDGER.
 
-use anyhow::Context as _;
 use jiff::Timestamp;
 use kaizen_proto::{
-    admin::{CompareReport, CompareRequest, compare_update::Update},
+    admin::{CompareReport, CompareRequest, CompareUpdate, compare_update::Update},
     from_pb_timestamp,
     id::DefinitionId,
     pb_timestamp,
@@ -91,23 +90,15 @@ async fn report(
 ) -> anyhow::Result<CompareReport> {
     let mut definitions = client!(admin, definitions_client, DefinitionsClient);
     let updates = definitions.compare(request).await;
-    let mut updates = updates
-        .map_err(|status| admin.refused(&status))?
-        .into_inner();
     let mut progress = Progress::begin();
-    while let Some(update) = updates
-        .message()
-        .await
-        .map_err(|status| admin.refused(&status))?
-    {
-        match update.update {
-            Some(Update::Report(report)) => return Ok(report),
-            Some(Update::Progress(now)) => progress.tell(output, now),
-            // A newer server may say more.
-            None => {}
+    let take = |update: CompareUpdate| match update.update? {
+        Update::Report(report) => Some(report),
+        Update::Progress(now) => {
+            progress.tell(output, now);
+            None
         }
-    }
-    Err(anyhow::anyhow!("the answer ended")).context("the mesh sent no report")
+    };
+    admin.awaited(updates, take).await
 }
 
 impl From<CompareReport> for CompareView {
