@@ -158,7 +158,7 @@ impl Admin {
                 return Ok(answer);
             }
         }
-        bail!("the mesh sent no report: the gateway may have stopped; ask again")
+        bail!("the mesh sent no answer: the gateway may have stopped; ask again")
     }
 
     /// The error for a refused call; what each field of the request broke is shown at once.

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
 use clap::ArgGroup;
 use jiff::Timestamp;
 use kaizen_proto::{
     admin::{
-        self, ExplainEventRequest, ExplainProgress, ExplainSlotRequest,
+        self, ExplainEventRequest, ExplainEventUpdate, ExplainProgress, ExplainSlotRequest,
         explain_event_request::Event as Named, explain_event_update::Update,
     },
     from_pb_timestamp,
@@ -92,20 +91,16 @@ fn event_explained(session: &Session, request: ExplainEventRequest) -> anyhow::R
     let output = session.output.clone();
     let explained = Admin::run(session, "explain", |admin| async move {
         let mut explain = client!(admin, explain_client, ExplainClient);
-        let response = explain.event(request).await;
-        let mut updates = response
-            .map_err(|status| admin.refused(&status))?
-            .into_inner();
+        let updates = explain.event(request).await;
         let mut told = Instant::now();
-        loop {
-            let update = updates.message().await;
-            let update = update.map_err(|status| admin.refused(&status))?;
-            match update.and_then(|update| update.update) {
-                Some(Update::Explained(explained)) => return Ok(explained),
-                Some(Update::Progress(progress)) => tell(&output, &progress, &mut told),
-                None => return Err(anyhow!("the gateway gave no answer")),
+        let take = |update: ExplainEventUpdate| match update.update? {
+            Update::Explained(explained) => Some(explained),
+            Update::Progress(progress) => {
+                tell(&output, &progress, &mut told);
+                None
             }
-        }
+        };
+        admin.awaited(updates, take).await
     })?;
     let view = EventView::from(explained);
     for note in &view.notes {
