@@ -33,7 +33,7 @@ pub const ACTIVATION: &str = "Kaizen-Activation";
 pub const SLOT: &str = "Kaizen-Slot";
 /// How many tasks and events lie between this and the first trigger.
 pub const HOPS: &str = "Kaizen-Hops";
-/// Who stored a revision, as they said themselves.
+/// Who stored a revision, or asked for a task to be tried again, as they said themselves.
 pub const BY: &str = "Kaizen-By";
 /// How a revision came about, where it was not applied from a file.
 pub const NOTE: &str = "Kaizen-Note";

@@ -282,6 +282,9 @@ async fn failed_task_says_why_and_is_ordered_again_when_asked() {
         (&task["state"], &task["attempt"]),
         (&json!("open"), &json!(2))
     );
+    let again = mesh.stored.life(REVIEW_ID).await;
+    let by = again.last().unwrap().headers.get(header::BY);
+    assert!(by.unwrap().as_str().contains('@'));
     work_once(&mesh.cli, "test $KAIZEN_TASK_ATTEMPT = 2").exits(0);
     assert_eq!(get(&mesh.cli, &id)["state"], "done");
     mesh.stored.settled().await;

@@ -63,7 +63,7 @@ impl Tasks for Admin {
         let id = task_id(&request.id)?;
         let by = who(&request.by)?;
         info!(task = %id, by, "to be ordered again");
-        let task = self.change_task(id, &Change::Retry).await?;
+        let task = self.change_task(id, &Change::Retry { by }).await?;
         Ok(Response::new(task))
     }
 }
@@ -71,7 +71,7 @@ impl Tasks for Admin {
 /// What somebody wants of a task.
 enum Change {
     Cancel(Said),
-    Retry,
+    Retry { by: String },
 }
 
 fn task_id(text: &str) -> Result<TaskId, Status> {
@@ -126,7 +126,11 @@ impl Admin {
         for _ in 0..ATTEMPTS_MAX {
             let last = self.standing(id).await?;
             let record = self.record_behind(id, &last, change).await?;
-            let headers = tasks::following(&last.headers);
+            let mut headers = tasks::following(&last.headers);
+            if let Change::Retry { by } = change {
+                // The record of a cancelled task says so itself; an order has no place for it.
+                headers.insert(header::BY, by.as_str());
+            }
             let put = tasks::put(&self.nats, &last.subject, last.sequence, &record, &headers).await;
             if let Put::Stored(_) = put.map_err(refusal::unavailable)? {
                 return self.shown(self.standing(id).await?).await;
@@ -147,7 +151,7 @@ impl Admin {
                 let record = life::cancel(&standing, &said.by, &said.note);
                 ("CANNOT_CANCEL", record)
             }
-            Change::Retry => {
+            Change::Retry { .. } => {
                 let order = self.order(last).await?.ok_or_else(|| {
                     let message = format!("the ledger has forgotten the order of task {id}");
                     refusal::precondition("FORGOTTEN", message)
