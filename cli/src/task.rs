@@ -2,11 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     io::{self, IsTerminal as _},
     str::FromStr as _,
     time::Duration,
 };
 
+use anyhow::bail;
 use clap::Subcommand;
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
@@ -27,6 +29,9 @@ use crate::{
     session::Session,
     trace,
 };
+
+/// The label that `--project` asks for.
+const PROJECT: &str = "project";
 
 /// `task …`
 #[derive(Debug, clap::Args)]
@@ -146,40 +151,50 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Clears a terminal.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
-/// The list, printed whenever it is another than the one before. A terminal shows the last one
-/// alone.
+/// Shows the list until Ctrl-C, which may come at any moment.
 fn watch(session: &Session, args: &ListArgs) -> anyhow::Result<Exit> {
-    let clears = io::stdout().is_terminal();
     Admin::lasting(session, "task list", |admin| async move {
-        let mut shown = None;
-        loop {
-            let tasks = fetch(&admin, args, Timestamp::now()).await?;
-            let states = tasks.iter().map(TaskView::standing);
-            let states: Vec<_> = states.collect();
-            if shown.as_ref() != Some(&states) {
-                if clears {
-                    session.output.raw(CLEAR.as_bytes())?;
-                }
-                session
-                    .output
-                    .data(&tasks, |tasks| table_for_people(tasks))?;
-                shown = Some(states);
+        tokio::select! {
+            stopped = tokio::signal::ctrl_c() => {
+                stopped?;
+                Ok(Exit::Ok)
             }
-            tokio::select! {
-                stopped = tokio::signal::ctrl_c() => {
-                    stopped?;
-                    return Ok(Exit::Ok);
-                }
-                () = tokio::time::sleep(WATCH_INTERVAL) => {}
-            }
+            Err(error) = show_changes(session, &admin, args) => Err(error),
         }
     })
 }
 
+/// Prints the list whenever it is another than the one before. A terminal shows the last one alone.
+async fn show_changes(
+    session: &Session,
+    admin: &Admin,
+    args: &ListArgs,
+) -> anyhow::Result<Infallible> {
+    let clears = io::stdout().is_terminal();
+    let mut shown = None;
+    loop {
+        let tasks = fetch(admin, args, Timestamp::now()).await?;
+        let states: Vec<_> = tasks.iter().map(TaskView::standing).collect();
+        if shown.as_ref() != Some(&states) {
+            if clears {
+                session.output.raw(CLEAR.as_bytes())?;
+            }
+            session
+                .output
+                .data(&tasks, |tasks| table_for_people(tasks))?;
+            shown = Some(states);
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}
+
 async fn fetch(admin: &Admin, args: &ListArgs, now: Timestamp) -> anyhow::Result<Vec<TaskView>> {
     let client = client!(admin, tasks_client, TasksClient);
+    if args.project.is_some() && args.label.iter().any(|(name, _)| name.as_str() == PROJECT) {
+        bail!("--project and --label {PROJECT}=… both say which project; leave out one of them");
+    }
     let project = args.project.iter();
-    let project = project.map(|name| ("project".to_owned(), name.clone()));
+    let project = project.map(|name| (PROJECT.to_owned(), name.clone()));
     let labels = args.label.iter();
     let labels = labels.map(|(name, value)| (name.to_string(), value.clone()));
     let labels = labels.chain(project);

@@ -542,6 +542,42 @@ async fn list_shows_states_and_several_workers_do_each_task_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn list_is_shown_again_when_a_task_of_the_project_changes_until_it_is_stopped() {
+    let mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
+    let labelled = REVIEW.replace(
+        "queue: coach",
+        "queue: coach\n        labels: {project: \"{{ context.metrics.project }}\"}",
+    );
+    mesh.apply(&labelled).await;
+    let id = review(&mesh, "e1").await;
+    let both = ["task", "list", "--project", "demo", "--label", "project=x"];
+    let said = mesh.cli.run(&both).exits(1);
+    assert!(said.stderr.contains("leave out one"), "{}", said.stderr);
+    let none = ["task", "list", "--project", "other", "-o", "json"];
+    assert_eq!(mesh.cli.run(&none).ok().json(), json!([]));
+
+    let shown = mesh.cli.folder().join("shown.txt");
+    let watch = ["task", "list", "--project", "demo", "--watch"];
+    let child = mesh
+        .cli
+        .command(&watch)
+        .stdout(fs::File::create(&shown).unwrap())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut watching = Worker {
+        child: child.unwrap(),
+        log: shown,
+    };
+    watching.says("open").await;
+    work_once(&mesh.cli, "true").exits(0);
+    watching.says("done").await;
+    // Once for each state that it was seen in; it may have been seen while it was taken.
+    let times = watching.said().matches(&id).count();
+    assert!((2..=3).contains(&times), "{}", watching.said());
+    assert_eq!(watching.stop(Signal::SIGINT).await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn orders_that_nobody_took_expire_and_the_taken_are_known() {
     let mesh = mesh().await;
     let old = review(&mesh, "e1").await;
