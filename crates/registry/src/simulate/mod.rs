@@ -8,6 +8,7 @@
 
 mod held;
 mod laps;
+mod outcomes;
 mod queues;
 mod report;
 mod scene;
@@ -44,6 +45,7 @@ use crate::{
     trigger::Trigger,
 };
 use held::Held;
+use outcomes::{Outcome, Outcomes};
 use queues::{OpenTasks, Queue};
 use slots::Slots;
 
@@ -88,12 +90,21 @@ pub struct Simulation<'a, A> {
     report: Report,
 }
 
-/// What steps are told from outside: answers that hold, and tasks that are open.
+/// What happens next; of what happens at the same instant, the first of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Next {
+    Tick,
+    Outcome,
+    Deadline,
+}
+
+/// What steps are told from outside: answers that hold, tasks that are open, and how they end.
 #[derive(Debug)]
 struct World<A> {
     held: Held<A>,
     queues: BTreeMap<QueueName, Queue>,
     open: OpenTasks,
+    outcomes: Outcomes,
 }
 
 impl<'a, A: FnMut(ResolveItem) -> Result<Snapshot, String>> Simulation<'a, A> {
@@ -111,6 +122,7 @@ impl<'a, A: FnMut(ResolveItem) -> Result<Snapshot, String>> Simulation<'a, A> {
                 held: Held::new(ask),
                 queues: queues(scene, crew)?,
                 open: OpenTasks::default(),
+                outcomes: Outcomes::new(scene),
             },
             seen: Seen::default(),
             sequence: 0,
@@ -153,26 +165,38 @@ impl<'a, A: FnMut(ResolveItem) -> Result<Snapshot, String>> Simulation<'a, A> {
         runs.into_values().collect()
     }
 
-    /// Takes the next thing that happens before an instant, be it a tick or a deadline; `false`
-    /// where nothing does any more.
+    /// Takes the next thing that happens before an instant, be it a tick, the outcome of a task
+    /// or a deadline; `false` where nothing does any more.
     pub fn step(&mut self, until: Timestamp) -> bool {
         let until = until.min(self.scene.window().to);
-        let tick = self.slots.next_at().filter(|at| *at < until);
-        let deadline = self.replay.next_deadline().filter(|at| *at < until);
-        match (tick, deadline) {
-            // A trigger comes before the deadline of the same instant.
-            (Some(tick), deadline) if deadline.is_none_or(|deadline| tick <= deadline) => {
-                self.tick();
-            }
-            (_, Some(deadline)) => self.fall_due(deadline),
-            (_, None) => return false,
+        // A trigger comes before the deadline of the same instant.
+        let next = [
+            (self.slots.next_at(), Next::Tick),
+            (self.world.outcomes.next_at(), Next::Outcome),
+            (self.replay.next_deadline(), Next::Deadline),
+        ];
+        let next = next.into_iter().filter_map(|(at, next)| Some((at?, next)));
+        let Some((at, next)) = next.min().filter(|(at, _)| *at < until) else {
+            return false;
+        };
+        match next {
+            Next::Tick => self.tick(),
+            Next::Outcome => self.outcome(),
+            Next::Deadline => self.fall_due(at),
         }
         true
     }
 
-    /// Takes the next event, after whatever [`Simulation::step`] finds before it.
+    /// Takes the next event, after whatever [`Simulation::step`] finds before it. One that tells
+    /// how a task ended is passed over: here tasks end as the workers of the crew end them.
     pub fn event(&mut self, event: &Event<'_>) {
         while self.step(event.at) {}
+        if !outcomes::is_outcome(event.subject) {
+            self.store(event);
+        }
+    }
+
+    fn store(&mut self, event: &Event<'_>) {
         self.now = self.now.max(event.at);
         self.report.event(self.now);
         self.sequence += 1;
@@ -184,6 +208,17 @@ impl<'a, A: FnMut(ResolveItem) -> Result<Snapshot, String>> Simulation<'a, A> {
             hops: event.hops,
             payload: event.payload,
         });
+    }
+
+    fn outcome(&mut self) {
+        if let Some(Outcome { at, hops, payload }) = self.world.outcomes.take() {
+            self.store(&Event {
+                at,
+                subject: &outcomes::subject(),
+                hops,
+                payload: &payload,
+            });
+        }
     }
 
     /// Takes all that is left before the end of the window, and answers what there was.
@@ -204,6 +239,7 @@ impl<'a, A: FnMut(ResolveItem) -> Result<Snapshot, String>> Simulation<'a, A> {
             .map(|(kind, ids)| (kind, ids.into_iter().collect()))
             .collect();
         report.warnings = self.world.held.warnings.into_iter().collect();
+        report.warnings.extend(self.world.outcomes.warning());
         report
     }
 
@@ -368,6 +404,7 @@ impl<A> World<A> {
             return;
         };
         let closes = queue.enter(now);
+        self.outcomes.ends(order, closes, queue.task_time());
         if definition.looks_at_tasks() {
             let TaskOrder {
                 definition,

@@ -84,7 +84,12 @@ impl Queue {
             self.deepest = self.waiting;
             self.deepest_at = Some(at);
         }
-        instant(begins.saturating_add(self.task_time()))
+        instant(begins.saturating_add(self.task_nanos()))
+    }
+
+    /// How long each of its tasks takes.
+    pub(super) fn task_time(&self) -> SignedDuration {
+        self.workers.task_time
     }
 
     /// When a task that comes now would begin.
@@ -95,7 +100,7 @@ impl Queue {
             .ok()
             .and_then(|place| self.free.get(place));
         let free = free.copied().unwrap_or(now);
-        let turn = self.task_time().saturating_mul(rounds.into());
+        let turn = self.task_nanos().saturating_mul(rounds.into());
         free.saturating_add(turn).max(now)
     }
 
@@ -112,11 +117,11 @@ impl Queue {
     /// The worker who is free first takes a task, and is free last from then on.
     fn begin(&mut self, at: i128) {
         self.free.pop_front();
-        self.free.push_back(at.saturating_add(self.task_time()));
-        self.worked = self.worked.saturating_add(self.task_time());
+        self.free.push_back(at.saturating_add(self.task_nanos()));
+        self.worked = self.worked.saturating_add(self.task_nanos());
     }
 
-    fn task_time(&self) -> i128 {
+    fn task_nanos(&self) -> i128 {
         self.workers.task_time.as_nanos()
     }
 
@@ -128,7 +133,7 @@ impl Queue {
         self.pass_time(to - 1);
         let behind: i128 = self.free.iter().map(|free| (free - to).max(0)).sum();
         let in_work = self.free.iter().filter(|free| **free > to - 1).count();
-        let needed = self.task_time().saturating_mul(self.tasks.into());
+        let needed = self.task_nanos().saturating_mul(self.tasks.into());
         let window = (to - from).max(1);
         let capacity = window.saturating_mul(self.workers.count.max(1).into());
         QueueReport {

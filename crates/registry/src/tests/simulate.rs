@@ -265,6 +265,67 @@ fn tasks_that_are_open_hold_back_what_overlaps_with_them() {
     assert_eq!(report.queues[0].longest_wait, SignedDuration::ZERO);
 }
 
+fn on_completed(id: &str, when: &str, queue: &str) -> String {
+    format!(
+        "---\nkind: ActivityDefinition\nid: {id}\n\
+         trigger: {{type: event, event_type: kaizen.task.completed}}\n\
+         context_sources: [{{type: event-payload, bind_to: context.t}}]\n\
+         rules: [{{id: next, when: '{when}', tasks: [{{queue: {queue}, title: Next}}]}}]\n"
+    )
+}
+
+#[test]
+fn what_was_done_sets_off_what_comes_next() {
+    let slots = on_slots("first", "0 * * * *", "");
+    let next = on_completed("second", "context.t.definition == \"first\"", "r");
+    let yaml = format!("{slots}{next}");
+    let crew = crew(1, SignedDuration::from_mins(10));
+    let report = simulated(&yaml, window(START, hours(24)), &crew, &[]);
+    assert_eq!(tally(&report, "first").tasks, 24);
+    // Told of the tasks of both, ten and twenty minutes after the hour.
+    assert_eq!(tally(&report, "second").triggers, 48);
+    assert_eq!(tally(&report, "second").tasks, 24);
+    assert_eq!(report.counts.events, 48);
+    // The last task of the window ends behind it.
+    let report = simulated(
+        &yaml,
+        window(START, SignedDuration::from_mins(75)),
+        &crew,
+        &[],
+    );
+    assert_eq!(tally(&report, "first").tasks, 2);
+    assert_eq!(tally(&report, "second").tasks, 2);
+    assert_eq!(tally(&report, "second").triggers, 3);
+}
+
+#[test]
+fn tasks_that_order_each_other_end_at_the_limit_of_hops() {
+    let slots = on_slots("first", "0 10 * * *", "");
+    let loops = on_completed("again", "true", "r");
+    let crew = crew(1, SignedDuration::from_mins(1));
+    let report = simulated(
+        &format!("{slots}{loops}"),
+        window(START, hours(24)),
+        &crew,
+        &[],
+    );
+    // A task is a hop, and so is the event that tells of it.
+    assert_eq!(tally(&report, "again").tasks, 8);
+    assert_eq!(report.refused, 1);
+    let why = report.refused_why.unwrap();
+    assert!(why.contains("18 hops exceed 16"), "{why}");
+}
+
+#[test]
+fn recorded_ends_of_tasks_are_passed_over() {
+    let next = on_completed("second", "true", "r");
+    let recorded = json!({"id": "t/1", "type": "kaizen.task.completed", "source": "s",
+        "time": START, "attributes": {"definition": "first"}});
+    let crew = Crew::default();
+    let report = simulated(&next, window(START, hours(1)), &crew, &[recorded]);
+    assert_eq!((report.counts.events, report.counts.tasks), (0, 0));
+}
+
 #[test]
 fn days_on_which_clocks_change_have_23_and_25_hours() {
     let yaml = on_slots("local", "5 * * * *", ", timezone: Europe/Berlin")
