@@ -334,6 +334,14 @@ impl TriggerId {
         Self(format!("at-{stream}-{sequence}"))
     }
 
+    /// Stream and sequence of which a text is the [identity](Self::of_position); `None` for any
+    /// other identity.
+    #[must_use]
+    pub fn parse_position(text: &str) -> Option<(&str, u64)> {
+        let (stream, sequence) = text.strip_prefix("at-")?.rsplit_once('-')?;
+        Some((stream, sequence.parse().ok()?))
+    }
+
     /// Identity of what the mesh concludes from memory: the cell that it was kept in, and since
     /// when. `word` says what it is, for example `silent`.
     #[must_use]
@@ -426,6 +434,18 @@ impl ActivationId {
     pub fn new(definition: &DefinitionId, trigger: &TriggerId) -> Self {
         let namespace = Uuid::new_v5(&ACTIVATION_NAMESPACE, definition.as_str().as_bytes());
         Self(Uuid::new_v5(&namespace, trigger.as_str().as_bytes()))
+    }
+
+    /// Its 128 bits, spread evenly: for who divides activations among several passes.
+    #[must_use]
+    pub fn bits(self) -> u128 {
+        self.0.as_u128()
+    }
+
+    /// The activation with these bits.
+    #[must_use]
+    pub fn from_bits(bits: u128) -> Self {
+        Self(Uuid::from_u128(bits))
     }
 }
 
@@ -609,6 +629,15 @@ mod tests {
         );
         assert_eq!(TriggerId::of_event("a", "b"), TriggerId::of_event("a", "b"));
         assert_eq!(TriggerId::of_event("a", "b").as_str().len(), 32);
+    }
+
+    #[test]
+    fn position_and_bits_read_back() {
+        let at = TriggerId::of_position("EVENTS", 7);
+        assert_eq!(TriggerId::parse_position(at.as_str()), Some(("EVENTS", 7)));
+        assert_eq!(TriggerId::parse_position("slot-d-7"), None);
+        let activation = ActivationId::new(&"d".parse().unwrap(), &at);
+        assert_eq!(ActivationId::from_bits(activation.bits()), activation);
     }
 
     #[test]

@@ -56,7 +56,8 @@ const FLOORS: [(&str, usize); 21] = [
     ("came again", 20),
 ];
 
-fn definitions() -> String {
+/// Definitions in every lane.
+pub(crate) fn definitions() -> String {
     let key = "\"{{ context.m.project }}\"";
     let plain = rule("plain", "NONE").replace("    NONE\n", "");
     let stock = "recorded, filters: [{exact: {attributes.project: stock}}]}";
@@ -100,10 +101,14 @@ fn definitions() -> String {
 }
 
 /// Seemingly at random, and the same for the same seed.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, below: u32) -> u32 {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, below: u32) -> u32 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -119,7 +124,7 @@ impl Random {
     }
 
     /// The next event: its subject and its bytes.
-    fn event(&mut self, n: u32) -> (&'static str, Vec<u8>) {
+    pub(crate) fn event(&mut self, n: u32) -> (&'static str, Vec<u8>) {
         let deployed = "activity.shop.deploy.finished";
         let (subject, event_type, attributes) = match self.below(100) {
             0..3 => return (RECORDED, format!("{{\"id\": \"{n}\"").into_bytes()),

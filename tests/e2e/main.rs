@@ -49,6 +49,7 @@ mod tick_verbs;
 mod ticks;
 mod traces;
 mod undecodable;
+mod verify;
 mod watched_runs;
 mod why_not;
 mod work;

@@ -1,13 +1,16 @@
-//! `mesh up|status`: a local mesh in one process, and how any mesh is doing.
+//! `mesh up|status|verify`: a local mesh in one process, how any mesh is doing, and whether what
+//! it has concluded is what it must have.
 
 pub mod nats_server;
 
 mod status;
 mod up;
+mod verify;
 
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::Subcommand;
+use jiff::Timestamp;
 
 use crate::{Exit, Session};
 
@@ -16,7 +19,8 @@ use crate::{Exit, Session};
 #[command(after_help = "\
 Example:
   kaizen-agentic mesh up
-  kaizen-agentic mesh status")]
+  kaizen-agentic mesh status
+  kaizen-agentic mesh verify --since 24h")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -35,6 +39,17 @@ Example: in one terminal, and then in another, from any folder
 Example:
   kaizen-agentic mesh status -o json")]
     Status,
+    /// Compute from EVENTS, TICKS and REGISTRY what must stand in LEDGER, and list what differs
+    #[command(after_help = "\
+Exits 1 where something is missing, doubled, unexplained or different, or where
+the messages of a task do not follow each other. What the router has not
+settled yet is counted as open. Only reads.
+
+Example:
+  kaizen-agentic mesh verify
+  kaizen-agentic mesh verify --since 24h -o json
+  kaizen-agentic mesh verify --from 2026-11-22 --to 2026-11-23 --limit 1000")]
+    Verify(verify::VerifyArgs),
     /// Become the NATS server of a `mesh up` that is the parent process
     #[command(hide = true, after_help = "Example: started by `mesh up`")]
     NatsServer {
@@ -54,6 +69,7 @@ pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
         Verb::Up(args) => up::run(session, &args),
         Verb::Status => status::run(session),
+        Verb::Verify(args) => verify::run(session, &args, Timestamp::now()),
         Verb::NatsServer {
             parent,
             lock,

@@ -48,6 +48,7 @@ pub mod source;
 pub mod task;
 mod template;
 pub mod trigger;
+pub mod verify;
 pub mod view;
 pub mod wire;
 mod words;

@@ -199,7 +199,8 @@ fn are_alike(before: &TaskOrder, after: &TaskOrder) -> bool {
         && before.timeout_s == after.timeout_s
 }
 
-fn changes(before: &TaskOrder, after: &TaskOrder) -> Vec<FieldChange> {
+/// The fields in which two tasks differ, as people read them.
+pub(crate) fn changes(before: &TaskOrder, after: &TaskOrder) -> Vec<FieldChange> {
     let (was, is) = (shown_fields(before), shown_fields(after));
     let both = was.into_iter().zip(is);
     let changed = both.filter(|(was, is)| was.1 != is.1);

@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use kaizen_proto::{envelope::EventEnvelope, stream, subject::Reader};
 
 pub use compare::Other;
+pub(crate) use compare::changes;
 pub use comparison::{Comparison, Standing, Window, asks_the_same};
 pub use recorded::{Compared, Recorded, Settled, Side, TooManyWait};
 pub use report::{Difference, Example, FieldChange, Report, Tally};

@@ -18,10 +18,12 @@ mod shadow;
 mod simulation;
 mod status;
 mod tasks;
+mod verify;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use jiff::SignedDuration;
 use kaizen_lifecycle::{CancellationToken, Health, Mesh, Registry};
 use kaizen_messaging::{Nats, trace};
 use kaizen_proto::{
@@ -49,7 +51,9 @@ struct Admin {
     registry: Registry,
     /// Calls that stream for long end by it.
     shutdown: CancellationToken,
-    /// One for each backtest, simulation or comparison that may run now.
+    /// How long LEDGER keeps what it is told.
+    ledger_age: SignedDuration,
+    /// One for each backtest, simulation, comparison or verification that may run now.
     replays: Arc<Semaphore>,
 }
 
@@ -64,6 +68,8 @@ pub(crate) async fn serve(
         nats: mesh.nats.clone(),
         registry,
         shutdown: shutdown.clone(),
+        ledger_age: SignedDuration::try_from(mesh.config.streams.ledger_ttl())
+            .unwrap_or(SignedDuration::MAX),
         replays: Arc::new(Semaphore::new(REPLAYS_AT_ONCE)),
     };
     // An answer is several small writes: gathered, each waits 40 ms for the caller's acknowledgement.
@@ -111,7 +117,7 @@ pub(crate) async fn serve(
 
 /// Largest request of an apply: a thousand documents of the size that people write.
 const APPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Backtests and simulations that one gateway runs at once: each takes a processor.
+/// Backtests and their kin that one gateway runs at once: each takes a processor.
 const REPLAYS_AT_ONCE: usize = 2;
 /// Longest name of who asks, in bytes.
 const BY_BYTES_MAX: usize = 128;
@@ -157,7 +163,7 @@ impl Admin {
     fn replay_permit(&self) -> Result<OwnedSemaphorePermit, tonic::Status> {
         self.replays.clone().try_acquire_owned().map_err(|_| {
             let message = format!(
-                "{REPLAYS_AT_ONCE} backtests, simulations or comparisons run already; try again when one has ended"
+                "{REPLAYS_AT_ONCE} backtests, simulations, comparisons or verifications run already; try again when one has ended"
             );
             refusal::exhausted("BUSY", message)
         })

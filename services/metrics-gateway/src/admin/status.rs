@@ -3,9 +3,13 @@
 use async_nats::jetstream::consumer::Info as ConsumerInfo;
 use futures::TryStreamExt as _;
 use kaizen_proto::{
-    admin::{ConsumerStatus, MeshStatus, MeshStatusRequest, StreamStatus, mesh_server::Mesh},
+    admin::{
+        ConsumerStatus, MeshStatus, MeshStatusRequest, StreamStatus, VerifyMeshRequest,
+        VerifyMeshUpdate, mesh_server::Mesh,
+    },
     stream,
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, refusal};
@@ -15,6 +19,16 @@ const SUBJECT_BYTES: (u64, u64) = (350, 550);
 
 #[tonic::async_trait]
 impl Mesh for Admin {
+    type VerifyStream = ReceiverStream<Result<VerifyMeshUpdate, Status>>;
+
+    async fn verify(
+        &self,
+        request: Request<VerifyMeshRequest>,
+    ) -> Result<Response<Self::VerifyStream>, Status> {
+        let updates = self.verified_mesh(request.into_inner()).await?;
+        Ok(Response::new(updates))
+    }
+
     async fn status(
         &self,
         _request: Request<MeshStatusRequest>,

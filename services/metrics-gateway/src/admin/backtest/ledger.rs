@@ -1,27 +1,30 @@
 //! What a backtest is told of the outside world: what stands in the records of decisions.
 
 use kaizen_lifecycle::Registry;
-use kaizen_messaging::{Nats, chain, read};
+use kaizen_messaging::{
+    Nats, chain,
+    read::{self, ReadError},
+};
 use kaizen_proto::{
     record::{Decided, DecisionRecord},
     stream, subject,
 };
 use kaizen_registry::{Lacks, Outside, Recall, Records, backtest::asks_the_same};
-use tokio::runtime::Handle;
-
-use super::Answers;
+use tokio::{runtime::Handle, sync::mpsc::Sender};
 
 /// Reads each record when it is asked for, so that none is kept. On a thread that may wait.
-pub(super) struct FromLedger {
-    pub(super) nats: Nats,
-    pub(super) registry: Registry,
-    pub(super) runtime: Handle,
+pub(in crate::admin) struct FromLedger<T> {
+    pub(in crate::admin) nats: Nats,
+    pub(in crate::admin) registry: Registry,
+    pub(in crate::admin) runtime: Handle,
     /// Closed where nobody waits any more.
-    pub(super) answers: Answers,
-    pub(super) records: Records,
+    pub(in crate::admin) answers: Sender<T>,
+    pub(in crate::admin) records: Records,
+    /// Why LEDGER could not be read, once it could not.
+    pub(in crate::admin) failed: Option<ReadError>,
 }
 
-impl Recall for FromLedger {
+impl<T> Recall for FromLedger<T> {
     fn recall(&mut self, lacks: &Lacks, outside: &mut Outside) -> Result<(), String> {
         if self.answers.is_closed() {
             return Err("nobody waits for it any more".to_owned());
@@ -36,14 +39,20 @@ impl Recall for FromLedger {
     }
 }
 
-impl FromLedger {
+impl<T> FromLedger<T> {
     /// The record of an activation, where it stands and is decided.
-    fn decided(&self, lacks: &Lacks) -> Result<Option<Decided>, String> {
+    fn decided(&mut self, lacks: &Lacks) -> Result<Option<Decided>, String> {
         let subject = subject::decision(lacks.revision.value.id(), lacks.activation);
         let standing = read::last(&self.nats, stream::LEDGER, &subject);
         let standing = self.runtime.block_on(standing);
-        let Some(standing) = standing.map_err(|error| chain(&error))? else {
-            return Ok(None);
+        let standing = match standing {
+            Ok(Some(standing)) => standing,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                let why = chain(&error);
+                self.failed = Some(error);
+                return Err(why);
+            }
         };
         match serde_json::from_slice(&standing.payload) {
             Ok(DecisionRecord::Decided(decided)) => Ok(Some(decided)),

@@ -3,7 +3,7 @@
 //! One task reads the archive, one thread judges what it reads, another follows that. Whoever asks
 //! hangs up, and all end.
 
-mod ledger;
+pub(super) mod ledger;
 mod pass;
 pub(super) mod wire;
 
@@ -176,6 +176,7 @@ impl Admin {
             runtime: Handle::current(),
             answers: answers.clone(),
             records: kaizen_registry::Records::default(),
+            failed: None,
         };
         let recalls = (recall(), recall());
         let mut archive = plan.archive;

@@ -27,6 +27,9 @@ const JUDGED_AHEAD: usize = 2;
 /// Events in their order; none at the end of the archive.
 type Chunk<T> = Result<Vec<T>, Status>;
 
+/// What each side is told of the outside world.
+type Outside = FromLedger<Result<BacktestUpdate, Status>>;
+
 /// What is followed, and who hears of it.
 pub(super) struct Pass {
     pub(super) comparison: Comparison,
@@ -44,11 +47,7 @@ struct Ended;
 
 impl Pass {
     /// Follows the ticks, then the events as they come: nothing keeps memory of both.
-    pub(super) fn follow(
-        self,
-        chunks: Receiver<Chunk<Archived>>,
-        recalls: (FromLedger, FromLedger),
-    ) {
+    pub(super) fn follow(self, chunks: Receiver<Chunk<Archived>>, recalls: (Outside, Outside)) {
         let mut backtest = Backtest::new(&self.comparison, self.examples_max, recalls);
         let (ahead, judged) = mpsc::sync_channel(JUDGED_AHEAD);
         // Whom an event sets off needs nothing of those before it: about a third of the work.
@@ -68,7 +67,7 @@ impl Pass {
 
     fn follow_all(
         &self,
-        backtest: &mut Backtest<'_, FromLedger>,
+        backtest: &mut Backtest<'_, Outside>,
         chunks: mpsc::Receiver<Chunk<Judged>>,
     ) -> Result<(), Ended> {
         let mut said = self.say(backtest)?;
@@ -92,11 +91,7 @@ impl Pass {
     }
 
     /// Says how far it has come, now and then.
-    fn progress(
-        &self,
-        backtest: &Backtest<'_, FromLedger>,
-        said: Instant,
-    ) -> Result<Instant, Ended> {
+    fn progress(&self, backtest: &Backtest<'_, Outside>, said: Instant) -> Result<Instant, Ended> {
         if said.elapsed() < PROGRESS {
             return Ok(said);
         }
@@ -106,7 +101,7 @@ impl Pass {
         self.say(backtest)
     }
 
-    fn say(&self, backtest: &Backtest<'_, FromLedger>) -> Result<Instant, Ended> {
+    fn say(&self, backtest: &Backtest<'_, Outside>) -> Result<Instant, Ended> {
         let report = backtest.report();
         let done = report.events + report.ticks;
         let ticks = u64::try_from(self.ticks.len()).unwrap_or(u64::MAX);

@@ -73,7 +73,7 @@ impl Admin {
     }
 
     /// Up to where the direct lane has settled a stream.
-    async fn routed(&self, stream: &str) -> Result<u64, Status> {
+    pub(in crate::admin) async fn routed(&self, stream: &str) -> Result<u64, Status> {
         let backlog = match stream {
             stream::TICKS => backlog::read(&self.nats).await,
             _ => backlog::of_events(&self.nats).await,
@@ -83,7 +83,11 @@ impl Admin {
 
     /// Up to where a reader of the ordered lane has come in its stream, and up to when it has let
     /// time pass.
-    async fn read_by(&self, reader: Reader, now: Timestamp) -> Result<(u64, Timestamp), Status> {
+    pub(in crate::admin) async fn read_by(
+        &self,
+        reader: Reader,
+        now: Timestamp,
+    ) -> Result<(u64, Timestamp), Status> {
         let standing = read::last(&self.nats, stream::LEDGER, &subject::checkpoint(reader)).await;
         let standing = standing.map_err(refusal::unavailable)?;
         let checkpoint: Checkpoint = standing
