@@ -23,7 +23,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use kaizen_lifecycle::{CancellationToken, Health, Mesh, Registry};
-use kaizen_messaging::{Nats, trace};
+use kaizen_messaging::{Nats, StreamsConfig, trace};
 use kaizen_proto::{
     FILE_DESCRIPTORS,
     admin::{
@@ -46,6 +46,7 @@ use tracing::info_span;
 #[derive(Debug, Clone)]
 struct Admin {
     nats: Nats,
+    streams: StreamsConfig,
     registry: Registry,
     /// Calls that stream for long end by it.
     shutdown: CancellationToken,
@@ -62,6 +63,7 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let admin = Admin {
         nats: mesh.nats.clone(),
+        streams: mesh.config.streams.clone(),
         registry,
         shutdown: shutdown.clone(),
         replays: Arc::new(Semaphore::new(REPLAYS_AT_ONCE)),
