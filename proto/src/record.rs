@@ -650,6 +650,9 @@ pub struct Decided {
     pub rules: Vec<RuleOutcome>,
     /// How many tasks were ordered; of a shadow, how many would have been.
     pub tasks: u32,
+    /// Hash of the trigger's content, where no pending record before it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger_hash: Option<String>,
     /// Of a shadow, what it would have ordered: no tasks stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<Planned>,

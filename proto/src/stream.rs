@@ -24,8 +24,16 @@ pub const ROUTER_OUTCOMES: &str = "router-outcomes";
 /// Durable consumer of a queue on LEDGER.
 #[must_use]
 pub fn queue_consumer(queue: &crate::id::QueueName) -> String {
-    format!("queue-{queue}")
+    format!("{QUEUE_PREFIX}{queue}")
 }
+
+/// The queue whose durable consumer has this name; `None` for another's.
+#[must_use]
+pub fn consumed_queue(consumer: &str) -> Option<crate::id::QueueName> {
+    consumer.strip_prefix(QUEUE_PREFIX)?.parse().ok()
+}
+
+const QUEUE_PREFIX: &str = "queue-";
 
 /// Most messages that the server takes in one atomic batch.
 pub const BATCH_MESSAGES_MAX: usize = 1_000;

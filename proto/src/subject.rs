@@ -377,6 +377,8 @@ pub enum DeadReason {
     TooManyTasks,
     /// The revision that a tick names is not in REGISTRY.
     UnknownRevision,
+    /// Stored so long ago that the ledger may have forgotten what followed.
+    Stale,
     /// More hops than the limit: a loop.
     TooManyHops,
     /// Tried as often as the limit allows.
@@ -400,6 +402,7 @@ impl DeadReason {
             Self::RuleError => "rule_error",
             Self::TooManyTasks => "too_many_tasks",
             Self::UnknownRevision => "unknown_revision",
+            Self::Stale => "stale",
             Self::TooManyHops => "too_many_hops",
             Self::RetriesExhausted => "retries_exhausted",
             Self::IdentityConflict => "identity_conflict",

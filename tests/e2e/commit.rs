@@ -9,7 +9,8 @@ use async_nats::HeaderMap;
 use futures::future::join_all;
 use kaizen_lifecycle::CancellationToken;
 use kaizen_messaging::{
-    CommitError, Committed, Guard, Message, Nats, Pipeline, StreamsConfig,
+    CommitError, Committed, Failure as _, FailureKind, Guard, Message, Nats, Pipeline,
+    StreamsConfig,
     follow::follow,
     read::{self, PageStart},
     streams,
@@ -147,7 +148,7 @@ async fn too_large_is_refused_for_good_wherever_it_stands() {
             matches!(error, CommitError::Refused { .. }),
             "{place} of {size}: {error:?}"
         );
-        assert!(!error.is_transient());
+        assert_eq!(error.kind(), FailureKind::Permanent);
     }
     let error = nats.commit.store(tasks(1, 1_001)).await.unwrap_err();
     assert!(

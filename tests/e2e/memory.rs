@@ -576,6 +576,43 @@ async fn an_event_that_comes_twice_at_once_and_changes_no_memory_holds_up_nobody
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn other_content_under_an_identity_that_memory_knows_is_a_conflict() {
+    let mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
+    let cooling = rule("cooling", "cooldown: {for: 24h}");
+    mesh.apply(&format!(
+        "{}---\n{cooling}",
+        rule("skipping", "overlap: skip")
+    ))
+    .await;
+    // A match, which memory takes in; and none, of which the ledger alone has a record.
+    for (id, quality) in [("a", 0.5), ("b", 0.9), ("a", 0.5), ("b", 0.9)] {
+        metric(&mesh, id, "shop", quality).await;
+    }
+    let readers = [Reader::Events, Reader::EventsBound];
+    mesh.stored.remembered(&readers).await;
+    assert!(mesh.stored.dead().await.is_empty(), "the same again");
+
+    for (id, quality) in [("a", 0.4), ("b", 0.95), ("a", 0.3)] {
+        metric(&mesh, id, "shop", quality).await;
+    }
+    mesh.stored.remembered(&readers).await;
+    let dead = mesh.stored.dead().await;
+    let said = dead
+        .iter()
+        .map(|letter| (letter.reason.as_str(), letter.payload.len()));
+    assert!(
+        said.clone()
+            .all(|(reason, _)| reason == "identity_conflict"),
+        "{dead:?}"
+    );
+    // Two of `skipping`, and one of `cooling`, which keeps no record of what does not match.
+    assert_eq!(said.count(), 3, "{dead:?}");
+    for definition in ["skipping", "cooling"] {
+        assert_eq!(titles(&mesh, definition).await, ["low 0.5"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_owner_that_slept_is_refused_when_it_wakes() {
     let mesh = Mesh::start_with(&[Which::Gateway]).await;
     let nats = mesh.config.nats.url.clone();

@@ -7,15 +7,20 @@ use tokio::{
     net::TcpStream,
 };
 
-async fn is_ready(address: &str) -> bool {
+/// The answer to `/readyz`, head and body; nothing where nobody listens.
+pub(crate) async fn readyz(address: &str) -> String {
+    let mut answer = String::new();
     let Ok(mut connection) = TcpStream::connect(address).await else {
-        return false;
+        return answer;
     };
     let request = "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     connection.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
     _ = connection.read_to_string(&mut answer).await;
-    answer.starts_with("HTTP/1.1 200")
+    answer
+}
+
+async fn is_ready(address: &str) -> bool {
+    readyz(address).await.starts_with("HTTP/1.1 200")
 }
 
 /// Waits until the process whose health listens at `host:port` is ready.

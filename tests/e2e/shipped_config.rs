@@ -14,7 +14,7 @@ use tokio::process::Child;
 
 use crate::documents::{REVIEW, bad_run, bad_run_bytes, bound, ticking};
 
-const CONFIG: &str = concat!(
+pub(crate) const CONFIG: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../deploy/nats/nats-server.conf"
 );
@@ -36,13 +36,18 @@ fn password(user: &str) -> String {
 }
 
 /// The server on the shipped configuration; killed when dropped.
-struct Shipped {
+pub(crate) struct Shipped {
     _process: Child,
     url: String,
 }
 
 impl Shipped {
     async fn start(dir: &Path) -> Self {
+        Self::start_on(dir, Path::new(CONFIG)).await
+    }
+
+    /// On another configuration with the same users.
+    pub(crate) async fn start_on(dir: &Path, config: &Path) -> Self {
         let store = dir.join("shipped");
         std::fs::create_dir_all(&store).unwrap();
         let mut command = Command::new(program("kaizen-agentic"));
@@ -57,16 +62,9 @@ impl Shipped {
             .arg(store.join("lock"))
             .arg("--")
             .arg(server_program())
-            .args([
-                "--config",
-                CONFIG,
-                "--addr",
-                "127.0.0.1",
-                "--port",
-                "-1",
-                "--http_port",
-                "-1",
-            ])
+            .arg("--config")
+            .arg(config)
+            .args(["--addr", "127.0.0.1", "--port", "-1", "--http_port", "-1"])
             .arg("--ports_file_dir")
             .arg(&store)
             .envs(USERS.map(|(user, variable)| (variable, password(user))))
@@ -104,7 +102,7 @@ impl Shipped {
             .replace("nats://", &format!("nats://{user}:{}@", password(user)))
     }
 
-    fn service(&self, cli: &Cli, name: &'static str) -> Binary {
+    pub(crate) fn service(&self, cli: &Cli, name: &'static str) -> Binary {
         let user = name.strip_prefix("kaizen-").unwrap();
         let folder = cli.folder().join("engagement");
         let environment = [

@@ -82,6 +82,26 @@ impl Binary {
         self.process.id().expect("it runs")
     }
 
+    /// Waits until it has ended by itself; its exit code, and what it has said.
+    pub async fn ended(mut self) -> (Option<i32>, String) {
+        let ended = timeout(DEADLINE, self.process.wait()).await;
+        let said = || self.log.lock().unwrap().join("\n");
+        let ended = ended.unwrap_or_else(|_| panic!("{} goes on:\n{}", self.name, said()));
+        let code = ended.unwrap().code();
+        // The pipe may be read a moment later.
+        until(&format!("{} has said why", self.name), async || {
+            let prefix = format!("{}: ", self.name.trim_start_matches("kaizen-"));
+            let said = said();
+            if said.contains(&prefix) {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        })
+        .await;
+        (code, said())
+    }
+
     /// Stops it as a signal does, and asserts that it ends well.
     pub async fn stop(mut self) {
         signal(self.pid(), Signal::SIGTERM);

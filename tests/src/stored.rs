@@ -262,6 +262,19 @@ impl Stored {
         .await;
     }
 
+    /// Changes how long the bound lane's deliveries may go without a sign of life.
+    pub async fn lease_of_bound(&self, ack_wait: Duration) {
+        let (stream, durable, filter) = CONSUMERS[2];
+        self.make(stream, durable, filter, ack_wait).await;
+    }
+
+    /// How many deliveries the bound lane was given, those that came again included.
+    pub async fn bound_deliveries(&self) -> usize {
+        let (stream, durable, _) = CONSUMERS[2];
+        let info = self.consumer(stream, durable).await.unwrap();
+        usize::try_from(info.delivered.consumer_sequence).unwrap()
+    }
+
     /// Has all events delivered to the router again.
     pub async fn deliver_events_again(&self) {
         let (stream, durable, filter) = CONSUMERS[0];

@@ -21,7 +21,7 @@ use async_nats::{
 use futures::{StreamExt as _, future::join_all};
 use kaizen_lifecycle::CancellationToken;
 use kaizen_messaging::{
-    Nats, chain,
+    Failure as _, Nats, chain,
     consume::backoff,
     tasks::{self, Kept, Put, PutError},
 };
@@ -486,7 +486,7 @@ impl Worker {
         loop {
             let put = tasks::put(&self.nats, &task.subject, task.taken, record, &task.headers);
             match put.await {
-                Err(PutError::Commit(error)) if !error.is_transient() => return Err(error.into()),
+                Err(error) if !error.kind().is_transient() => return Err(error),
                 Err(_) if since.elapsed() < REPORT_PATIENCE && !self.shutdown.is_cancelled() => {
                     sleep(backoff(attempt).min(REPORT_DELAY_MAX)).await;
                     attempt += 1;

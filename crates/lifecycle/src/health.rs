@@ -34,9 +34,17 @@ pub struct Health {
 
 #[derive(Debug, Default)]
 struct HealthState {
-    /// Absent reason means ready.
-    parts: BTreeMap<&'static str, Option<String>>,
+    parts: BTreeMap<&'static str, Said>,
     link: Option<watch::Receiver<Link>>,
+}
+
+/// What a service says of itself.
+#[derive(Debug, Default)]
+struct Said {
+    /// Why it is unready; absent where it is ready.
+    unready: Option<String>,
+    /// What is to be known though it is ready.
+    note: String,
 }
 
 /// Readiness of one service.
@@ -113,8 +121,13 @@ impl Health {
         let state = self.lock();
         let link = state.link.as_ref().map(|link| *link.borrow());
         let connected = link == Some(Link::Answers);
-        let all_ready = !state.parts.is_empty() && state.parts.values().all(Option::is_none);
-        let says = |why: &Option<String>| why.clone().unwrap_or_else(|| "ready".to_owned());
+        let all_ready =
+            !state.parts.is_empty() && state.parts.values().all(|said| said.unready.is_none());
+        let says = |said: &Said| match (&said.unready, said.note.as_str()) {
+            (Some(why), _) => why.clone(),
+            (None, "") => "ready".to_owned(),
+            (None, note) => format!("ready; {note}"),
+        };
         Report {
             ready: connected && all_ready,
             nats: if connected {
@@ -125,7 +138,7 @@ impl Health {
             services: state
                 .parts
                 .iter()
-                .map(|(name, why)| (*name, says(why)))
+                .map(|(name, said)| (*name, says(said)))
                 .collect(),
         }
     }
@@ -139,15 +152,21 @@ impl Health {
 impl Part {
     /// The service does its work.
     pub fn ready(&self) {
-        self.health.lock().parts.insert(self.name, None);
+        self.say(|said| said.unready = None);
     }
 
     /// The service cannot do its work, and why.
     pub fn unready(&self, why: &str) {
-        self.health
-            .lock()
-            .parts
-            .insert(self.name, Some(why.to_owned()));
+        self.say(|said| said.unready = Some(why.to_owned()));
+    }
+
+    /// What is to be known though it is ready; nothing where it is empty.
+    pub fn note(&self, note: &str) {
+        self.say(|said| note.clone_into(&mut said.note));
+    }
+
+    fn say(&self, change: impl FnOnce(&mut Said)) {
+        change(self.health.lock().parts.entry(self.name).or_default());
     }
 }
 
@@ -211,6 +230,9 @@ mod tests {
         part.ready();
         let refusal = ask(address).await.unwrap_err().to_string();
         assert!(refusal.contains("disconnected"), "{refusal}");
+        part.note("slow today");
+        let refusal = ask(address).await.unwrap_err().to_string();
+        assert!(refusal.contains("ready; slow today"), "{refusal}");
         part.unready("waiting for the streams");
         let refusal = ask(address).await.unwrap_err().to_string();
         assert!(refusal.contains("waiting for the streams"), "{refusal}");

@@ -4,9 +4,16 @@ pub mod config;
 pub mod health;
 pub mod metrics;
 pub mod registry;
+mod soundness;
 pub mod telemetry;
 
-use std::{future::Future, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    future::{Future, pending},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -15,8 +22,11 @@ pub use health::{Health, Part};
 use jiff::SignedDuration;
 use kaizen_messaging::{
     ConnectError, Nats, NatsConfig, chain,
-    connection::{Link, is_dead, jittered, probe},
+    connection::{Link, connect_telling, is_dead, probe},
+    denied::{Denied, FirstDenied},
+    failure::{Backoff, until_done},
     follow::FollowError,
+    streams::{StreamsError, check_all},
 };
 pub use registry::Registry;
 use tokio::{
@@ -177,8 +187,11 @@ where
 
 /// A client that lived this long was a good one: the next is connected without delay.
 const GOOD_LIFE: Duration = Duration::from_secs(30);
-/// Longest wait before another client is connected.
-const ANEW_DELAY_MAX: Duration = Duration::from_secs(5);
+/// Before another client is connected.
+const ANEW: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(5),
+};
 /// How long a generation may take to end once its client is dead: nothing that it still holds
 /// can be stored through that client, and all of it comes again.
 const ABANDON_DEADLINE: Duration = Duration::from_secs(5);
@@ -195,15 +208,15 @@ pub async fn serve_anew<Fut>(
 where
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let mut delay = Duration::from_millis(100);
+    let mut deaths = 0;
     loop {
-        let Some(nats) = connect(&config.nats, name, shutdown).await? else {
+        let Some((nats, denied)) = await_nats(&config.nats, name, shutdown).await? else {
             return Ok(());
         };
         let began = Instant::now();
         let generation = shutdown.child_token();
         let mesh = Mesh::new(config.clone(), nats.clone(), health.clone(), generation);
-        match one_generation(mesh, &serve, shutdown).await {
+        match one_generation(mesh, denied, &serve, shutdown).await {
             Ended::Served(outcome) => {
                 nats.close().await;
                 return outcome;
@@ -214,14 +227,14 @@ where
                  serving anew on another one"
             ),
         }
-        if began.elapsed() >= GOOD_LIFE {
-            delay = Duration::from_millis(100);
+        deaths = match began.elapsed() {
+            life if life >= GOOD_LIFE => 1,
+            _ => deaths + 1,
+        };
+        let pause = sleep(ANEW.after(deaths));
+        if shutdown.run_until_cancelled(pause).await.is_none() {
+            return Ok(());
         }
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            () = sleep(jittered(delay)) => {}
-        }
-        delay = (delay * 2).min(ANEW_DELAY_MAX);
     }
 }
 
@@ -233,9 +246,33 @@ enum Ended {
     ClientDead { consequence: String },
 }
 
+/// A right that is denied later than this after the start ends nobody: the log tells of it.
+const START_GRACE: Duration = Duration::from_secs(5);
+/// Between two looks whether the services have started.
+const START_LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The right that is denied while the services start. They would only see a time-out.
+async fn denied_at_start(mut denied: FirstDenied, health: &Health) -> Denied {
+    let started = async {
+        while !health.is_ready() {
+            sleep(START_LOOK_EVERY).await;
+        }
+        sleep(START_GRACE).await;
+    };
+    let first = tokio::select! {
+        first = denied.wait_for(Option::is_some) => first.ok().and_then(|first| first.clone()),
+        () = started => None,
+    };
+    match first {
+        Some(denied) => denied,
+        None => pending().await,
+    }
+}
+
 /// Serves on one connection, until the services end or the client is dead.
 async fn one_generation<Fut>(
     mesh: Mesh,
+    denied: FirstDenied,
     serve: impl Fn(Mesh) -> Fut,
     shutdown: &CancellationToken,
 ) -> Ended
@@ -245,10 +282,16 @@ where
     let generation = mesh.shutdown.clone();
     let client = mesh.nats.client.clone();
     let mut link = mesh.link.clone();
+    let health = mesh.health.clone();
     let mut serving = std::pin::pin!(until_drained(serve(mesh), &generation));
     let dead = link.wait_for(|link| *link == Link::Dead);
     let outcome = tokio::select! {
         outcome = &mut serving => Some(outcome),
+        denied = denied_at_start(denied, &health) => {
+            generation.cancel();
+            _ = timeout(ABANDON_DEADLINE, serving).await;
+            return Ended::Served(Err(denied.into()));
+        }
         _ = dead => None,
     };
     let Some(outcome) = outcome else {
@@ -310,45 +353,40 @@ pub async fn connect(
     name: &str,
     shutdown: &CancellationToken,
 ) -> Result<Option<Nats>, ConnectError> {
-    let mut delay = Duration::from_millis(200);
-    loop {
-        let error = tokio::select! {
-            () = shutdown.cancelled() => return Ok(None),
-            connected = kaizen_messaging::connect(config, name) => match connected {
-                Ok(client) => return Ok(Some(Nats::new(client))),
-                Err(error) if !error.is_transient() => return Err(error),
-                Err(error) => error,
-            },
-        };
-        warn!(error = chain(&error), "waiting for NATS");
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(None),
-            () = sleep(jittered(delay)) => {}
-        }
-        delay = (delay * 2).min(Duration::from_secs(5));
-    }
+    let connected = await_nats(config, name, shutdown).await?;
+    Ok(connected.map(|(nats, _)| nats))
+}
+
+async fn await_nats(
+    config: &NatsConfig,
+    name: &str,
+    shutdown: &CancellationToken,
+) -> Result<Option<(Nats, FirstDenied)>, ConnectError> {
+    let backoff = Backoff {
+        first: Duration::from_millis(200),
+        longest: Duration::from_secs(5),
+    };
+    let attempt = || connect_telling(config, name);
+    let told = |error: &ConnectError| warn!(error = chain(error), "waiting for NATS");
+    let connected = until_done(backoff, shutdown, attempt, told).await?;
+    Ok(connected.map(|(client, denied)| (Nats::new(client), denied)))
 }
 
 /// Waits until the gateway has made the streams, and refuses those with a harmful setting.
 /// `false` when stopped before that.
 pub async fn await_streams(mesh: &Mesh, part: &Part) -> anyhow::Result<bool> {
-    let mut delay = Duration::from_millis(100);
-    loop {
-        match kaizen_messaging::streams::check_all(&mesh.nats).await {
-            Ok(()) => return Ok(true),
-            Err(error) if !error.is_transient() => return Err(error.into()),
-            Err(error) => {
-                info!(
-                    error = chain(&error),
-                    "waiting for the streams; metrics-gateway makes them"
-                );
-                part.unready("waiting for the streams");
-            }
-        }
-        tokio::select! {
-            () = mesh.shutdown.cancelled() => return Ok(false),
-            () = sleep(jittered(delay)) => {}
-        }
-        delay = (delay * 2).min(Duration::from_secs(2));
-    }
+    let backoff = Backoff {
+        first: Duration::from_millis(100),
+        longest: Duration::from_secs(2),
+    };
+    let attempt = || check_all(&mesh.nats);
+    let told = |error: &StreamsError| {
+        info!(
+            error = chain(error),
+            "waiting for the streams; metrics-gateway makes them"
+        );
+        part.unready("waiting for the streams");
+    };
+    let checked = until_done(backoff, &mesh.shutdown, attempt, told).await?;
+    Ok(checked.is_some())
 }

@@ -14,6 +14,8 @@ use kaizen_proto::{header, stream};
 use serde::Deserialize;
 use tokio::sync::{AcquireError, Semaphore};
 
+use crate::failure::{Failure, FailureKind};
+
 /// Atomic batches in flight from one process. The server takes 50 for each stream.
 const BATCHES_IN_FLIGHT_MAX: usize = 20;
 /// How long each answer of an atomic batch may take. The server drops an idle batch after 10 s.
@@ -86,11 +88,9 @@ pub enum CommitError {
     },
 }
 
-impl CommitError {
-    /// True when the same commit may be tried again.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+impl Failure for CommitError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::of(matches!(self, Self::Unavailable { .. }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Connecting: jittered reconnects, an inbox of its own, and clear refusals.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{
     Client, ConnectErrorKind, ConnectOptions, Event, Request, client::FlushErrorKind,
@@ -14,12 +14,21 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
+use crate::{
+    denied::{Denied, FirstDenied},
+    failure::{Backoff, Failure, FailureKind},
+};
+
 /// Oldest nats-server that the mesh has been tried on.
 pub const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 15, 1);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
+/// So that a restarted server is not met by all clients at once.
+const RECONNECT: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(4),
+};
 
 /// Where NATS is, and who we are there.
 #[derive(Clone, Serialize, Deserialize)]
@@ -113,20 +122,28 @@ pub enum ConnectError {
     },
 }
 
-impl ConnectError {
-    /// True when trying again may help.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+impl Failure for ConnectError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::of(matches!(self, Self::Unreachable { .. }))
     }
 }
 
-/// Connects once. `name` is shown by the server's monitoring and makes the inbox prefix
-/// `_INBOX.<name>`, so that one service cannot be given another's replies.
+/// As [`connect_telling`], for who has no use for what is denied.
 pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, ConnectError> {
+    Ok(connect_telling(config, name).await?.0)
+}
+
+/// Connects once. `name` is shown by the server's monitoring and makes the inbox prefix
+/// `_INBOX.<name>`, so that one service cannot be given another's replies. Tells of the first
+/// right that it is denied.
+pub async fn connect_telling(
+    config: &NatsConfig,
+    name: &str,
+) -> Result<(Client, FirstDenied), ConnectError> {
+    let (told, denied) = watch::channel(None);
     let url = without_password(&config.url);
     let servers: Vec<&str> = config.url.split(',').map(str::trim).collect();
-    let client = options(config, name)
+    let client = options(config, name, told)
         .await?
         .connect(servers)
         .await
@@ -147,7 +164,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, ConnectE
         });
     }
     debug!(nats.url = %url, "connected to NATS");
-    Ok(client)
+    Ok((client, denied))
 }
 
 /// User and password of the first address that carries them.
@@ -161,7 +178,24 @@ fn url_credentials(url: &str) -> Option<(String, String)> {
         })
 }
 
-async fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, ConnectError> {
+/// Who we are there, for people.
+fn user_name(config: &NatsConfig) -> String {
+    match (&config.creds_file, &config.token, &config.user) {
+        (Some(path), ..) => format!("of {}", path.display()),
+        (_, Some(_), _) => "of the token".to_owned(),
+        (.., Some(user)) => user.clone(),
+        _ => url_credentials(&config.url)
+            .map_or_else(|| "without a name".to_owned(), |(user, _)| user),
+    }
+}
+
+async fn options(
+    config: &NatsConfig,
+    name: &str,
+    told: watch::Sender<Option<Denied>>,
+) -> Result<ConnectOptions, ConnectError> {
+    let user = user_name(config);
+    let told = Arc::new(told);
     let mut options = ConnectOptions::new();
     if let Some(path) = &config.creds_file {
         options =
@@ -186,8 +220,18 @@ async fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, Conn
         .custom_inbox_prefix(format!("_INBOX.{name}"))
         .connection_timeout(CONNECT_TIMEOUT)
         .ping_interval(PING_INTERVAL)
-        .reconnect_delay_callback(reconnect_delay)
-        .event_callback(|event| async move { log_event(&event) }))
+        .reconnect_delay_callback(|attempts| {
+            RECONNECT.after(u32::try_from(attempts).unwrap_or(u32::MAX))
+        })
+        .event_callback(move |event| {
+            log_event(&event);
+            if let Event::ServerError(error) = &event
+                && let Some(denied) = Denied::read(&user, &error.to_string())
+            {
+                told.send_if_modified(|first| first.is_none() && first.replace(denied).is_none());
+            }
+            std::future::ready(())
+        }))
 }
 
 /// How a connection stands, by asking the server.
@@ -268,13 +312,6 @@ pub async fn is_dead(client: &Client) -> bool {
     matches!(flushed, Ok(Err(error)) if error.kind() == FlushErrorKind::SendError)
 }
 
-/// Exponential from 100 ms to 4 s, each halved by up to one half at random, so that a restarted
-/// server is not met by all clients at once.
-fn reconnect_delay(attempts: usize) -> Duration {
-    let exponent = u32::try_from(attempts.min(6)).unwrap_or(6);
-    jittered(Duration::from_millis(100 * 2u64.pow(exponent)).min(RECONNECT_DELAY_MAX))
-}
-
 /// Between half of `delay` and all of it.
 #[must_use]
 pub fn jittered(delay: Duration) -> Duration {
@@ -331,14 +368,5 @@ mod tests {
             some("cli", "x")
         );
         assert_eq!(url_credentials("nats://h:1"), None);
-    }
-
-    #[test]
-    fn reconnect_delays_grow_and_stay_bounded() {
-        for attempt in 0..100 {
-            assert!(reconnect_delay(attempt) <= RECONNECT_DELAY_MAX);
-            assert!(reconnect_delay(attempt) >= Duration::from_millis(50));
-        }
-        assert!(reconnect_delay(10) >= Duration::from_secs(2));
     }
 }

@@ -1,16 +1,23 @@
 //! The one consume loop: pull, hand over in batches, settle last.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, pending},
+    time::Duration,
+};
 
 use async_nats::jetstream::{
     AckKind, Message,
     consumer::{PullConsumer, pull},
 };
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    future::BoxFuture,
+    stream::{FuturesUnordered, ReadyChunks},
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use crate::{Nats, chain, connection::jittered, streams::ACK_WAIT};
+use crate::{Nats, chain, connection::jittered, failure::Backoff, streams::ACK_WAIT};
 
 /// Messages handed over at once.
 pub const BATCH_MAX: usize = 256;
@@ -18,6 +25,8 @@ pub const BATCH_MAX: usize = 256;
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
 const PULL_HEARTBEAT: Duration = Duration::from_secs(2);
 const REBUILD_DELAY: Duration = Duration::from_millis(500);
+/// Between two signs of life for the deliveries in hand.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
 
 /// What becomes of a delivery once it has been handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +47,15 @@ pub trait Handler: Send + Sync {
         std::future::ready(Ok(()))
     }
 
-    /// Answers one settlement for each message, in order.
+    /// How many deliveries may be in hand when another batch is taken. As it stands, one batch
+    /// comes after the other. Whoever may have to wait for somebody else takes more, so that what
+    /// need not wait does not; once so many wait, the lane is parked.
+    fn in_hand_max(&self) -> usize {
+        1
+    }
+
+    /// Answers one settlement for each message, in order. However long it takes, the deliveries
+    /// are kept; once the process is to stop it should not be long.
     fn handle(&self, messages: &[Message]) -> impl Future<Output = Vec<Settlement>> + Send;
 }
 
@@ -50,6 +67,7 @@ pub async fn consume(
     handler: &impl Handler,
     shutdown: &CancellationToken,
 ) {
+    let mut hand = Hand::default();
     while !shutdown.is_cancelled() {
         let bound = async {
             handler.prepare().await?;
@@ -57,12 +75,13 @@ pub async fn consume(
         };
         let bound = tokio::select! {
             bound = bound => bound,
-            () = shutdown.cancelled() => return,
+            () = hand.settle() => continue,
+            () = shutdown.cancelled() => break,
         };
         match bound {
             Ok(messages) => {
                 info!(stream, durable, "consuming");
-                run(messages, durable, handler, shutdown).await;
+                run(messages, durable, handler, shutdown, &mut hand).await;
             }
             Err(error) => {
                 let error = chain(error.as_ref());
@@ -72,10 +91,59 @@ pub async fn consume(
                 );
             }
         }
+        if shutdown
+            .run_until_cancelled(hand.room(handler))
+            .await
+            .is_none()
+        {
+            break;
+        }
         tokio::select! {
             () = shutdown.cancelled() => {}
+            () = hand.settle() => {}
             () = tokio::time::sleep(jittered(REBUILD_DELAY)) => {}
         }
+    }
+    hand.finish().await;
+}
+
+/// The deliveries that are being handled.
+#[derive(Default)]
+struct Hand<'a> {
+    batches: FuturesUnordered<BoxFuture<'a, usize>>,
+    deliveries: usize,
+}
+
+impl<'a> Hand<'a> {
+    fn take(&mut self, deliveries: Vec<Message>, handler: &'a impl Handler) {
+        if deliveries.is_empty() {
+            return;
+        }
+        self.deliveries += deliveries.len();
+        self.batches
+            .push(handle_and_settle(deliveries, handler).boxed());
+    }
+
+    fn has_room(&self, handler: &impl Handler) -> bool {
+        self.deliveries < handler.in_hand_max()
+    }
+
+    /// One batch more is settled; never, where there is none.
+    async fn settle(&mut self) {
+        match self.batches.next().await {
+            Some(settled) => self.deliveries = self.deliveries.saturating_sub(settled),
+            None => pending().await,
+        }
+    }
+
+    async fn room(&mut self, handler: &impl Handler) {
+        while !self.has_room(handler) {
+            self.settle().await;
+        }
+    }
+
+    async fn finish(&mut self) {
+        while self.batches.next().await.is_some() {}
     }
 }
 
@@ -96,19 +164,28 @@ async fn bind(
     Ok(messages)
 }
 
-/// Ends on shutdown, or at the first error of the pull: the caller binds again.
-async fn run(
+/// Ends on shutdown, at the first error of the pull, and when there has been no room for long:
+/// the caller binds again.
+async fn run<'a>(
     messages: pull::Stream,
     durable: &str,
-    handler: &impl Handler,
+    handler: &'a impl Handler,
     shutdown: &CancellationToken,
+    hand: &mut Hand<'a>,
 ) {
     let mut batches = messages.ready_chunks(BATCH_MAX);
     loop {
+        let has_room = hand.has_room(handler);
         let next = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            next = batches.next() => next,
+            () = hand.settle() => continue,
+            next = batches.next(), if has_room => next,
+            // Nobody keeps what was fetched ahead.
+            () = tokio::time::sleep(KEEP_ALIVE_EVERY), if !has_room => {
+                debug!(durable, in_hand = hand.deliveries, "parked");
+                break;
+            }
         };
         let Some(batch) = next else { return };
         let mut failed = false;
@@ -123,12 +200,16 @@ async fn run(
                 }
             }
         }
-        handle_and_settle(&deliveries, handler).await;
+        hand.take(deliveries, handler);
         if failed {
             return;
         }
     }
-    // What was fetched ahead goes back at once rather than after ack_wait.
+    give_back(batches).await;
+}
+
+/// What was fetched ahead goes back at once rather than after `ack_wait`.
+async fn give_back(mut batches: ReadyChunks<pull::Stream>) {
     while let Some(Some(batch)) = batches.next().now_or_never() {
         for message in batch.into_iter().flatten() {
             _ = message.ack_with(AckKind::Nak(None)).await;
@@ -136,15 +217,15 @@ async fn run(
     }
 }
 
-async fn handle_and_settle(deliveries: &[Message], handler: &impl Handler) {
-    if deliveries.is_empty() {
-        return;
-    }
-    let mut handling = std::pin::pin!(handler.handle(deliveries));
-    let settlements = loop {
-        tokio::select! {
-            settlements = &mut handling => break settlements,
-            () = tokio::time::sleep(ACK_WAIT / 3) => keep_alive(deliveries).await,
+/// Answers how many they were.
+async fn handle_and_settle(deliveries: Vec<Message>, handler: &impl Handler) -> usize {
+    let settlements = {
+        let mut handling = std::pin::pin!(handler.handle(&deliveries));
+        loop {
+            tokio::select! {
+                settlements = &mut handling => break settlements,
+                () = tokio::time::sleep(KEEP_ALIVE_EVERY) => keep_alive(&deliveries).await,
+            }
         }
     };
     for (message, settlement) in deliveries.iter().zip(settlements) {
@@ -158,6 +239,7 @@ async fn handle_and_settle(deliveries: &[Message], handler: &impl Handler) {
             warn!(error, "cannot settle a delivery");
         }
     }
+    deliveries.len()
 }
 
 async fn keep_alive(deliveries: &[Message]) {
@@ -166,9 +248,13 @@ async fn keep_alive(deliveries: &[Message]) {
     }
 }
 
-/// Delay before delivery number `delivered + 1`: doubling from 200 ms to 30 s, jittered.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(200),
+    longest: Duration::from_millis(25_600),
+};
+
+/// Delay before delivery number `delivered + 1`: doubling from 200 ms to 26 s, jittered.
 #[must_use]
 pub fn backoff(delivered: i64) -> Duration {
-    let exponent = u32::try_from(delivered.clamp(1, 8) - 1).unwrap_or(0);
-    jittered(Duration::from_millis(200 * 2u64.pow(exponent)).min(Duration::from_secs(30)))
+    BACKOFF.after(u32::try_from(delivered.max(1)).unwrap_or(u32::MAX))
 }

@@ -4,12 +4,15 @@
 //! Architecture invariant: nothing here decides. What a message means is the business of the
 //! pure crates and of the services.
 
+pub mod ailing;
 pub mod archive;
 pub mod backlog;
 pub mod clock;
 pub mod commit;
 pub mod connection;
 pub mod consume;
+pub mod denied;
+pub mod failure;
 pub mod follow;
 pub mod pipeline;
 pub mod raw;
@@ -25,6 +28,7 @@ use std::time::Duration;
 use async_nats::{HeaderMap, jetstream};
 pub use commit::{Commit, CommitError, Committed, Guard, Message};
 pub use connection::{ConnectError, NatsConfig, connect};
+pub use failure::{Failure, FailureKind};
 use kaizen_proto::header;
 pub use pipeline::Pipeline;
 pub use streams::StreamsConfig;

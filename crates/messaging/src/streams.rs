@@ -7,11 +7,15 @@ use async_nats::jetstream::{
     consumer::{AckPolicy, DeliverPolicy, pull},
     stream::{Compression, Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
+use futures::StreamExt as _;
 use kaizen_proto::{id::QueueName, stream, subject};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-use crate::Nats;
+use crate::{
+    Nats,
+    failure::{Failure, FailureKind},
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How far a publisher's retry is recognised by its `Nats-Msg-Id`.
@@ -22,6 +26,9 @@ pub const TICKS_PER_DEFINITION_MAX: i64 = 10_000;
 pub const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Deliveries in work at once, over all replicas of a lane.
 pub const ACK_PENDING_MAX: i64 = 2_000;
+/// Most tasks of one queue that may be in work at once, whatever is configured: the server keeps
+/// each in memory.
+const QUEUE_ACK_PENDING_MAX: u32 = 100_000;
 /// How long LEDGER must outlive EVENTS.
 const LEDGER_BEYOND_EVENTS_DAYS: u32 = 1;
 
@@ -41,6 +48,8 @@ pub struct StreamsConfig {
     pub ticks_max_bytes: Option<i64>,
     /// Bound on LEDGER in bytes.
     pub ledger_max_bytes: Option<i64>,
+    /// Tasks of one queue in work at once, over all its workers.
+    pub queue_ack_pending: u32,
 }
 
 impl Default for StreamsConfig {
@@ -52,6 +61,7 @@ impl Default for StreamsConfig {
             events_max_bytes: None,
             ticks_max_bytes: None,
             ledger_max_bytes: None,
+            queue_ack_pending: 2_000,
         }
     }
 }
@@ -70,6 +80,9 @@ impl StreamsConfig {
         }
         if !(1..=5).contains(&self.replicas) {
             return Err(StreamsError::Replicas(self.replicas));
+        }
+        if !(1..=QUEUE_ACK_PENDING_MAX).contains(&self.queue_ack_pending) {
+            return Err(StreamsError::QueueAckPending(self.queue_ack_pending));
         }
         Ok(())
     }
@@ -97,6 +110,11 @@ pub enum StreamsError {
     /// A wrong number of replicas.
     #[error("streams.replicas is {0}, but JetStream takes 1 to 5")]
     Replicas(usize),
+    /// A wrong number of tasks in work.
+    #[error(
+        "streams.queue_ack_pending is {0}, but must be 1 to {QUEUE_ACK_PENDING_MAX}: so many tasks of one queue are in work at once"
+    )]
+    QueueAckPending(u32),
     /// NATS does not answer, or refuses.
     #[error("cannot {action} {name}")]
     Api {
@@ -119,11 +137,9 @@ pub enum StreamsError {
     },
 }
 
-impl StreamsError {
-    /// True when trying again may help.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Api { .. })
+impl Failure for StreamsError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::of(matches!(self, Self::Api { .. }))
     }
 }
 
@@ -177,21 +193,39 @@ pub async fn ensure(nats: &Nats, config: &StreamsConfig) -> Result<(), StreamsEr
             vec![subject::TASKS_ALL.to_owned()],
         ),
     ] {
-        consumer(nats, stream, durable.to_owned(), filters).await?;
+        let durable = durable.to_owned();
+        consumer(nats, stream, durable, filters, ACK_PENDING_MAX).await?;
+    }
+    for queue in queues(nats).await? {
+        ensure_queue(nats, config, &queue).await?;
     }
     Ok(())
 }
 
-/// Makes the durable consumer from which the workers of a queue take their tasks.
-pub async fn ensure_queue(nats: &Nats, queue: &QueueName) -> Result<(), StreamsError> {
+/// Makes or reconciles the durable consumer from which the workers of a queue take their tasks.
+pub async fn ensure_queue(
+    nats: &Nats,
+    config: &StreamsConfig,
+    queue: &QueueName,
+) -> Result<(), StreamsError> {
     let filter = subject::tasks_filter(None, Some(queue));
-    consumer(
-        nats,
-        stream::LEDGER,
-        stream::queue_consumer(queue),
-        vec![filter],
-    )
-    .await
+    let durable = stream::queue_consumer(queue);
+    let in_work_max = config.queue_ack_pending.into();
+    consumer(nats, stream::LEDGER, durable, vec![filter], in_work_max).await
+}
+
+/// The queues that have a consumer.
+async fn queues(nats: &Nats) -> Result<Vec<QueueName>, StreamsError> {
+    let failed = "list consumers of";
+    let handle = nats.jetstream.get_stream_no_info(stream::LEDGER);
+    let handle = handle.await.map_err(api("find stream", stream::LEDGER))?;
+    let mut names = handle.consumer_names();
+    let mut queues = Vec::new();
+    while let Some(name) = names.next().await {
+        let name = name.map_err(api(failed, stream::LEDGER))?;
+        queues.extend(stream::consumed_queue(&name));
+    }
+    Ok(queues)
 }
 
 /// Checks the four streams as they stand. Services bind only after this.
@@ -212,6 +246,7 @@ async fn consumer(
     stream: &'static str,
     durable: String,
     mut filters: Vec<String>,
+    max_ack_pending: i64,
 ) -> Result<(), StreamsError> {
     let handle = nats
         .jetstream
@@ -223,7 +258,7 @@ async fn consumer(
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
-        max_ack_pending: ACK_PENDING_MAX,
+        max_ack_pending,
         filter_subject: filters.pop().unwrap_or_default(),
         ..pull::Config::default()
     };
@@ -410,5 +445,17 @@ mod tests {
                 .contains("at least 8")
         );
         assert!(StreamsConfig::default().check().is_ok());
+    }
+
+    #[test]
+    fn a_queue_has_one_task_in_work_at_least_and_not_too_many() {
+        for (queue_ack_pending, well) in [(0, false), (1, true), (100_000, true), (100_001, false)]
+        {
+            let config = StreamsConfig {
+                queue_ack_pending,
+                ..StreamsConfig::default()
+            };
+            assert_eq!(config.check().is_ok(), well, "{queue_ack_pending}");
+        }
     }
 }

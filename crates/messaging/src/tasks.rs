@@ -10,6 +10,7 @@ use crate::{
     Nats,
     commit::{CommitError, Committed, Guard, Message},
     connection::jittered,
+    failure::{Failure, FailureKind},
     read::{self, ReadError},
 };
 
@@ -71,6 +72,15 @@ pub enum PutError {
         /// The task.
         subject: String,
     },
+}
+
+impl Failure for PutError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Commit(error) => error.kind(),
+            Self::Read(_) | Self::Unsettled { .. } => FailureKind::Transient,
+        }
+    }
 }
 
 /// What stands of the task with this subject, or on a filter for it, through the leader; `None`

@@ -407,6 +407,12 @@ impl Definition {
             || places.any(|(_, place)| place.clause == clause)
     }
 
+    /// Whether each trigger by itself sets it off; joins and silences take note of theirs.
+    #[must_use]
+    pub fn is_set_off_by_each(&self) -> bool {
+        self.watch().is_none()
+    }
+
     /// The trigger, where memory concludes it.
     pub(crate) fn watch(&self) -> Option<&Watch> {
         self.0.watch.as_ref()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
     envelope::EventEnvelope,
     id::{DefinitionId, TriggerId},
@@ -54,6 +54,36 @@ pub struct Refused {
     pub reason: DeadReason,
     /// What is wrong, and what to do next where that is known.
     pub error: String,
+}
+
+/// How long before the ledger forgets it a trigger is too old: clocks differ, and between judging
+/// and storing time passes.
+const STALE_MARGIN: SignedDuration = SignedDuration::from_hours(1);
+
+/// What was stored before this instant may have been forgotten by a ledger that remembers for
+/// `ledger_age`, where it is `now`.
+#[must_use]
+pub fn horizon(now: Timestamp, ledger_age: SignedDuration) -> Timestamp {
+    let forgets = ledger_age.saturating_sub(STALE_MARGIN);
+    now.saturating_sub(forgets).unwrap_or(Timestamp::MIN)
+}
+
+impl SetOff {
+    /// Refuses a trigger that was stored before the ledger's [`horizon`]: what followed from it
+    /// may have been forgotten, and would follow twice.
+    ///
+    /// # Errors
+    /// It is too old.
+    pub fn fresh(&self, horizon: Timestamp) -> Result<(), Refused> {
+        let stored_at = self.trigger.record.stored_at();
+        if stored_at >= horizon {
+            return Ok(());
+        }
+        let error = format!(
+            "stored at {stored_at}, before {horizon}: the ledger may have forgotten what followed from it"
+        );
+        Err(refused(DeadReason::Stale, error))
+    }
 }
 
 fn refused(reason: DeadReason, error: impl Into<String>) -> Refused {
@@ -222,4 +252,41 @@ fn definition_id(token: &str) -> Result<DefinitionId, String> {
     token
         .parse()
         .map_err(|error| format!("the subject names no definition: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn set_off(stored_at: &str) -> SetOff {
+        let definition: DefinitionId = "d".parse().unwrap();
+        let (slot, stored_at) = (at("2026-01-01T00:00:00Z"), at(stored_at));
+        let id = TriggerId::of_slot(&definition, slot);
+        SetOff {
+            trigger: Trigger::of_tick(id, TickKind::Scheduled, slot, 1, stored_at, 0),
+            revisions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_the_ledger_may_have_forgotten_is_stale_an_hour_before_it_does() {
+        let now = at("2026-01-31T00:00:00Z");
+        let horizon = horizon(now, SignedDuration::from_hours(30 * 24));
+        assert_eq!(horizon, at("2026-01-01T01:00:00Z"));
+        assert_eq!(set_off("2026-01-01T01:00:00Z").fresh(horizon), Ok(()));
+        let refused = set_off("2026-01-01T00:59:59.999999999Z").fresh(horizon);
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.reason, DeadReason::Stale);
+        assert!(refused.error.contains("2026-01-01T00:59:59"), "{refused:?}");
+    }
+
+    #[test]
+    fn a_horizon_beyond_time_itself_lets_everything_in() {
+        let horizon = horizon(Timestamp::MIN, SignedDuration::from_hours(48));
+        assert_eq!(horizon, Timestamp::MIN);
+    }
 }

@@ -14,7 +14,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use ingest::Ingest;
 use kaizen_lifecycle::{CancellationToken, Mesh, Part, config::GatewayConfig};
-use kaizen_messaging::{connection::jittered, rpc, streams};
+use kaizen_messaging::{
+    chain,
+    failure::{Backoff, until_done},
+    rpc,
+    streams::{self, StreamsError},
+};
 use kaizen_proto::{
     gateway::{PublishRequest, PublishResponse},
     subject,
@@ -58,7 +63,7 @@ pub async fn serve(mesh: Mesh, listeners: Listeners) -> anyhow::Result<()> {
     info!(http = %listeners.http.local_addr()?, admin = %listeners.admin.local_addr()?, "serving");
     // One that fails takes the others with it: half a gateway is worse than a restart.
     let shutdown = mesh.shutdown.child_token();
-    part.ready();
+    mesh.ready(&part, &[]);
     tokio::try_join!(
         ending(
             &shutdown,
@@ -107,22 +112,18 @@ async fn serve_requests(
 
 /// `false` when stopped before the streams were there.
 async fn ensure_streams(mesh: &Mesh, part: &Part) -> anyhow::Result<bool> {
-    loop {
-        match streams::ensure(&mesh.nats, &mesh.config.streams).await {
-            Ok(()) => return Ok(true),
-            Err(error) if !error.is_transient() => return Err(error.into()),
-            Err(error) => {
-                let error = anyhow!(error);
-                warn!(
-                    error = format!("{error:#}"),
-                    "cannot make the streams; trying again"
-                );
-                part.unready("making the streams");
-            }
-        }
-        tokio::select! {
-            () = mesh.shutdown.cancelled() => return Ok(false),
-            () = tokio::time::sleep(jittered(Duration::from_secs(1))) => {}
-        }
-    }
+    let backoff = Backoff {
+        first: Duration::from_secs(1),
+        longest: Duration::from_secs(1),
+    };
+    let attempt = || streams::ensure(&mesh.nats, &mesh.config.streams);
+    let told = |error: &StreamsError| {
+        warn!(
+            error = chain(error),
+            "cannot make the streams; trying again"
+        );
+        part.unready("making the streams");
+    };
+    let made = until_done(backoff, &mesh.shutdown, attempt, told).await?;
+    Ok(made.is_some())
 }

@@ -12,6 +12,7 @@ use futures::{
     stream,
 };
 use jiff::SignedDuration;
+use kaizen_messaging::FailureKind;
 use kaizen_proto::resolver::{
     CachedSource, ContextSource as WireSource, ResolveError, ResolveItem, ResolveResponse,
     ResolveResult, Snapshot, resolve_item::Trigger, resolve_result,
@@ -63,28 +64,28 @@ impl Bound {
 }
 
 /// Why a source could not be bound.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct SourceError {
     pub(crate) message: String,
-    /// Asking again may help.
-    pub(crate) transient: bool,
+    pub(crate) kind: FailureKind,
     /// Nobody answers its type.
     pub(crate) unanswered: bool,
 }
 
 impl SourceError {
     pub(crate) fn permanent(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            ..Self::default()
-        }
+        Self::new(FailureKind::Permanent, message)
     }
 
     pub(crate) fn transient(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Transient, message)
+    }
+
+    fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
-            transient: true,
-            ..Self::default()
+            kind,
+            unanswered: false,
         }
     }
 }
@@ -228,7 +229,7 @@ fn time_limit(source: &ContextSource) -> Duration {
 }
 
 fn may_be_left_out(wire: &WireSource, error: &SourceError, item: &ResolveItem) -> bool {
-    wire.optional && (!error.transient || item.without_optional)
+    wire.optional && (!error.kind.is_transient() || item.without_optional)
 }
 
 fn inline(source: &ContextSource, item: &ResolveItem) -> Result<Bound, SourceError> {
@@ -359,7 +360,7 @@ fn failed(source_type: &str, error: SourceError) -> resolve_result::Result {
     resolve_result::Result::Error(ResolveError {
         source_type: source_type.to_owned(),
         message: error.message,
-        transient: error.transient,
+        transient: error.kind.is_transient(),
         unanswered: error.unanswered,
     })
 }

@@ -43,7 +43,7 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
         },
         cache: Cache::default(),
     });
-    part.ready();
+    mesh.ready(&part, &[]);
     rpc::serve(
         &mesh.nats,
         "resolver",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kaizen_document::{cut, nearest};
 use kaizen_messaging::{
-    chain,
+    FailureKind, chain,
     rpc::{RpcError, call_outside},
 };
 use kaizen_proto::{
@@ -51,7 +51,7 @@ fn unanswered(source_type: &SourceType, error: &RpcError) -> SourceError {
                 near.map(|known| format!("; did you mean `{known}`?"))
                     .unwrap_or_default()
             ),
-            transient: true,
+            kind: FailureKind::Transient,
             unanswered: true,
         };
     }
@@ -69,7 +69,7 @@ fn read(source_type: &SourceType, answer: Response) -> Result<Bound, SourceError
             .map(|value| Bound::new(value, Vec::new()))
             .map_err(|error| permanent(format!("answers what is not JSON: {error}"))),
         Some(response::Result::Failure(failure)) => Err(SourceError {
-            transient: failure.transient,
+            kind: FailureKind::of(failure.transient),
             ..permanent(format!("answers: {}", cut(&failure.message)))
         }),
         None => Err(permanent(
@@ -98,7 +98,8 @@ mod tests {
             let failure = Failure { message, transient };
             answer(Some(response::Result::Failure(failure))).unwrap_err()
         };
-        assert!(failure(true).transient && !failure(false).transient);
+        assert_eq!(failure(true).kind, FailureKind::Transient);
+        assert_eq!(failure(false).kind, FailureKind::Permanent);
         assert_eq!(
             failure(true).message,
             "the resolver of source type `weather` answers: no station there"
@@ -113,7 +114,7 @@ mod tests {
             Some(response::Result::Value(Vec::new())),
         ] {
             let error = answer(result).unwrap_err();
-            assert!(!error.transient, "{}", error.message);
+            assert_eq!(error.kind, FailureKind::Permanent, "{}", error.message);
             assert!(error.message.contains("`weather`"), "{}", error.message);
         }
     }

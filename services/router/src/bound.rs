@@ -1,22 +1,20 @@
 //! The bound lane: activations that wait for their outside context.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_nats::jetstream::Message;
 use futures::future::join_all;
 use kaizen_lifecycle::{Registry, config::RouterConfig};
 use kaizen_messaging::{
-    Nats, chain,
+    FailureKind, Nats, chain,
     consume::{Handler, Settlement, backoff},
-    rpc, trace,
+    trace,
 };
 use kaizen_proto::{
     envelope::EventEnvelope,
     id::{ActivationId, DefinitionId, TriggerId},
     record::{CachedSource, Decided as DecidedRecord, DecisionRecord, Pending},
-    resolver::{
-        self, ResolveItem, ResolveRequest, ResolveResponse, ResolveResult, Snapshot, resolve_result,
-    },
+    resolver::{self, ResolveItem, ResolveRequest, ResolveResult, Snapshot, resolve_result},
     stream, subject,
     subject::{DeadReason, DeadStage},
 };
@@ -26,13 +24,19 @@ use kaizen_registry::{
 use prost::Message as _;
 use tracing::{Instrument as _, Span, info_span, warn};
 
-use crate::effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision};
+use crate::{
+    circuit::Circuit,
+    effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision},
+};
 
-/// How long the resolver may take for a batch.
-const RESOLVE_DEADLINE: Duration = Duration::from_secs(20);
+/// Activations that wait for the resolver in one router; half of what all routers together may
+/// have in work.
+const IN_HAND_MAX: usize = 1_000;
+
 #[derive(Debug)]
 pub(crate) struct Bound {
     nats: Nats,
+    circuit: Circuit,
     registry: Registry,
     ledger: Ledger,
     limits: RouterConfig,
@@ -59,10 +63,64 @@ struct Waiting {
     letter: Letter,
 }
 
+/// One of those that the resolver is asked for together.
+struct Asking<'a> {
+    /// Its place in the batch.
+    place: usize,
+    message: &'a Message,
+    span: Span,
+    item: ResolveItem,
+    waiting: Box<Waiting>,
+}
+
+/// How often a delivery in hand was tried without an answer of the resolver.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tries {
+    /// It was asked.
+    asked: u32,
+    /// It was known to be away.
+    refused: u32,
+}
+
+/// Why there is no answer of the resolver.
+#[derive(Debug, Clone)]
+struct NoAnswer {
+    error: String,
+    tries: Tries,
+}
+
+impl Asking<'_> {
+    /// Whether all that the resolver is asked for may be left out.
+    fn is_optional(&self) -> bool {
+        self.item.sources.iter().all(|source| source.optional)
+    }
+
+    /// Whether it is to be settled without an answer.
+    fn has_waited_enough(&self, tries: Tries, limits: &RouterConfig) -> bool {
+        self.waiting.is_exhausted(tries, limits)
+            || (self.is_optional() && self.waiting.does_without(tries, limits))
+    }
+}
+
 impl Waiting {
     /// Whether it has been tried so often.
     fn tried(&self, attempts: u32) -> bool {
         self.attempt >= i64::from(attempts)
+    }
+
+    /// Whether the resolver has been asked in vain as often as it may be. Knowing it to be away
+    /// is not asking: an outage, however long, buries nothing.
+    fn is_exhausted(&self, tries: Tries, limits: &RouterConfig) -> bool {
+        let attempts = self.attempt - 1 + i64::from(tries.asked);
+        !FailureKind::Transient
+            .after(attempts, limits.context_attempts)
+            .is_transient()
+    }
+
+    /// Whether it is time to leave out what is optional: as early as if it had been asked.
+    fn does_without(&self, tries: Tries, limits: &RouterConfig) -> bool {
+        let attempts = self.attempt - 1 + i64::from(tries.asked) + i64::from(tries.refused);
+        attempts >= i64::from(limits.optional_attempts)
     }
 
     fn item(&self, limits: &RouterConfig) -> ResolveItem {
@@ -86,6 +144,10 @@ impl Waiting {
 }
 
 impl Handler for Bound {
+    fn in_hand_max(&self) -> usize {
+        IN_HAND_MAX
+    }
+
     async fn handle(&self, messages: &[Message]) -> Vec<Settlement> {
         if let Err(error) = self.registry.catch_up().await {
             warn!(
@@ -104,16 +166,38 @@ impl Handler for Bound {
             each.map(|(message, span)| span.in_scope(|| self.read(&view, message)))
                 .collect()
         };
-        let answers = self.resolve(messages, &spans, &work).await;
-        let mut answers = answers.into_iter();
-        let settled = work.into_iter().zip(spans).map(|(work, span)| {
-            let answer = match work {
-                Work::Resolve(_) => answers.next(),
-                _ => None,
-            };
-            self.settle(work, answer).instrument(span)
+        let mut asking = Vec::new();
+        let mut follows = Vec::new();
+        for (place, ((message, span), work)) in messages.iter().zip(spans).zip(work).enumerate() {
+            match work {
+                Work::Done => follows.push((place, None, span)),
+                Work::Follows(effect) => follows.push((place, Some(*effect), span)),
+                Work::Resolve(waiting) => asking.push(Asking {
+                    place,
+                    message,
+                    span,
+                    item: waiting.item(&self.limits),
+                    waiting,
+                }),
+            }
+        }
+        let follows = follows.into_iter().map(async |(place, effect, span)| {
+            let settled = self.store(effect, 1).instrument(span).await;
+            (place, settled)
         });
-        join_all(settled).await
+        // Side by side: what may be left out does not wait for what may not.
+        let (optional, needed): (Vec<_>, Vec<_>) =
+            asking.into_iter().partition(Asking::is_optional);
+        let bytes_max = self.nats.client.max_payload() / 2;
+        let groups = [optional, needed].map(|asking| fitting(asking, bytes_max));
+        let resolved = groups
+            .into_iter()
+            .flatten()
+            .map(|group| self.resolve(group));
+        let (follows, resolved) = tokio::join!(join_all(follows), join_all(resolved));
+        let resolved = resolved.into_iter().flatten();
+        let settled: BTreeMap<usize, Settlement> = follows.into_iter().chain(resolved).collect();
+        settled.into_values().collect()
     }
 }
 
@@ -130,12 +214,14 @@ fn span(message: &Message) -> Span {
 impl Bound {
     pub(crate) fn new(
         nats: Nats,
+        circuit: Circuit,
         registry: Registry,
         ledger: Ledger,
         limits: RouterConfig,
     ) -> Self {
         Self {
             nats,
+            circuit,
             registry,
             ledger,
             limits,
@@ -216,93 +302,91 @@ impl Bound {
         }))
     }
 
-    /// One answer for each [`Work::Resolve`], in order. Usually one request for all of them;
-    /// several where they would not fit into one message.
-    async fn resolve(
-        &self,
-        messages: &[Message],
-        spans: &[Span],
-        work: &[Work],
-    ) -> Vec<Result<ResolveResult, String>> {
-        let waiting: Vec<(&Message, &Span, ResolveItem)> = messages
-            .iter()
-            .zip(spans)
-            .zip(work)
-            .filter_map(|((message, span), work)| match work {
-                Work::Resolve(waiting) => Some((message, span, waiting.item(&self.limits))),
-                _ => None,
-            })
-            .collect();
-        let mut answers = Vec::with_capacity(waiting.len());
-        for group in fitting(waiting, self.nats.client.max_payload() / 2) {
-            answers.extend(self.ask(group).await);
-        }
-        answers
+    /// Has the resolver bind their context, and settles them.
+    async fn resolve(&self, group: Vec<Asking<'_>>) -> Vec<(usize, Settlement)> {
+        let answers = match self.ask(&group).await {
+            Ok(results) => results.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); group.len()],
+        };
+        let settled = group
+            .into_iter()
+            .zip(answers)
+            .map(async |(asking, answer)| {
+                let span = asking.span.clone();
+                let place = asking.place;
+                (
+                    place,
+                    self.settle(&asking.waiting, answer).instrument(span).await,
+                )
+            });
+        join_all(settled).await
     }
 
-    async fn ask(
-        &self,
-        group: Vec<(&Message, &Span, ResolveItem)>,
-    ) -> Vec<Result<ResolveResult, String>> {
+    /// One answer for each, in order. While the resolver is away they are kept: giving them back
+    /// would count as an attempt.
+    async fn ask(&self, group: &[Asking<'_>]) -> Result<Vec<ResolveResult>, NoAnswer> {
         let count = group.len();
         // The request serves many traces: it continues the first and is linked to the others.
         let parent = group
             .first()
-            .map_or_else(Span::none, |(_, span, _)| (*span).clone());
+            .map_or_else(Span::none, |one| one.span.clone());
         let request_span =
             info_span!(parent: &parent, "resolve", otel.kind = "client", activations = count);
-        for (message, ..) in group.iter().skip(1) {
-            trace::link(&request_span, message.headers.as_ref());
+        for one in group.iter().skip(1) {
+            trace::link(&request_span, one.message.headers.as_ref());
         }
         let request = ResolveRequest {
-            items: group.into_iter().map(|(_, _, item)| item).collect(),
+            items: group.iter().map(|one| one.item.clone()).collect(),
         };
-        let answer = rpc::call::<ResolveResponse>(
-            &self.nats.client,
-            subject::RESOLVE,
-            &request,
-            RESOLVE_DEADLINE,
-        )
-        .instrument(request_span)
-        .await;
-        match answer {
-            Ok(response) if response.results.len() == count => {
-                response.results.into_iter().map(Ok).collect()
-            }
-            Ok(response) => {
-                let error = format!("{} answers to {count} activations", response.results.len());
-                vec![Err(error); count]
-            }
-            Err(error) => {
-                warn!(
-                    error = chain(&error),
-                    activations = count,
-                    "cannot bind context; trying again"
-                );
-                vec![Err(chain(&error)); count]
+        let mut tries = Tries::default();
+        loop {
+            let asked = self.circuit.ask(&request).instrument(request_span.clone());
+            let error = match asked.await {
+                Ok(response) if response.results.len() == count => return Ok(response.results),
+                Ok(response) => {
+                    tries.asked += 1;
+                    format!("{} answers to {count} activations", response.results.len())
+                }
+                Err(error) if error.was_asked() => {
+                    tries.asked += 1;
+                    let error = chain(&error);
+                    warn!(
+                        error,
+                        activations = count,
+                        "cannot bind context; trying again"
+                    );
+                    error
+                }
+                Err(error) => {
+                    tries.refused += 1;
+                    chain(&error)
+                }
+            };
+            let mut each = group.iter();
+            let enough = each.any(|one| one.has_waited_enough(tries, &self.limits));
+            let pause = backoff(i64::from(tries.asked) + i64::from(tries.refused));
+            if enough || !self.circuit.wait(pause).await {
+                return Err(NoAnswer { error, tries });
             }
         }
     }
 
     async fn settle(
         &self,
-        work: Work,
-        answer: Option<Result<ResolveResult, String>>,
+        waiting: &Waiting,
+        answer: Result<ResolveResult, NoAnswer>,
     ) -> Settlement {
-        let (effect, attempt) = match work {
-            Work::Done => return Settlement::Ack,
-            Work::Follows(effect) => (Some(*effect), 1),
-            Work::Resolve(waiting) => {
-                let attempt = waiting.attempt;
-                match self.follow(&waiting, answer) {
-                    Ok(effect) => (effect, attempt),
-                    Err(error) => {
-                        warn!(error, attempt, "context not bound; trying again");
-                        return nak(attempt);
-                    }
-                }
+        let attempt = waiting.attempt;
+        match self.follow(waiting, answer) {
+            Ok(effect) => self.store(effect, attempt).await,
+            Err(error) => {
+                warn!(error, attempt, "context not bound; trying again");
+                nak(attempt)
             }
-        };
+        }
+    }
+
+    async fn store(&self, effect: Option<Effect>, attempt: i64) -> Settlement {
         match self.ledger.store(effect.into_iter().collect()).await {
             Ok(()) => Settlement::Ack,
             Err(error) => {
@@ -319,14 +403,17 @@ impl Bound {
     fn follow(
         &self,
         waiting: &Waiting,
-        answer: Option<Result<ResolveResult, String>>,
+        answer: Result<ResolveResult, NoAnswer>,
     ) -> Result<Option<Effect>, String> {
         let result = match answer {
-            Some(Ok(ResolveResult {
-                result: Some(result),
-            })) => Ok(result),
-            Some(Err(error)) => Err(error),
-            _ => Err("the resolver gave no answer".to_owned()),
+            Ok(ResolveResult { result }) => result.ok_or_else(|| NoAnswer {
+                error: "the resolver gave no answer".to_owned(),
+                tries: Tries {
+                    asked: 1,
+                    refused: 0,
+                },
+            }),
+            Err(error) => Err(error),
         };
         let dead = |reason, error: &str| {
             let letter = waiting.letter.clone();
@@ -340,24 +427,27 @@ impl Bound {
         match result {
             Ok(resolve_result::Result::Snapshot(snapshot)) => self.decide(waiting, snapshot),
             Ok(resolve_result::Result::Error(error)) => {
-                let reason = match (error.transient, error.unanswered) {
-                    (false, _) => DeadReason::ContextError,
-                    (true, true) if waiting.tried(self.limits.unanswered_attempts) => {
-                        DeadReason::ContextError
-                    }
-                    (true, false) if waiting.tried(self.limits.context_attempts) => {
-                        DeadReason::RetriesExhausted
-                    }
-                    (true, _) => return Err(error.message),
+                let limit = match error.unanswered {
+                    true => self.limits.unanswered_attempts,
+                    false => self.limits.context_attempts,
+                };
+                let kind = FailureKind::of(error.transient).after(waiting.attempt, limit);
+                let Some(reason) = kind.buried(DeadReason::ContextError) else {
+                    return Err(error.message);
+                };
+                // A type that nobody answers is taken for a slip, not for an outage.
+                let reason = match error.unanswered {
+                    true => DeadReason::ContextError,
+                    false => reason,
                 };
                 let text = format!("context source {}: {}", error.source_type, error.message);
                 dead(reason, &text)
             }
-            Err(error) => {
-                let optional = waiting.tried(self.limits.optional_attempts);
+            Err(NoAnswer { error, tries }) => {
+                let optional = waiting.does_without(tries, &self.limits);
                 match optional.then(|| waiting.without_resolver(&error)).flatten() {
                     Some(snapshot) => self.decide(waiting, snapshot),
-                    None if waiting.tried(self.limits.context_attempts) => {
+                    None if waiting.is_exhausted(tries, &self.limits) => {
                         dead(DeadReason::RetriesExhausted, &error)
                     }
                     None => Err(error),
@@ -385,6 +475,8 @@ impl Bound {
             open: BTreeMap::new(),
             tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
             rules: decision.rules,
+            // The pending record before it has it.
+            trigger_hash: None,
             planned: None,
         };
         let decided = Decided {
@@ -411,22 +503,19 @@ pub(crate) fn cached(source: resolver::CachedSource) -> CachedSource {
 }
 
 /// Splits into groups whose items take at most `bytes_max` together, one item at least.
-fn fitting<'a>(
-    items: Vec<(&'a Message, &'a Span, ResolveItem)>,
-    bytes_max: usize,
-) -> Vec<Vec<(&'a Message, &'a Span, ResolveItem)>> {
+fn fitting(asking: Vec<Asking<'_>>, bytes_max: usize) -> Vec<Vec<Asking<'_>>> {
     let mut groups: Vec<Vec<_>> = Vec::new();
     let mut bytes = 0;
-    for item in items {
-        let size = item.2.encoded_len();
+    for one in asking {
+        let size = one.item.encoded_len();
         match groups.last_mut() {
             Some(group) if bytes + size <= bytes_max => {
                 bytes += size;
-                group.push(item);
+                group.push(one);
             }
             _ => {
                 bytes = size;
-                groups.push(vec![item]);
+                groups.push(vec![one]);
             }
         }
     }

@@ -17,6 +17,7 @@ use tracing::{Instrument as _, Span, warn};
 
 use crate::{
     effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision, shadow_record},
+    horizon::Horizon,
     input::{Delivery, route},
 };
 
@@ -24,6 +25,7 @@ use crate::{
 pub(crate) struct Direct {
     registry: Registry,
     ledger: Ledger,
+    horizon: Horizon,
 }
 
 impl Handler for Direct {
@@ -67,8 +69,12 @@ fn nak(message: &Message) -> Settlement {
 }
 
 impl Direct {
-    pub(crate) fn new(registry: Registry, ledger: Ledger) -> Self {
-        Self { registry, ledger }
+    pub(crate) fn new(registry: Registry, ledger: Ledger, horizon: Horizon) -> Self {
+        Self {
+            registry,
+            ledger,
+            horizon,
+        }
     }
 
     /// All that follows from one input. Pure but for what the view holds.
@@ -79,9 +85,10 @@ impl Direct {
         match input.judge(view) {
             Ok(None) => Vec::new(),
             Ok(Some(set_off)) => {
+                let fresh = set_off.fresh(self.horizon.now());
                 let revisions = set_off.revisions.iter();
                 let activated = revisions.filter_map(|revision| {
-                    self.activate(revision, &set_off.trigger, &input.original)
+                    self.activate(revision, &set_off.trigger, &fresh, &input.original)
                 });
                 activated.collect()
             }
@@ -93,6 +100,7 @@ impl Direct {
         &self,
         revision: &Revision<Definition>,
         trigger: &Trigger,
+        fresh: &Result<(), Refused>,
         original: &Original,
     ) -> Option<Effect> {
         let lane = revision.value.lane();
@@ -109,6 +117,14 @@ impl Direct {
             },
             original: original.clone(),
         };
+        if let Err(stale) = fresh {
+            return Some(self.ledger.dead(
+                DeadStage::Admission,
+                stale.reason,
+                &stale.error,
+                letter,
+            ));
+        }
         if lane == Lane::Bound {
             let pending = Pending {
                 revision: revision.number,

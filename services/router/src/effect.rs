@@ -7,7 +7,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use kaizen_messaging::{
-    CommitError, Committed, Guard, Message, Nats, chain,
+    CommitError, Committed, Failure as _, Guard, Message, Nats, chain,
     raw::RawMessage,
     read::{self, ReadError},
     trace,
@@ -210,12 +210,13 @@ pub(crate) fn shadow_record(
         open: BTreeMap::new(),
         rules: rules.cloned().unwrap_or_default(),
         tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
+        trigger_hash: None,
         planned: None,
     })
 }
 
 /// Why an activation is buried whose tasks followed from something else.
-const CONFLICT: &str = "what follows from another content stands under this activation: two \
+pub(crate) const CONFLICT: &str = "what follows from another content stands under this activation: two \
     triggers share one identity";
 
 /// Why a decision is buried, if it is.
@@ -233,6 +234,10 @@ impl Ledger {
             nats: nats.clone(),
             ttl: ttl.as_secs().to_string(),
         }
+    }
+
+    pub(crate) fn nats(&self) -> &Nats {
+        &self.nats
     }
 
     /// Stores a dead letter.
@@ -357,7 +362,7 @@ impl Ledger {
                     None => self.store_rest(whole, effect.settled_by).await,
                 }
             }
-            Err(error) if error.is_transient() => Err(error.into()),
+            Err(error) if error.kind().is_transient() => Err(error.into()),
             Err(error) => {
                 let chain = format!("{:#}", anyhow::Error::new(error));
                 self.bury(DeadReason::StoreRefused, &chain, &effect.letter)
@@ -505,7 +510,10 @@ impl Ledger {
         warn!(subject = message.subject, error, "buried");
         let subject = message.subject.clone();
         let mut stored = self.nats.commit.store(vec![message]).await;
-        if stored.as_ref().is_err_and(|error| !error.is_transient()) {
+        if stored
+            .as_ref()
+            .is_err_and(|error| !error.kind().is_transient())
+        {
             // Prefixed, many short headers grow beyond what the server takes.
             let mut letter = letter.clone();
             letter.original.headers = OriginalHeaders::LeftOut;
@@ -623,15 +631,18 @@ fn header_text(text: &str) -> String {
     line
 }
 
-/// Whether a task, or a decision that is pending or a shadow's, followed from another content.
-fn is_of_other(standing: &[u8], trigger_hash: &str) -> bool {
+/// Whether a task or a decision followed from another content.
+pub(crate) fn is_of_other(standing: &[u8], trigger_hash: &str) -> bool {
     let of_order = match serde_json::from_slice(standing) {
         Ok(TaskRecord::Order(order)) => Some(order.trigger_hash),
         _ => None,
     };
     let of_decision = || match serde_json::from_slice(standing) {
         Ok(DecisionRecord::Pending(pending)) => Some(pending.trigger_hash),
-        Ok(DecisionRecord::Decided(decided)) => Some(decided.planned?.trigger_hash),
+        Ok(DecisionRecord::Decided(decided)) => {
+            let planned = || Some(decided.planned?.trigger_hash);
+            decided.trigger_hash.or_else(planned)
+        }
         Err(_) => None,
     };
     let hash = of_order.or_else(of_decision);

@@ -8,13 +8,17 @@
 //! stands already is found standing. The ordered lane (`ordered`) takes the triggers of
 //! definitions that keep memory, one after another, and stores memory, position and what follows
 //! at once. Events that would take the connection of their reader with them are found beforehand
-//! (`screen`). What became of tasks is told in events (`outcomes`); what nobody takes is ended
+//! (`screen`). While the resolver is away it is only probed (`circuit`, `breaker`). What became of tasks is told in events (`outcomes`); what nobody takes is ended
 //! (`expiry`).
 
 mod bound;
+mod breaker;
+mod circuit;
+mod conflict;
 mod direct;
 mod effect;
 pub mod expiry;
+mod horizon;
 mod input;
 mod ordered;
 mod outcomes;
@@ -25,6 +29,14 @@ use kaizen_lifecycle::{Mesh, await_streams};
 use kaizen_messaging::consume::consume;
 use kaizen_proto::{stream, subject::Reader};
 
+/// What its lanes take their deliveries from.
+const CONSUMERS: [(&str, &str); 4] = [
+    (stream::EVENTS, stream::ROUTER_EVENTS),
+    (stream::TICKS, stream::ROUTER_TICKS),
+    (stream::LEDGER, stream::ROUTER_BOUND),
+    (stream::LEDGER, stream::ROUTER_OUTCOMES),
+];
+
 /// Runs the router until the mesh shuts down.
 pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     let part = mesh.health.part("router");
@@ -33,9 +45,12 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     }
     let registry = mesh.registry().await?;
     let ledger = effect::Ledger::new(&mesh.nats, mesh.config.streams.ledger_ttl());
-    let direct = direct::Direct::new(registry.clone(), ledger.clone());
+    let horizon = horizon::Horizon::start(&mesh.nats, mesh.config.streams.ledger_ttl()).await?;
+    let direct = direct::Direct::new(registry.clone(), ledger.clone(), horizon.clone());
+    let circuit = circuit::Circuit::new(&mesh.nats, &part, mesh.health.metrics(), &mesh.shutdown);
     let bound = bound::Bound::new(
         mesh.nats.clone(),
+        circuit.clone(),
         registry.clone(),
         ledger.clone(),
         mesh.config.router.clone(),
@@ -46,9 +61,11 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     };
     let outcomes = outcomes::Outcomes::new(mesh.nats.clone());
     let limits = &mesh.config.router;
-    let readers = Reader::ALL
-        .map(|reader| ordered::Ordered::new(&mesh.nats, &registry, &ledger, limits, reader));
-    part.ready();
+    let readers = Reader::ALL.map(|reader| {
+        let beside = (&circuit, &horizon);
+        ordered::Ordered::new(&mesh.nats, &registry, &ledger, beside, limits, reader)
+    });
+    mesh.ready(&part, &CONSUMERS);
     let (nats, shutdown) = (&mesh.nats, &mesh.shutdown);
     let ordered = join_all(readers.iter().map(|reader| reader.run(shutdown)));
     tokio::join!(
@@ -69,6 +86,8 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
             shutdown
         ),
         ordered,
+        circuit.watch(),
+        horizon.follow(shutdown),
         expiry::run(nats, mesh.config.streams.ledger_ttl(), shutdown),
     );
     Ok(())

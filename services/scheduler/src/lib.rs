@@ -44,7 +44,7 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
         .await
         .context("cannot listen for what becomes of ticks")?;
     let run = run::Run::new(context, cursors, peers, backlog, figures, ticks);
-    part.ready();
+    mesh.ready(&part, &[]);
     info!(definitions = run.scheduled(), "scheduling");
     run.until(&mesh.shutdown).await
 }

@@ -164,6 +164,7 @@ impl Ledger {
             open: std::collections::BTreeMap::new(),
             rules: Vec::new(),
             tasks: u32::try_from(tasks).unwrap(),
+            trigger_hash: None,
             planned,
         });
         let activation = ActivationId::new(&id(side), trigger.trigger_id());

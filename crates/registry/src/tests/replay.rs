@@ -111,6 +111,7 @@ fn record(concluded: &Concluded) -> Decided {
         open: concluded.open.clone(),
         rules: decision.rules.clone(),
         tasks: u32::try_from(decision.tasks.len()).unwrap(),
+        trigger_hash: None,
         planned: None,
     });
     match serde_json::from_value(serde_json::to_value(record).unwrap()).unwrap() {
@@ -136,6 +137,7 @@ fn bound(snapshot: Value, open: BTreeMap<String, bool>) -> Decided {
         open,
         rules: Vec::new(),
         tasks: 0,
+        trigger_hash: None,
         planned: None,
     }
 }

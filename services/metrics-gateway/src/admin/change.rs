@@ -222,7 +222,7 @@ impl Admin {
                 Wanted::Stands(Document::Definition(spec)) => {
                     self.move_cursor(&spec.id).await?;
                     for queue in spec.queues() {
-                        streams::ensure_queue(&self.nats, queue)
+                        streams::ensure_queue(&self.nats, &self.streams, queue)
                             .await
                             .map_err(refusal::unavailable)?;
                     }

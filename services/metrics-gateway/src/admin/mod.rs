@@ -25,7 +25,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use jiff::SignedDuration;
 use kaizen_lifecycle::{CancellationToken, Health, Mesh, Registry};
-use kaizen_messaging::{Nats, trace};
+use kaizen_messaging::{Nats, StreamsConfig, trace};
 use kaizen_proto::{
     FILE_DESCRIPTORS,
     admin::{
@@ -48,6 +48,7 @@ use tracing::info_span;
 #[derive(Debug, Clone)]
 struct Admin {
     nats: Nats,
+    streams: StreamsConfig,
     registry: Registry,
     /// Calls that stream for long end by it.
     shutdown: CancellationToken,
@@ -66,6 +67,7 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let admin = Admin {
         nats: mesh.nats.clone(),
+        streams: mesh.config.streams.clone(),
         registry,
         shutdown: shutdown.clone(),
         ledger_age: SignedDuration::try_from(mesh.config.streams.ledger_ttl())

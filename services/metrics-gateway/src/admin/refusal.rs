@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use kaizen_messaging::CommitError;
+use kaizen_messaging::{CommitError, Failure as _};
 use kaizen_registry::Diagnostic;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -95,7 +95,7 @@ pub(super) fn unavailable(error: impl Into<anyhow::Error>) -> Status {
 }
 
 pub(super) fn commit(error: CommitError) -> Status {
-    if error.is_transient() {
+    if error.kind().is_transient() {
         return unavailable(error);
     }
     let chain = format!("{:#}", anyhow::Error::new(error));

@@ -7,12 +7,11 @@ use std::{
 };
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use kaizen_messaging::{chain, consume::backoff, rpc, tasks};
+use kaizen_messaging::{FailureKind, chain, consume::backoff, tasks};
 use kaizen_proto::{
     id::ActivationId,
     record::CachedSource,
-    resolver::{ResolveItem, ResolveRequest, ResolveResponse, Snapshot, resolve_result},
-    subject,
+    resolver::{ResolveItem, ResolveRequest, Snapshot, resolve_result},
 };
 use kaizen_registry::{Lacks, Outside, not_bound};
 use serde_json::{Map, Value};
@@ -21,8 +20,6 @@ use tracing::warn;
 use super::{Ended, Ordered};
 use crate::bound::cached;
 
-/// How long one request to the resolver may take.
-const RESOLVE_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a source may fail before its activation is buried: the reader stands still meanwhile.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -100,8 +97,11 @@ impl Ordered {
                 Ok(Map::new())
             }
             Err(error) if since.elapsed() < PATIENCE => {
-                let reader = self.reader.token();
-                warn!(reader, error, "cannot bind context; trying again");
+                // Of a resolver that is away the circuit tells, once.
+                if self.circuit.is_closed() {
+                    let reader = self.reader.token();
+                    warn!(reader, error, "cannot bind context; trying again");
+                }
                 let delay = backoff(facts.attempts.into());
                 return Ok(Some(delay.min(DELAY_MAX)));
             }
@@ -114,23 +114,16 @@ impl Ordered {
     /// What the resolver binds, or why it never will; an error is for now.
     async fn ask(&self, item: ResolveItem) -> Result<Answer, String> {
         let request = ResolveRequest { items: vec![item] };
-        let response: ResolveResponse = rpc::call(
-            &self.nats.client,
-            subject::RESOLVE,
-            &request,
-            RESOLVE_DEADLINE,
-        )
-        .await
-        .map_err(|error| chain(&error))?;
+        let response = self.circuit.ask(&request).await;
+        let response = response.map_err(|error| chain(&error))?;
         let result = response.results.into_iter().next();
         match result.and_then(|result| result.result) {
             Some(resolve_result::Result::Snapshot(snapshot)) => read_snapshot(snapshot).map(Ok),
             Some(resolve_result::Result::Error(error)) => {
                 let text = format!("context source {}: {}", error.source_type, error.message);
-                if error.transient {
-                    Err(text)
-                } else {
-                    Ok(Err(text))
+                match FailureKind::of(error.transient) {
+                    FailureKind::Transient => Err(text),
+                    _ => Ok(Err(text)),
                 }
             }
             None => Err("the resolver gave no answer".to_owned()),

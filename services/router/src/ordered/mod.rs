@@ -21,7 +21,11 @@ use kaizen_messaging::{Nats, chain, connection::jittered, follow::FollowError, r
 use kaizen_proto::subject::Reader;
 use tracing::{info, warn};
 
-use crate::effect::{EffectError, Ledger};
+use crate::{
+    circuit::Circuit,
+    effect::{EffectError, Ledger},
+    horizon::Horizon,
+};
 
 /// Wait before a reader that failed stands by again.
 const AGAIN_DELAY: Duration = Duration::from_millis(500);
@@ -32,6 +36,8 @@ pub(crate) struct Ordered {
     nats: Nats,
     registry: Registry,
     ledger: Ledger,
+    circuit: Circuit,
+    horizon: Horizon,
     limits: RouterConfig,
     reader: Reader,
 }
@@ -70,6 +76,7 @@ impl Ordered {
         nats: &Nats,
         registry: &Registry,
         ledger: &Ledger,
+        (circuit, horizon): (&Circuit, &Horizon),
         limits: &RouterConfig,
         reader: Reader,
     ) -> Self {
@@ -78,6 +85,8 @@ impl Ordered {
             nats: nats.clone(),
             registry: registry.clone(),
             ledger: ledger.clone(),
+            circuit: circuit.clone(),
+            horizon: horizon.clone(),
             reader,
         }
     }

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use kaizen_lifecycle::CancellationToken;
 use kaizen_messaging::{chain, clock::server_time, follow, read};
 use kaizen_proto::{
-    id::{CellId, DefinitionId},
+    id::{ActivationId, CellId, DefinitionId},
     record::{Checkpoint, Decided as DecidedRecord},
     stream, subject,
     subject::{DeadReason, DeadStage},
@@ -232,16 +232,48 @@ impl Pass<'_> {
     /// What follows from one trigger.
     async fn set_off(&mut self, set_off: &SetOff, input: &Delivery) -> Result<Vec<Effect>, Ended> {
         let mut effects = Vec::new();
+        // Of each lane by itself: they may come to it on either side of the horizon.
+        let fresh = set_off.fresh(self.ordered.horizon.now());
         for revision in &set_off.revisions {
+            if let Err(stale) = &fresh {
+                let letter = letter(revision, &set_off.trigger, &input.original);
+                let (stage, reason) = (DeadStage::Admission, stale.reason);
+                let ledger = &self.ordered.ledger;
+                effects.push(ledger.dead(stage, reason, &stale.error, letter));
+                continue;
+            }
             let mut facts = Facts::default();
             let concluded = self
                 .activate(revision, &set_off.trigger, &mut facts)
                 .await?;
-            if let Some(concluded) = concluded {
-                effects.extend(self.effect(concluded, &input.original, &mut facts));
+            match concluded {
+                Some(concluded) => {
+                    effects.extend(self.effect(concluded, &input.original, &mut facts));
+                }
+                // Joins and silences take note; all others have taken it in before.
+                None if revision.value.is_set_off_by_each() => {
+                    let letter = letter(revision, &set_off.trigger, &input.original);
+                    effects.extend(self.conflict(&set_off.trigger, letter).await?);
+                }
+                None => {}
             }
         }
         Ok(effects)
+    }
+
+    /// A letter for a trigger that memory has taken in before, where that was another one of the
+    /// same identity.
+    async fn conflict(
+        &mut self,
+        trigger: &Trigger,
+        letter: Letter,
+    ) -> Result<Option<Effect>, Ended> {
+        // What followed from the other one may be about to be stored.
+        if !self.transaction.is_empty() {
+            self.store().await?;
+        }
+        let ledger = &self.ordered.ledger;
+        Ok(ledger.conflict(&trigger.content_hash, letter).await?)
     }
 
     /// What follows from one trigger of one definition, once all that it needs is known.
@@ -324,7 +356,7 @@ impl Pass<'_> {
         };
         if let Some(delay) = waits {
             self.store().await?;
-            tokio::time::sleep(delay.min(LOOK_EVERY)).await;
+            self.ordered.circuit.wait(delay.min(LOOK_EVERY)).await;
         }
         Ok(())
     }
@@ -416,6 +448,7 @@ impl Pass<'_> {
                 open: concluded.open,
                 tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
                 rules: decision.rules,
+                trigger_hash: Some(concluded.trigger.content_hash.clone()),
                 planned: None,
             })
         } else {
@@ -528,6 +561,19 @@ impl Pass<'_> {
     async fn let_go(mut self) -> Result<(), Ended> {
         self.owner = String::new();
         self.store().await
+    }
+}
+
+/// The letter of what a trigger sets off, where it comes to that.
+fn letter(revision: &Revision<Definition>, trigger: &Trigger, original: &Original) -> Letter {
+    let definition = revision.value.id();
+    Letter {
+        identity: Identity::Activation {
+            definition: definition.clone(),
+            revision: revision.number,
+            activation: ActivationId::new(definition, trigger.record.trigger_id()),
+        },
+        original: original.clone(),
     }
 }
 

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use kaizen_messaging::{CommitError, Committed, Message, chain, connection::jittered};
+use kaizen_messaging::{
+    CommitError, Committed, Failure as _, Message, chain, connection::jittered,
+};
 use kaizen_proto::{id::CellId, record::Checkpoint};
 use tracing::{debug, warn};
 
@@ -133,7 +135,7 @@ impl Ordered {
                     return Ok(sequence);
                 }
                 Ok(Committed::Doubtful) => true,
-                Err(error) if error.is_transient() => {
+                Err(error) if error.kind().is_transient() => {
                     let error = chain(&error);
                     warn!(reader, error, "cannot store a transaction; trying again");
                     false
