@@ -33,6 +33,7 @@ mod letters;
 mod matching;
 mod memory;
 mod oversized;
+mod parts;
 mod readiness;
 mod redelivery;
 mod repos_elsewhere;

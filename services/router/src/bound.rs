@@ -1,9 +1,10 @@
 //! The bound lane: activations that wait for their outside context.
 
+mod begun;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream::Message;
-use futures::future::join_all;
 use kaizen_lifecycle::{Registry, config::RouterConfig};
 use kaizen_messaging::{
     Nats, chain,
@@ -21,12 +22,13 @@ use kaizen_proto::{
     subject::{DeadReason, DeadStage},
 };
 use kaizen_registry::{
-    Definition, Revision, Trigger, View, bind_without_outside, decide, resolve_item,
+    Definition, Revision, TASKS_AT_ONCE_MAX, Trigger, View, bind_without_outside, decide,
+    resolve_item,
 };
 use prost::Message as _;
 use tracing::{Instrument as _, Span, info_span, warn};
 
-use crate::effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision};
+use crate::effect::{Decided, Effect, EffectError, Identity, Ledger, Letter, Original, dead_decision};
 
 /// How long the resolver may take for a batch.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(20);
@@ -57,6 +59,12 @@ struct Waiting {
     sequence: u64,
     attempt: i64,
     letter: Letter,
+}
+
+/// What is to be stored of one delivery.
+struct Followed {
+    effect: Option<Effect>,
+    attempt: i64,
 }
 
 impl Waiting {
@@ -104,16 +112,19 @@ impl Handler for Bound {
             each.map(|(message, span)| span.in_scope(|| self.read(&view, message)))
                 .collect()
         };
+        let work = self.go_on(work, &spans).await;
         let answers = self.resolve(messages, &spans, &work).await;
         let mut answers = answers.into_iter();
-        let settled = work.into_iter().zip(spans).map(|(work, span)| {
+        let follow = |(work, span): (Work, &Span)| {
             let answer = match work {
                 Work::Resolve(_) => answers.next(),
                 _ => None,
             };
-            self.settle(work, answer).instrument(span)
-        });
-        join_all(settled).await
+            span.in_scope(|| self.settle(work, answer))
+        };
+        let follows: Vec<Result<Followed, Settlement>> =
+            work.into_iter().zip(&spans).map(follow).collect();
+        self.store(follows, &spans).await
     }
 }
 
@@ -284,35 +295,56 @@ impl Bound {
         }
     }
 
-    async fn settle(
+    /// What is to be stored of one delivery, or why it is settled, or not yet, without.
+    fn settle(
         &self,
         work: Work,
         answer: Option<Result<ResolveResult, String>>,
-    ) -> Settlement {
+    ) -> Result<Followed, Settlement> {
         let (effect, attempt) = match work {
-            Work::Done => return Settlement::Ack,
+            Work::Done => return Err(Settlement::Ack),
             Work::Follows(effect) => (Some(*effect), 1),
             Work::Resolve(waiting) => {
                 let attempt = waiting.attempt;
-                match self.follow(&waiting, answer) {
-                    Ok(effect) => (effect, attempt),
-                    Err(error) => {
-                        warn!(error, attempt, "context not bound; trying again");
-                        return nak(attempt);
-                    }
-                }
+                let effect = self.follow(&waiting, answer).map_err(|error| {
+                    warn!(error, attempt, "context not bound; trying again");
+                    nak(attempt)
+                })?;
+                (effect, attempt)
             }
         };
-        match self.ledger.store(effect.into_iter().collect()).await {
-            Ok(()) => Settlement::Ack,
-            Err(error) => {
-                warn!(
-                    error = chain(&error),
-                    "cannot store a decision; trying again"
-                );
-                nak(attempt)
-            }
+        Ok(Followed { effect, attempt })
+    }
+
+    /// Stores what follows from a batch of deliveries, and settles them.
+    async fn store(
+        &self,
+        follows: Vec<Result<Followed, Settlement>>,
+        spans: &[Span],
+    ) -> Vec<Settlement> {
+        let mut effects = Vec::with_capacity(follows.len());
+        let mut attempts = Vec::with_capacity(follows.len());
+        for followed in follows {
+            let (effect, attempt) = match followed {
+                Ok(Followed { effect, attempt }) => (effect, Ok(attempt)),
+                Err(settlement) => (None, Err(settlement)),
+            };
+            effects.push(effect.into_iter().collect());
+            attempts.push(attempt);
         }
+        let stored = self.ledger.store_each(effects, spans).await;
+        let settle = |((attempt, stored), span): ((Result<i64, Settlement>, _), &Span)| {
+            let (attempt, error) = match (attempt, stored) {
+                (Err(settlement), _) => return settlement,
+                (Ok(_), Ok(())) => return Settlement::Ack,
+                (Ok(attempt), Err(error)) => (attempt, error),
+            };
+            let error: EffectError = error;
+            let _entered = span.enter();
+            warn!(error = chain(&error), "cannot store a decision; trying again");
+            nak(attempt)
+        };
+        attempts.into_iter().zip(stored).zip(spans).map(settle).collect()
     }
 
     /// What follows from the resolver's answer; an error is transient.
@@ -386,10 +418,12 @@ impl Bound {
             tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
             rules: decision.rules,
             planned: None,
+            parts: None,
         };
         let decided = Decided {
             record: Some((record, waiting.sequence)),
             orders: decision.tasks,
+            at_once: TASKS_AT_ONCE_MAX,
             dead,
             trigger_hash: waiting.trigger.content_hash.clone(),
         };

@@ -112,6 +112,7 @@ fn record(concluded: &Concluded) -> Decided {
         rules: decision.rules.clone(),
         tasks: u32::try_from(decision.tasks.len()).unwrap(),
         planned: None,
+        parts: None,
     });
     match serde_json::from_value(serde_json::to_value(record).unwrap()).unwrap() {
         DecisionRecord::Decided(decided) => decided,
@@ -137,6 +138,7 @@ fn bound(snapshot: Value, open: BTreeMap<String, bool>) -> Decided {
         rules: Vec::new(),
         tasks: 0,
         planned: None,
+        parts: None,
     }
 }
 
