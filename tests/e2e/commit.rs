@@ -433,7 +433,7 @@ async fn batch_that_finds_no_room_may_be_tried_again() {
     let error = nats.commit.store(tasks(1, 3)).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     assert!(
-        kaizen_messaging::chain(&error).contains("batch"),
+        kaizen_messaging::chain(&error).contains("too many inflight"),
         "{error:?}"
     );
     for n in 0..BATCHES_IN_FLIGHT {
@@ -462,5 +462,8 @@ async fn parts_of_an_activation_are_guarded_each_by_its_first_task() {
     other[0].guard = Guard::Vacant {
         filter: subject::tasks_part(&definition, activation, 30),
     };
-    assert_eq!(nats.commit.store(other).await.unwrap(), Committed::Stored(7));
+    assert_eq!(
+        nats.commit.store(other).await.unwrap(),
+        Committed::Stored(7)
+    );
 }

@@ -223,7 +223,10 @@ async fn what_stands_already_among_concurrent_events_is_compared_one_by_one() {
         let statuses: Vec<u16> = outcomes.iter().map(|(_, status, _)| *status).collect();
         // Whichever content came first stands; the other is a conflict.
         let either = [[202, 202, 409], [409, 409, 202]];
-        assert!(either.iter().any(|one| statuses == one), "{id}: {outcomes:?}");
+        assert!(
+            either.iter().any(|one| statuses == one),
+            "{id}: {outcomes:?}"
+        );
     }
 }
 
@@ -266,19 +269,22 @@ async fn accepted_means_stored_though_the_server_is_killed_under_load() {
         let before = refused.load(Ordering::Relaxed);
         server.crash();
         // The fault is felt: somebody is refused.
-        until(&format!("events are refused in round {round}"), async || {
-            match refused.load(Ordering::Relaxed) - before {
+        until(
+            &format!("events are refused in round {round}"),
+            async || match refused.load(Ordering::Relaxed) - before {
                 0 => Err("none"),
                 _ => Ok(()),
-            }
-        })
+            },
+        )
         .await;
         server.come_back();
     }
     let before = count();
-    until("events are accepted again", async || match count() - before {
-        0 => Err("none"),
-        _ => Ok(()),
+    until("events are accepted again", async || {
+        match count() - before {
+            0 => Err("none"),
+            _ => Ok(()),
+        }
     })
     .await;
     stop.store(true, Ordering::Relaxed);
@@ -292,6 +298,11 @@ async fn accepted_means_stored_though_the_server_is_killed_under_load() {
         .collect();
     let accepted = accepted.lock().unwrap();
     let lost: Vec<_> = accepted.difference(&stored).collect();
-    assert!(lost.is_empty(), "{} of {}: {lost:?}", lost.len(), accepted.len());
+    assert!(
+        lost.is_empty(),
+        "{} of {}: {lost:?}",
+        lost.len(),
+        accepted.len()
+    );
     assert!(gathered(&mesh).await > 0, "none was stored with others");
 }

@@ -20,7 +20,8 @@ const ITEMS: usize = 2_500;
 const PART: usize = 500;
 const OUTSIDE: &str =
     "  - {type: discover_kaizen_scheduled_repos, bind_to: context.runs, params: ROSTER}\n";
-const REMEMBERS: &str = "  - {id: first, cooldown: {for: 24h}, tasks: [{queue: q, title: First}]}\n";
+const REMEMBERS: &str =
+    "  - {id: first, cooldown: {for: 24h}, tasks: [{queue: q, title: First}]}\n";
 
 /// A definition that orders a task for each item of an event.
 fn fan_out(id: &str, outside: &str, first_rule: &str) -> String {
@@ -34,8 +35,13 @@ fn fan_out(id: &str, outside: &str, first_rule: &str) -> String {
     )
 }
 
+/// Long enough that no order takes all of them with it as its snapshot.
+fn item(n: usize) -> String {
+    format!("number-{n:06}")
+}
+
 async fn publish(mesh: &Mesh, id: &str, items: usize) {
-    let items: Vec<usize> = (0..items).collect();
+    let items: Vec<String> = (0..items).map(item).collect();
     let event = json!({"id": id, "type": "kaizen.metrics.recorded", "source": "e2e",
         "attributes": {"agent": "coach", "project": "demo", "items": items}});
     mesh.publish(RECORDED, event.to_string().as_bytes()).await;
@@ -46,10 +52,13 @@ async fn assert_each_once(mesh: &Mesh, id: &str, count: usize) {
     let tasks = mesh.stored.tasks(id).await;
     assert_eq!(tasks.len(), count, "{id}");
     let numbers: BTreeSet<u32> = tasks.iter().map(|task| task.order.n).collect();
-    assert!(numbers.iter().copied().eq(0..u32::try_from(count).unwrap()), "{id}");
+    assert!(
+        numbers.iter().copied().eq(0..u32::try_from(count).unwrap()),
+        "{id}"
+    );
     let titles: BTreeSet<&str> = tasks.iter().map(|t| t.order.title.as_str()).collect();
-    for item in 0..ITEMS {
-        assert!(titles.contains(format!("Item {item}").as_str()), "{id}: {item}");
+    for title in (0..ITEMS).map(|n| format!("Item {}", item(n))) {
+        assert!(titles.contains(title.as_str()), "{id}: {title}");
     }
     let ordered: BTreeSet<&str> = tasks.iter().map(|task| task.id.as_str()).collect();
     assert_eq!(ordered.len(), count, "{id}");
@@ -60,7 +69,11 @@ fn lanes() -> [(&'static str, String, usize); 4] {
     [
         ("many-direct", fan_out("many-direct", "", ""), ITEMS),
         ("many-bound", fan_out("many-bound", OUTSIDE, ""), ITEMS),
-        ("many-ordered", fan_out("many-ordered", "", REMEMBERS), ITEMS + 1),
+        (
+            "many-ordered",
+            fan_out("many-ordered", "", REMEMBERS),
+            ITEMS + 1,
+        ),
         (
             "many-ordered-bound",
             fan_out("many-ordered-bound", OUTSIDE, REMEMBERS),
@@ -127,7 +140,7 @@ async fn thousands_of_tasks_of_one_event_are_stored_in_parts_in_every_lane() {
 async fn as_many_tasks_as_the_limit_are_ordered_and_one_more_is_buried() {
     const TASKS_MAX: usize = 10_000;
     let mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
-    // Two rules, as a list holds no more than that many items.
+    // A rule more, as a list holds no more than that many items.
     let one_more = "  - {id: first, tasks: [{queue: q, title: First}]}\n";
     mesh.apply(&fan_out("at-limit", "", "")).await;
     mesh.apply(&fan_out("over-limit", "", one_more)).await;

@@ -180,9 +180,13 @@ impl Decision {
         let overlapped = evaluations.iter().filter(|e| e.overlaps.is_some());
         let overlapped = overlapped.map(|e| e.drafts.len()).max().unwrap_or(0);
         let too_many = if standing + count > TASKS_MAX {
-            format!("{count} tasks beside {standing} of earlier rules exceed {TASKS_MAX} of one activation")
+            format!(
+                "{count} tasks beside {standing} of earlier rules exceed {TASKS_MAX} of one activation"
+            )
         } else if overlapped > OVERLAPPED_MAX {
-            format!("{overlapped} tasks of one match exceed {OVERLAPPED_MAX}, the most that `overlap` takes")
+            format!(
+                "{overlapped} tasks of one match exceed {OVERLAPPED_MAX}, the most that `overlap` takes"
+            )
         } else {
             String::new()
         };

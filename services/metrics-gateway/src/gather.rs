@@ -9,16 +9,11 @@ use std::{
 
 use async_nats::{
     HeaderMap,
-    jetstream::{
-        context::PublishError,
-        message::PublishMessage,
-    },
+    jetstream::{context::PublishError, message::PublishMessage},
 };
 use bytes::Bytes;
 use futures::future::join_all;
-use kaizen_messaging::{
-    CommitError, Committed, Guard, JETSTREAM_TIMEOUT, Message, Nats,
-};
+use kaizen_messaging::{CommitError, Committed, Guard, JETSTREAM_TIMEOUT, Message, Nats};
 use kaizen_proto::{header, id::TriggerId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
@@ -156,7 +151,10 @@ impl Gatherer {
         if batch.len() < EVENTS_MIN {
             return self.store_singly(batch).await;
         }
-        let messages: Vec<Message> = batch.iter().map(|waiting| waiting.event.message()).collect();
+        let messages: Vec<Message> = batch
+            .iter()
+            .map(|waiting| waiting.event.message())
+            .collect();
         let count = messages.len();
         match self.nats.commit.store(messages).await {
             Ok(Committed::Stored(last)) => {

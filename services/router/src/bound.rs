@@ -28,7 +28,9 @@ use kaizen_registry::{
 use prost::Message as _;
 use tracing::{Instrument as _, Span, info_span, warn};
 
-use crate::effect::{Decided, Effect, EffectError, Identity, Ledger, Letter, Original, dead_decision};
+use crate::effect::{
+    Decided, Effect, EffectError, Identity, Ledger, Letter, Original, dead_decision,
+};
 
 /// How long the resolver may take for a batch.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(20);
@@ -341,10 +343,18 @@ impl Bound {
             };
             let error: EffectError = error;
             let _entered = span.enter();
-            warn!(error = chain(&error), "cannot store a decision; trying again");
+            warn!(
+                error = chain(&error),
+                "cannot store a decision; trying again"
+            );
             nak(attempt)
         };
-        attempts.into_iter().zip(stored).zip(spans).map(settle).collect()
+        attempts
+            .into_iter()
+            .zip(stored)
+            .zip(spans)
+            .map(settle)
+            .collect()
     }
 
     /// What follows from the resolver's answer; an error is transient.

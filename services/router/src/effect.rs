@@ -352,7 +352,10 @@ impl Ledger {
             settled_by.get_or_insert_with(|| message.subject.clone());
             messages.push(message);
         }
-        if let Some(error) = in_parts.as_ref().and_then(|p| p.too_large(self.payload_max())) {
+        if let Some(error) = in_parts
+            .as_ref()
+            .and_then(|p| p.too_large(self.payload_max()))
+        {
             // Before any of it is stored.
             let (stage, reason) = (DeadStage::Store, DeadReason::StoreRefused);
             return Some(self.dead(stage, reason, &error, letter));
@@ -677,7 +680,9 @@ fn is_of_other(standing: &[u8], trigger_hash: &str) -> bool {
     };
     let of_decision = || match serde_json::from_slice(standing) {
         Ok(DecisionRecord::Pending(pending)) => Some(pending.trigger_hash),
-        Ok(DecisionRecord::Decided(DecidedRecord { parts: Some(parts), .. })) => Some(parts.trigger_hash),
+        Ok(DecisionRecord::Decided(DecidedRecord {
+            parts: Some(parts), ..
+        })) => Some(parts.trigger_hash),
         Ok(DecisionRecord::Decided(decided)) => Some(decided.planned?.trigger_hash),
         Err(_) => None,
     };

@@ -60,7 +60,9 @@ impl Groups {
         }
         let few = |group: &mut Group| group.follows.len() < EFFECTS_MIN;
         let few: Vec<Group> = groups.groups.extract_if(.., few).collect();
-        groups.alone.extend(few.into_iter().flat_map(|group| group.follows));
+        groups
+            .alone
+            .extend(few.into_iter().flat_map(|group| group.follows));
         groups
     }
 
@@ -86,13 +88,15 @@ impl Groups {
 
 impl Effect {
     fn bytes(&self) -> usize {
-        self.messages.iter().map(|message| message.payload.len()).sum()
+        self.messages
+            .iter()
+            .map(|message| message.payload.len())
+            .sum()
     }
 
     /// Whether it would take a group for itself, or might take one down with it.
     fn goes_alone(&self, payload_max: usize) -> bool {
-        let is_large =
-            |message: &Message| message.payload.len() + HEADERS_BYTES_MAX > payload_max;
+        let is_large = |message: &Message| message.payload.len() + HEADERS_BYTES_MAX > payload_max;
         self.is_in_parts()
             || self.messages.len() > MESSAGES_MAX
             || self.bytes() > BYTES_MAX
@@ -114,7 +118,11 @@ impl Ledger {
             alone,
             later,
         } = Groups::of(effects, self.payload_max());
-        let groups = join_all(groups.into_iter().map(|group| self.store_group(group, spans)));
+        let groups = join_all(
+            groups
+                .into_iter()
+                .map(|group| self.store_group(group, spans)),
+        );
         let (groups, alone) = tokio::join!(groups, self.store_alone(alone, spans));
         let later = self.store_alone(later, spans).await;
         let answers = groups.into_iter().flatten().chain(alone).chain(later);
@@ -138,7 +146,11 @@ impl Ledger {
             Ok(Committed::Stored(last)) => {
                 let (effects, messages) = (group.follows.len(), group.messages);
                 debug!(effects, messages, last, "stored a group");
-                group.follows.into_iter().map(|f| (f.input, Ok(()))).collect()
+                group
+                    .follows
+                    .into_iter()
+                    .map(|f| (f.input, Ok(())))
+                    .collect()
             }
             Ok(Committed::Doubtful) | Err(_) => {
                 let effects = group.follows.len();
@@ -153,10 +165,14 @@ impl Ledger {
         follows: Vec<Following>,
         spans: &[Span],
     ) -> Vec<(usize, Result<(), EffectError>)> {
-        join_all(follows.into_iter().map(|Following { input, effect }| async move {
-            let span = spans.get(input).cloned().unwrap_or_else(Span::none);
-            (input, self.store(effect).instrument(span).await)
-        }))
+        join_all(
+            follows
+                .into_iter()
+                .map(|Following { input, effect }| async move {
+                    let span = spans.get(input).cloned().unwrap_or_else(Span::none);
+                    (input, self.store(effect).instrument(span).await)
+                }),
+        )
         .await
     }
 }

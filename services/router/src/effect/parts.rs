@@ -328,14 +328,20 @@ impl Ledger {
     /// Whether a decision or tasks of an activation stand.
     pub(crate) async fn has_begun(&self, decision: &OpenDecision) -> Result<bool, EffectError> {
         let (definition, activation) = (&decision.definition, decision.activation);
-        Ok(self.stands(&subject::decision(definition, activation)).await?
-            || self.stands(&subject::activation_tasks(definition, activation)).await?)
+        Ok(self
+            .stands(&subject::decision(definition, activation))
+            .await?
+            || self
+                .stands(&subject::activation_tasks(definition, activation))
+                .await?)
     }
 }
 
 /// The record among the messages of a first part.
 fn record_in(messages: &[Message]) -> Option<DecidedRecord> {
-    messages.first().and_then(|message| decided(&message.payload))
+    messages
+        .first()
+        .and_then(|message| decided(&message.payload))
 }
 
 fn decided(payload: &[u8]) -> Option<DecidedRecord> {

@@ -415,10 +415,14 @@ impl Pass<'_> {
         in_parts: &InParts,
     ) -> Result<Vec<Effect>, Ended> {
         let decision = &in_parts.decision;
-        let others = |parts: Vec<Part>| parts.into_iter().map(|part| effect.of_part(part)).collect();
+        let others =
+            |parts: Vec<Part>| parts.into_iter().map(|part| effect.of_part(part)).collect();
         if let Some(record) = self.begun.of(decision.activation) {
             if !in_parts.are_those_of(record) {
-                let error = format!("it was begun with {} tasks, and has others now", record.tasks);
+                let error = format!(
+                    "it was begun with {} tasks, and has others now",
+                    record.tasks
+                );
                 self.ordered.ledger.refuse(effect, &error);
                 return Ok(Vec::new());
             }
