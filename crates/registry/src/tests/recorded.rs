@@ -165,6 +165,7 @@ impl Ledger {
             rules: Vec::new(),
             tasks: u32::try_from(tasks).unwrap(),
             planned,
+            parts: None,
         });
         let activation = ActivationId::new(&id(side), trigger.trigger_id());
         self.0.record(side, activation, record).unwrap();
