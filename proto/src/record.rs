@@ -606,7 +606,7 @@ pub struct Why {
 pub enum DecisionRecord {
     /// Waits for its outside context.
     Pending(Pending),
-    /// Has been decided; its tasks were stored in the same transaction.
+    /// Has been decided; its tasks were stored in the same transaction, or follow in parts.
     Decided(Decided),
 }
 
@@ -647,6 +647,7 @@ pub struct Decided {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub open: BTreeMap<String, bool>,
     /// Outcome of every rule; of a shadow that can be computed again, left out as the snapshot.
+    /// Left out as well where tasks follow in parts and the record would be too large with it.
     pub rules: Vec<RuleOutcome>,
     /// How many tasks were ordered; of a shadow, how many would have been.
     pub tasks: u32,
@@ -656,6 +657,19 @@ pub struct Decided {
     /// Of a shadow, what it would have ordered: no tasks stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<Planned>,
+    /// Where the tasks are more than one transaction holds: how they are divided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<Parts>,
+}
+
+/// How tasks are divided that are more than one transaction holds. The first part is stored
+/// together with the record, each other one after it, guarded by its first task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parts {
+    /// Index of the first task of each part, from 0, ascending: as many as there are parts.
+    pub firsts: Vec<u32>,
+    /// Hash of the trigger's content: two contents under one identity are told apart by it.
+    pub trigger_hash: String,
 }
 
 /// What a shadow would have ordered.
@@ -737,6 +751,19 @@ pub struct Checkpoint {
     /// When something follows next if no trigger comes before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Timestamp>,
+    /// Decisions of the step after `position` whose parts may not all stand yet. Whoever owns the
+    /// reader takes that step, the same as before, and stores what is missing before any other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<OpenDecision>,
+}
+
+/// A decision some of whose parts may not stand yet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct OpenDecision {
+    /// The definition.
+    pub definition: DefinitionId,
+    /// The activation.
+    pub activation: ActivationId,
 }
 
 /// Outcome of one rule, or of one item of a rule with `for_each`.

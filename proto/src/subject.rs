@@ -201,6 +201,13 @@ pub fn activation_tasks(definition: &DefinitionId, activation: ActivationId) -> 
     format!("kaizen.task.{definition}.{activation}.>")
 }
 
+/// The filter that guards a part of an activation's tasks: on its first task, by index. Everybody
+/// must use this very text, as with [`activation_tasks`].
+#[must_use]
+pub fn tasks_part(definition: &DefinitionId, activation: ActivationId, first: u32) -> String {
+    format!("kaizen.task.{definition}.{activation}.{first}.>")
+}
+
 /// Filter on tasks by definition and queue.
 #[must_use]
 pub fn tasks_filter(definition: Option<&DefinitionId>, queue: Option<&QueueName>) -> String {
@@ -373,7 +380,7 @@ pub enum DeadReason {
     ContextError,
     /// A condition or a template failed.
     RuleError,
-    /// More tasks than one transaction holds.
+    /// More tasks than one activation may order.
     TooManyTasks,
     /// The revision that a tick names is not in REGISTRY.
     UnknownRevision,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_nats::HeaderMap;
-use futures::future::join_all;
+use futures::{StreamExt as _, future::join_all};
 use kaizen_lifecycle::CancellationToken;
 use kaizen_messaging::{
     CommitError, Committed, Failure as _, FailureKind, Guard, Message, Nats, Pipeline,
@@ -17,11 +17,13 @@ use kaizen_messaging::{
     ticks::{self, CursorAt},
 };
 use kaizen_proto::{
+    header,
     id::{ActivationId, DefinitionId, TriggerId},
     record::{Cursor, Paused, TickRecord},
     stream, subject,
 };
 use kaizen_tests::Mesh;
+use serde_json::Value;
 
 async fn streams_alone() -> (Mesh, Nats) {
     let mesh = Mesh::bare().await;
@@ -365,4 +367,104 @@ async fn cursor_record_whose_answer_was_lost_counts_as_stored_and_is_not_stored_
         let stands = ticks::cursor(&nats, &definition).await.unwrap();
         assert_eq!(stands.sequence, sequence, "{why}");
     }
+}
+
+/// The first message of a batch that is never committed; the server's answer to it.
+async fn open_batch(nats: &Nats, id: &str, n: u64) -> Value {
+    let (definition, activation) = activation(n);
+    let subject = subject::task(&definition, activation, 0, &"q".parse().unwrap());
+    let mut headers = HeaderMap::new();
+    headers.insert(header::BATCH_ID, id);
+    headers.insert(header::BATCH_SEQUENCE, "1");
+    let request = async_nats::Request::new().headers(headers);
+    let answer = nats.client.send_request(subject, request).await.unwrap();
+    serde_json::from_slice(&answer.payload).unwrap_or(Value::Null)
+}
+
+/// Ends a batch of one message by a second one.
+async fn close_batch(nats: &Nats, id: &str, n: u64) {
+    let (definition, activation) = activation(n);
+    let subject = subject::task(&definition, activation, 1, &"q".parse().unwrap());
+    let mut headers = HeaderMap::new();
+    headers.insert(header::BATCH_ID, id);
+    headers.insert(header::BATCH_SEQUENCE, "2");
+    headers.insert(header::BATCH_COMMIT, "1");
+    let request = async_nats::Request::new().headers(headers);
+    let answer = nats.client.send_request(subject, request).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+    assert!(answer["seq"].is_u64(), "{answer}");
+}
+
+/// Batches that the server takes at once on one stream.
+const BATCHES_IN_FLIGHT: u64 = 50;
+const TOO_MANY_BATCHES: u64 = 10_210;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batch_waits_until_the_server_has_room_for_it() {
+    let (_mesh, nats) = streams_alone().await;
+    for n in 0..BATCHES_IN_FLIGHT {
+        let answer = open_batch(&nats, &format!("open-{n}"), 1_000 + n).await;
+        assert_eq!(answer, Value::Null, "{n}");
+    }
+    let refused = open_batch(&nats, "one-more", 2_000).await;
+    assert_eq!(refused["error"]["err_code"], TOO_MANY_BATCHES, "{refused}");
+
+    let waiting = {
+        let nats = nats.clone();
+        tokio::spawn(async move { nats.commit.store(tasks(1, 3)).await })
+    };
+    // It is told so as well, and tries again: seen on the wire.
+    let mut tries = nats.client.subscribe(subject::TASKS_ALL).await.unwrap();
+    for _ in 0..2 {
+        let message = tries.next().await.unwrap();
+        assert_eq!(message.payload, "0");
+    }
+    assert!(!waiting.is_finished());
+    close_batch(&nats, "open-0", 1_000).await;
+    let stored = waiting.await.unwrap().unwrap();
+    assert_eq!(stored, Committed::Stored(5), "behind those of the other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batch_that_finds_no_room_may_be_tried_again() {
+    let (_mesh, nats) = streams_alone().await;
+    for n in 0..BATCHES_IN_FLIGHT {
+        open_batch(&nats, &format!("open-{n}"), 1_000 + n).await;
+    }
+    let error = nats.commit.store(tasks(1, 3)).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    assert!(
+        kaizen_messaging::chain(&error).contains("too many inflight"),
+        "{error:?}"
+    );
+    for n in 0..BATCHES_IN_FLIGHT {
+        close_batch(&nats, &format!("open-{n}"), 1_000 + n).await;
+    }
+    let stored = nats.commit.store(tasks(1, 3)).await.unwrap();
+    assert_eq!(stored, Committed::Stored(2 * BATCHES_IN_FLIGHT + 3));
+}
+
+#[tokio::test]
+async fn parts_of_an_activation_are_guarded_each_by_its_first_task() {
+    let (_mesh, nats) = streams_alone().await;
+    let (definition, activation) = activation(1);
+    let mut part = tasks(1, 6).split_off(3);
+    part[0].guard = Guard::Vacant {
+        filter: subject::tasks_part(&definition, activation, 3),
+    };
+    let first = nats.commit.store(tasks(1, 3)).await.unwrap();
+    assert_eq!(first, Committed::Stored(3));
+    let second = nats.commit.store(part.clone()).await.unwrap();
+    assert_eq!(second, Committed::Stored(6), "beside the first part");
+    let again = nats.commit.store(part).await.unwrap();
+    assert_eq!((again, count(&nats).await), (Committed::Doubtful, 6));
+    // Task 30 is no task of the part that begins with task 3.
+    let mut other = tasks(1, 31).split_off(30);
+    other[0].guard = Guard::Vacant {
+        filter: subject::tasks_part(&definition, activation, 30),
+    };
+    assert_eq!(
+        nats.commit.store(other).await.unwrap(),
+        Committed::Stored(7)
+    );
 }

@@ -1,8 +1,18 @@
 //! `POST /v1/events`: 2xx for what is stored, and for nothing else.
 
-use kaizen_proto::envelope::EventEnvelope;
-use kaizen_tests::{Mesh, Which};
-use serde_json::json;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use futures::future::join_all;
+use kaizen_proto::{envelope::EventEnvelope, header};
+use kaizen_tests::{Mesh, Server, Which, lasting_port, post_event, until};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::documents::{REVIEW, REVIEW_ID, bad_run, bad_run_bytes};
 
@@ -142,4 +152,157 @@ async fn cloud_event_is_taken_as_the_same_event() {
         tasks[0].order.title,
         "Review coach in demo: success rate 0.5"
     );
+}
+
+/// Clients that post at the same time.
+const CLIENTS: usize = 64;
+
+/// Events that were stored in a batch with others.
+async fn gathered(mesh: &Mesh) -> usize {
+    let events = mesh.stored.all("EVENTS", "activity.>").await;
+    let headers = events.iter().filter_map(|event| event.headers.as_ref());
+    headers
+        .filter(|headers| headers.get(header::BATCH_ID).is_some())
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_many_concurrent_callers_is_told_where_its_event_stands() {
+    let mesh = Mesh::start_with(&[Which::Gateway]).await;
+    let mut round = 0;
+    // Until some were on their way while others came.
+    until("events are stored together", async || {
+        let posts = (0..CLIENTS).map(async |n| {
+            let id = format!("{round}-{n}");
+            let answer = mesh.post(&bad_run_bytes(&id)).await;
+            assert_eq!(answer.status, 202, "{:?}", answer.body);
+            assert_eq!(answer.body["duplicate"], false, "{:?}", answer.body);
+            (answer.body["sequence"].as_u64().unwrap(), id)
+        });
+        let answers = join_all(posts).await;
+        let events = mesh.stored.all("EVENTS", "activity.>").await;
+        for (sequence, id) in answers {
+            let event = &events[usize::try_from(sequence).unwrap() - 1];
+            let stored: Value = serde_json::from_slice(&event.payload).unwrap();
+            assert_eq!(stored["id"], id.as_str(), "at {sequence}");
+        }
+        round += 1;
+        assert_eq!(events.len(), round * CLIENTS);
+        match gathered(&mesh).await {
+            0 => Err("each was stored alone"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_already_among_concurrent_events_is_compared_one_by_one() {
+    const IDS: usize = 32;
+    let mesh = Mesh::start_with(&[Which::Gateway]).await;
+    assert_eq!(mesh.post(&bad_run_bytes("id-0")).await.status, 202);
+    let posts = (0..3 * IDS).map(async |n| {
+        let (id, copy) = (n % IDS, n / IDS);
+        let mut event = bad_run(&format!("id-{id}"));
+        if copy == 2 {
+            event["attributes"]["summary"]["success_rate"] = json!(0.1);
+        }
+        let answer = mesh.post(event.to_string().as_bytes()).await;
+        (id, copy, answer)
+    });
+    let answers = join_all(posts).await;
+    assert_eq!(mesh.stored.events().await, IDS);
+    for id in 0..IDS {
+        let of_id = answers.iter().filter(|(of, ..)| *of == id);
+        let mut outcomes: Vec<_> = of_id
+            .map(|(_, copy, answer)| (*copy, answer.status, answer.body["duplicate"] == false))
+            .collect();
+        outcomes.sort_unstable();
+        let new = outcomes.iter().filter(|(.., is_new)| *is_new).count();
+        assert_eq!(new, usize::from(id != 0), "{id}: {outcomes:?}");
+        let statuses: Vec<u16> = outcomes.iter().map(|(_, status, _)| *status).collect();
+        // Whichever content came first stands; the other is a conflict.
+        let either = [[202, 202, 409], [409, 409, 202]];
+        assert!(
+            either.iter().any(|one| statuses == one),
+            "{id}: {outcomes:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accepted_means_stored_though_the_server_is_killed_under_load() {
+    const ROUNDS: usize = 3;
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start_on(dir.path(), lasting_port());
+    let mut mesh = Mesh::on(server.url()).await;
+    mesh.start_service(Which::Gateway).await;
+    let accepted = Arc::new(Mutex::new(BTreeSet::new()));
+    let refused = Arc::new(AtomicUsize::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        let (accepted, refused, stop) = (accepted.clone(), refused.clone(), stop.clone());
+        let http = mesh.context.http.clone();
+        clients.spawn(async move {
+            for n in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let id = format!("{client}-{n}");
+                match post_event(&http, &[], &bad_run_bytes(&id)).await.status {
+                    202 => _ = accepted.lock().unwrap().insert(id),
+                    503 => _ = refused.fetch_add(1, Ordering::Relaxed),
+                    status => panic!("{id}: {status}"),
+                }
+            }
+        });
+    }
+    let count = || accepted.lock().unwrap().len();
+    for round in 1..=ROUNDS {
+        let before = count();
+        until("events are accepted", async || match count() - before {
+            accepted if accepted >= 10 * CLIENTS => Ok(()),
+            accepted => Err(accepted),
+        })
+        .await;
+        let before = refused.load(Ordering::Relaxed);
+        server.crash();
+        // The fault is felt: somebody is refused.
+        until(
+            &format!("events are refused in round {round}"),
+            async || match refused.load(Ordering::Relaxed) - before {
+                0 => Err("none"),
+                _ => Ok(()),
+            },
+        )
+        .await;
+        server.come_back();
+    }
+    let before = count();
+    until("events are accepted again", async || {
+        match count() - before {
+            0 => Err("none"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    let events = mesh.stored.all("EVENTS", "activity.>").await;
+    let stored: BTreeSet<String> = events
+        .iter()
+        .map(|event| EventEnvelope::parse(&event.payload).unwrap().id)
+        .collect();
+    let accepted = accepted.lock().unwrap();
+    let lost: Vec<_> = accepted.difference(&stored).collect();
+    assert!(
+        lost.is_empty(),
+        "{} of {}: {lost:?}",
+        lost.len(),
+        accepted.len()
+    );
+    assert!(gathered(&mesh).await > 0, "none was stored with others");
 }

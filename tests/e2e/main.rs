@@ -36,6 +36,7 @@ mod matching;
 mod memory;
 mod outage;
 mod oversized;
+mod parts;
 mod readiness;
 mod redelivery;
 mod repos_elsewhere;

@@ -1,8 +1,12 @@
 //! Inputs that come again, to the same router or another: what stands is found standing.
 
-use kaizen_tests::{Engagement, Mesh, Which};
+use std::collections::BTreeSet;
 
-use crate::documents::{RECORDED, REVIEW, REVIEW_ID, bad_run_bytes, bound};
+use kaizen_proto::header;
+use kaizen_tests::{Engagement, Mesh, StoredTask, Which};
+use serde_json::json;
+
+use crate::documents::{RECORDED, REVIEW, REVIEW_ID, bad_run, bad_run_bytes, bound};
 
 const EVENTS: usize = 50;
 
@@ -68,6 +72,64 @@ async fn racing_routers_order_each_task_once() {
     ids.dedup();
     assert_eq!(ids.len(), EVENTS);
     assert!(mesh.stored.dead().await.is_empty());
+}
+
+/// The batch in which each task of the definition was stored, if in one.
+async fn batches(mesh: &Mesh) -> Vec<Option<String>> {
+    let tasks = mesh.stored.tasks(REVIEW_ID).await;
+    let batch = |task: &StoredTask| Some(task.headers.get(header::BATCH_ID)?.to_string());
+    tasks.iter().map(batch).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_batch_of_events_is_stored_together_and_each_is_settled_for_itself() {
+    let mut mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
+    mesh.apply(REVIEW).await;
+    // One stands already when the others come.
+    mesh.publish(RECORDED, &bad_run_bytes("standing")).await;
+    mesh.stored.settled().await;
+    assert_eq!(batches(&mesh).await, [None], "alone, it needs no batch");
+    mesh.stop_service(Which::Router).await;
+
+    mesh.publish(RECORDED, &bad_run_bytes("standing")).await;
+    for n in 0..EVENTS {
+        mesh.publish(RECORDED, &bad_run_bytes(&format!("event-{n}")))
+            .await;
+    }
+    // Twice in one batch; and once more with another content.
+    mesh.publish(RECORDED, &bad_run_bytes("event-0")).await;
+    let mut other = bad_run("event-1");
+    other["attributes"]["summary"]["success_rate"] = json!(0.1);
+    mesh.publish(RECORDED, other.to_string().as_bytes()).await;
+    // Refused on their own account.
+    mesh.publish(RECORDED, b"{").await;
+    mesh.start_service(Which::Router).await;
+    mesh.stored.settled().await;
+    let tasks = mesh.stored.tasks(REVIEW_ID).await;
+    assert_eq!(tasks.len(), EVENTS + 1);
+    let dead = mesh.stored.dead().await;
+    let mut reasons: Vec<_> = dead.iter().map(|letter| letter.reason.as_str()).collect();
+    reasons.sort_unstable();
+    assert_eq!(reasons, ["identity_conflict", "malformed"]);
+
+    // Where nothing stands in the way, many go together.
+    mesh.stop_service(Which::Router).await;
+    for n in 0..EVENTS {
+        mesh.publish(RECORDED, &bad_run_bytes(&format!("later-{n}")))
+            .await;
+    }
+    mesh.publish(RECORDED, &bad_run_bytes("later-0")).await;
+    mesh.start_service(Which::Router).await;
+    mesh.stored.settled().await;
+    let batches = batches(&mesh).await;
+    assert_eq!(batches.len(), 2 * EVENTS + 1);
+    let gathered = batches.iter().skip(EVENTS + 1).flatten();
+    let distinct: BTreeSet<&String> = gathered.clone().collect();
+    assert!(
+        gathered.count() >= EVENTS / 2 && distinct.len() < EVENTS / 4,
+        "{distinct:?}"
+    );
+    assert_eq!(mesh.stored.dead().await.len(), 2);
 }
 
 /// Two rules that fail until their paths exist; `first` is the condition of the first.

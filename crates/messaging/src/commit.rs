@@ -12,7 +12,12 @@ use async_nats::{
 use bytes::Bytes;
 use kaizen_proto::{header, stream};
 use serde::Deserialize;
-use tokio::sync::{AcquireError, Semaphore};
+use tokio::{
+    sync::{AcquireError, Semaphore},
+    time::Instant,
+};
+
+use crate::connection::jittered;
 
 use crate::failure::{Failure, FailureKind};
 
@@ -20,6 +25,10 @@ use crate::failure::{Failure, FailureKind};
 const BATCHES_IN_FLIGHT_MAX: usize = 20;
 /// How long each answer of an atomic batch may take. The server drops an idle batch after 10 s.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a batch waits while the server has as many in flight as it takes.
+const ROOM_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two times that it is tried.
+const ROOM_DELAY: Duration = Duration::from_millis(50);
 
 /// What must hold for a message to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,6 +174,13 @@ impl Commit {
             .first()
             .map_or_else(String::new, |m| m.subject.clone());
         let failed = |error: SendError| error.into_commit_error(subject.clone());
+        // Before any of it is sent: the server keeps a batch that does not go on for 10 s.
+        let bytes_max = self.client.max_payload();
+        let is_too_large = |message: &Message| message.payload.len() > bytes_max;
+        if is_too_large(&last) || first.iter().any(is_too_large) {
+            let source = format!("a message of its transaction exceeds {bytes_max} bytes");
+            return Err(failed(SendError::TooLarge(source.into())));
+        }
         let _permit = self
             .batches
             .acquire()
@@ -174,11 +190,8 @@ impl Commit {
         for (index, message) in first.into_iter().enumerate() {
             let headers = batched(guarded(message.headers, &message.guard), &batch_id, index);
             if index == 0 {
-                // The server answers the first message: empty, or why it takes no batch.
-                let answer = self
-                    .request(message.subject, headers, message.payload)
-                    .await;
-                if let Some(said) = error_in(&answer.map_err(failed)?) {
+                let answer = self.open(message.subject, headers, message.payload).await;
+                if let Some(said) = answer.map_err(failed)? {
                     return refused(subject, said);
                 }
             } else {
@@ -197,6 +210,30 @@ impl Commit {
             Err(SendError::Passing(_)) => return Ok(Committed::Doubtful),
         };
         said(subject, &payload)
+    }
+
+    /// Sends the first message of a batch, which the server answers: with nothing, or why it takes
+    /// none. Where it has too many in flight, waits until there is room.
+    async fn open(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<Option<jetstream::Error>, SendError> {
+        let deadline = Instant::now() + ROOM_DEADLINE;
+        loop {
+            let (subject, headers) = (subject.clone(), headers.clone());
+            let answer = self.request(subject, headers, payload.clone()).await?;
+            match error_in(&answer) {
+                Some(said)
+                    if said.error_code() == ErrorCode(TOO_MANY_BATCHES)
+                        && Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(jittered(ROOM_DELAY)).await;
+                }
+                said => return Ok(said),
+            }
+        }
     }
 
     async fn request(
@@ -328,12 +365,22 @@ fn error_in(payload: &[u8]) -> Option<jetstream::Error> {
     }
 }
 
+/// The server has as many batches in flight as it takes.
+const TOO_MANY_BATCHES: u64 = 10_210;
 /// Codes after which what stands must be read: wrong last sequence, contention in flight, the
 /// same id in process, a duplicate id in a batch.
 const DOUBTFUL: [u64; 4] = [10_071, 10_164, 10_158, 10_201];
 /// Codes that pass: no space, too many batches, no leader, an incomplete or unknown batch.
 const UNAVAILABLE: [u64; 9] = [
-    10_077, 10_167, 10_023, 10_210, 10_008, 10_009, 10_176, 10_047, 10_211,
+    10_077,
+    10_167,
+    10_023,
+    TOO_MANY_BATCHES,
+    10_008,
+    10_009,
+    10_176,
+    10_047,
+    10_211,
 ];
 
 fn refused(subject: String, said: jetstream::Error) -> Result<Committed, CommitError> {

@@ -29,8 +29,17 @@ use crate::{
     view::Revision,
 };
 
-/// Most tasks of one activation: what one transaction holds, with room for what goes with it.
-pub const TASKS_MAX: usize = 900;
+/// Most tasks of one activation. What one transaction does not hold is stored in parts.
+pub const TASKS_MAX: usize = 10_000;
+/// Most bytes that the orders of one activation take, as JSON, where they are more than
+/// [`TASKS_AT_ONCE_MAX`]: 64 MiB.
+pub const TASKS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most tasks that are stored in one transaction, with room for what goes with them.
+pub const TASKS_AT_ONCE_MAX: usize = 900;
+/// Most keys of memory that one activation touches: they are stored in one transaction.
+const KEYS_MAX: usize = 900;
+/// Most tasks that a key remembers as those that the next match may overlap with.
+const OVERLAPPED_MAX: usize = 900;
 
 /// What a definition concludes from a trigger.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +48,8 @@ pub struct Decision {
     pub rules: Vec<RuleOutcome>,
     /// In the order of rules and items.
     pub tasks: Vec<TaskOrder>,
-    /// Some rule's tasks were left out because they would exceed [`TASKS_MAX`].
+    /// Some rule's tasks were left out because they would exceed [`TASKS_MAX`], or all of them
+    /// because they would exceed [`TASKS_BYTES_MAX`] or touch too many keys of memory.
     pub too_many_tasks: bool,
 }
 
@@ -117,6 +127,7 @@ pub(crate) fn decide_in(
         decision.add(rule, evaluations, &order, session);
     }
     decision.bound_keys(session.touched());
+    decision.bound_bytes();
     decision
 }
 
@@ -165,15 +176,23 @@ impl Decision {
         session: &mut Session<'_>,
     ) {
         let count: usize = evaluations.iter().map(|e| e.drafts.len()).sum();
-        if self.tasks.len() + count > TASKS_MAX {
+        let standing = self.tasks.len();
+        let overlapped = evaluations.iter().filter(|e| e.overlaps.is_some());
+        let overlapped = overlapped.map(|e| e.drafts.len()).max().unwrap_or(0);
+        let too_many = if standing + count > TASKS_MAX {
+            format!(
+                "{count} tasks beside {standing} of earlier rules exceed {TASKS_MAX} of one activation"
+            )
+        } else if overlapped > OVERLAPPED_MAX {
+            format!(
+                "{overlapped} tasks of one match exceed {OVERLAPPED_MAX}, the most that `overlap` takes"
+            )
+        } else {
+            String::new()
+        };
+        if !too_many.is_empty() {
             self.too_many_tasks = true;
-            let standing = self.tasks.len();
-            self.rules.push(failed(
-                rule,
-                format!(
-                    "{count} tasks beside {standing} of earlier rules exceed {TASKS_MAX} of one activation"
-                ),
-            ));
+            self.rules.push(failed(rule, too_many));
             return;
         }
         for mut evaluation in evaluations {
@@ -194,16 +213,34 @@ impl Decision {
 }
 
 impl Decision {
-    /// Tasks and memory go into one transaction.
+    /// What is kept of memory goes into one transaction.
     fn bound_keys(&mut self, keys: usize) {
-        if keys + self.tasks.len() > TASKS_MAX
-            && let Some(last) = self.rules.last_mut()
-        {
-            last.outcome = Outcome::Error;
-            last.error = Some(format!(
-                "{} tasks and {keys} keys of memory exceed {TASKS_MAX} of one activation",
+        if keys > KEYS_MAX {
+            self.refuse_all(format!(
+                "{keys} keys of memory exceed {KEYS_MAX} of one activation"
+            ));
+        }
+    }
+
+    /// Many tasks may be large ones as well.
+    fn bound_bytes(&mut self) {
+        if self.tasks.len() <= TASKS_AT_ONCE_MAX {
+            return;
+        }
+        let bytes = |task: &TaskOrder| serde_json::to_vec(task).map_or(0, |json| json.len());
+        let bytes: usize = self.tasks.iter().map(bytes).sum();
+        if bytes > TASKS_BYTES_MAX {
+            self.refuse_all(format!(
+                "{bytes} bytes of {} tasks exceed {TASKS_BYTES_MAX} of one activation",
                 self.tasks.len()
             ));
+        }
+    }
+
+    fn refuse_all(&mut self, why: String) {
+        if let Some(last) = self.rules.last_mut() {
+            last.outcome = Outcome::Error;
+            last.error = Some(why);
             self.too_many_tasks = true;
             self.tasks.clear();
         }

@@ -64,7 +64,7 @@ pub use conclusion::{JoinSpec, JoinedSpec, Length, SilenceSpec, Watched};
 pub use cursor::{
     CursorRefusal, cursor_for, pause_cursor, removal_cursor, reset_cursor, resume_cursor,
 };
-pub use decision::{Decision, TASKS_MAX, decide};
+pub use decision::{Decision, TASKS_AT_ONCE_MAX, TASKS_BYTES_MAX, TASKS_MAX, decide};
 pub use definition::{Definition, DefinitionSpec, Lane, TriggerSpec};
 pub use document::{Document, EngagementSpec, ScheduleSpec, parse_documents, warnings};
 pub use event_type::{EventTypeSpec, Mode, RegisteredType, Violation};

@@ -5,8 +5,6 @@ use async_nats::{
     jetstream::{
         self,
         context::{PublishError, PublishErrorKind},
-        message::PublishMessage,
-        publish::PublishAck,
     },
 };
 use bytes::Bytes;
@@ -16,11 +14,13 @@ use kaizen_messaging::{Nats, read, trace};
 use kaizen_proto::{
     envelope::EventEnvelope,
     gateway::{PublishResponse, RefusalReason, Refused, Stored, publish_response},
-    header, stream, subject,
+    stream, subject,
     subject::DeadReason,
 };
 use kaizen_registry::{Refusal, admission::warned, admit};
 use tracing::{Instrument as _, Span, debug, info, info_span, warn};
+
+use crate::gather::{Event, Events, Standing, StoreError};
 
 /// Stored, or refused with the reason.
 #[derive(Debug)]
@@ -42,11 +42,16 @@ impl From<Answer> for PublishResponse {
 pub(crate) struct Ingest {
     nats: Nats,
     registry: Registry,
+    events: Events,
 }
 
 impl Ingest {
-    pub(crate) fn new(nats: Nats, registry: Registry) -> Self {
-        Self { nats, registry }
+    pub(crate) fn new(nats: Nats, registry: Registry, events: Events) -> Self {
+        Self {
+            nats,
+            registry,
+            events,
+        }
     }
 
     /// Largest envelope in bytes.
@@ -134,41 +139,37 @@ impl Ingest {
         let trigger_id = envelope.trigger_id();
         let mut headers = HeaderMap::new();
         trace::inject(&Span::current(), &mut headers);
-        headers.insert(header::MSG_ID, trigger_id.as_str());
-        let message = PublishMessage::build().payload(payload).headers(headers);
-        let sent = self.nats.jetstream.send_publish(subject, message).await;
-        let acked = match sent {
-            Ok(ack) => ack.await,
-            Err(error) => Err(error),
+        let event = Event {
+            subject,
+            trigger_id: trigger_id.clone(),
+            headers,
+            payload,
         };
-        let ack = acked.map_err(|error| match error.kind() {
-            PublishErrorKind::MaxPayloadExceeded => {
-                refused(RefusalReason::TooLarge, error.to_string())
-            }
-            // Headers count as well: an envelope just below the limit may still be too large.
-            _ if exceeds_message_size(&error) => {
+        let stored = self.events.store(event).await;
+        let standing = stored.map_err(|error| match &error {
+            StoreError::Publish(error) if is_too_large(error) => {
                 refused(RefusalReason::TooLarge, error.to_string())
             }
             _ => unavailable(&error),
         })?;
-        if ack.duplicate {
-            self.compare(&ack, envelope).await?;
+        if standing.duplicate {
+            self.compare(standing.sequence, envelope).await?;
         }
-        debug!(
-            sequence = ack.sequence,
-            duplicate = ack.duplicate,
-            "stored an event"
-        );
+        let Standing {
+            sequence,
+            duplicate,
+        } = standing;
+        debug!(sequence, duplicate, "stored an event");
         Ok(Stored {
-            sequence: ack.sequence,
-            duplicate: ack.duplicate,
+            sequence,
+            duplicate,
             trigger_id: trigger_id.to_string(),
         })
     }
 
     /// The server knows the id, not the content: a different event under it is a conflict.
-    async fn compare(&self, ack: &PublishAck, envelope: &EventEnvelope) -> Result<(), Refused> {
-        let standing = read::at(&self.nats, stream::EVENTS, ack.sequence)
+    async fn compare(&self, sequence: u64, envelope: &EventEnvelope) -> Result<(), Refused> {
+        let standing = read::at(&self.nats, stream::EVENTS, sequence)
             .await
             .map_err(|error| unavailable(&error))?;
         let same = standing.is_some_and(|message| {
@@ -180,8 +181,8 @@ impl Ingest {
         Err(Refused {
             reason: RefusalReason::Conflict.into(),
             message: format!(
-                "another event with id {:?} of source {:?} is stored already, at sequence {}",
-                envelope.id, envelope.source, ack.sequence
+                "another event with id {:?} of source {:?} is stored already, at sequence {sequence}",
+                envelope.id, envelope.source
             ),
             hint: "give each event an id of its own".to_owned(),
         })
@@ -191,7 +192,11 @@ impl Ingest {
 /// JetStream's code for a message above the stream's limit.
 const MESSAGE_EXCEEDS_MAXIMUM: u64 = 10_054;
 
-fn exceeds_message_size(error: &PublishError) -> bool {
+/// Headers count as well: an envelope just below the limit may still be too large.
+fn is_too_large(error: &PublishError) -> bool {
+    if error.kind() == PublishErrorKind::MaxPayloadExceeded {
+        return true;
+    }
     let said = std::error::Error::source(error).and_then(|e| e.downcast_ref::<jetstream::Error>());
     said.is_some_and(|said| said.error_code().0 == MESSAGE_EXCEEDS_MAXIMUM)
 }

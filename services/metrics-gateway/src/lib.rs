@@ -2,9 +2,10 @@
 //! admin API. It also makes the streams, so the other services only bind to them.
 //!
 //! An event comes by HTTP (`http`) or by NATS request; both end in `ingest`, which answers
-//! only after the stored ack.
+//! only after the stored ack. Events that come at the same time are stored together (`gather`).
 
 mod admin;
+mod gather;
 mod http;
 mod ingest;
 mod seed;
@@ -59,26 +60,33 @@ pub async fn serve(mesh: Mesh, listeners: Listeners) -> anyhow::Result<()> {
     }
     let registry = mesh.registry().await?;
     seed::event_types(&mesh.nats, &registry).await?;
-    let ingest = Arc::new(Ingest::new(mesh.nats.clone(), registry.clone()));
+    let (events, gatherer) = gather::gather(&mesh.nats);
+    let ingest = Arc::new(Ingest::new(mesh.nats.clone(), registry.clone(), events));
     info!(http = %listeners.http.local_addr()?, admin = %listeners.admin.local_addr()?, "serving");
     // One that fails takes the others with it: half a gateway is worse than a restart.
     let shutdown = mesh.shutdown.child_token();
     mesh.ready(&part, &[]);
-    tokio::try_join!(
-        ending(
-            &shutdown,
-            http::serve(listeners.http, ingest.clone(), shutdown.clone())
-        ),
-        ending(
-            &shutdown,
-            serve_requests(&mesh, ingest.clone(), shutdown.clone())
-        ),
-        ending(
-            &shutdown,
-            admin::serve(listeners.admin, &mesh, registry, shutdown.clone())
-        ),
-    )?;
-    Ok(())
+    let serving = async {
+        tokio::try_join!(
+            ending(
+                &shutdown,
+                http::serve(listeners.http, ingest.clone(), shutdown.clone())
+            ),
+            ending(
+                &shutdown,
+                serve_requests(&mesh, ingest.clone(), shutdown.clone())
+            ),
+            ending(
+                &shutdown,
+                admin::serve(listeners.admin, &mesh, registry, shutdown.clone())
+            ),
+        )
+    };
+    tokio::select! {
+        served = serving => served.map(|_| ()),
+        // Not before: whoever serves can hand in events.
+        () = gatherer.run() => Ok(()),
+    }
 }
 
 async fn ending(

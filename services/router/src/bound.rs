@@ -1,5 +1,7 @@
 //! The bound lane: activations that wait for their outside context.
 
+mod begun;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_nats::jetstream::Message;
@@ -19,14 +21,15 @@ use kaizen_proto::{
     subject::{DeadReason, DeadStage},
 };
 use kaizen_registry::{
-    Definition, Revision, Trigger, View, bind_without_outside, decide, resolve_item,
+    Definition, Revision, TASKS_AT_ONCE_MAX, Trigger, View, bind_without_outside, decide,
+    resolve_item,
 };
 use prost::Message as _;
 use tracing::{Instrument as _, Span, info_span, warn};
 
 use crate::{
     circuit::Circuit,
-    effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision},
+    effect::{Decided, Effect, EffectError, Identity, Ledger, Letter, Original, dead_decision},
 };
 
 /// Activations that wait for the resolver in one router; half of what all routers together may
@@ -102,6 +105,15 @@ impl Asking<'_> {
     }
 }
 
+/// What is to be stored of one delivery.
+struct Followed {
+    /// Its place in the batch.
+    place: usize,
+    effect: Option<Effect>,
+    attempt: i64,
+    span: Span,
+}
+
 impl Waiting {
     /// Whether it has been tried so often.
     fn tried(&self, attempts: u32) -> bool {
@@ -168,10 +180,19 @@ impl Handler for Bound {
         };
         let mut asking = Vec::new();
         let mut follows = Vec::new();
+        let work = self.go_on(work, &spans).await;
         for (place, ((message, span), work)) in messages.iter().zip(spans).zip(work).enumerate() {
+            let mut follow = |effect| {
+                follows.push(Followed {
+                    place,
+                    effect,
+                    attempt: 1,
+                    span: span.clone(),
+                });
+            };
             match work {
-                Work::Done => follows.push((place, None, span)),
-                Work::Follows(effect) => follows.push((place, Some(*effect), span)),
+                Work::Done => follow(None),
+                Work::Follows(effect) => follow(Some(*effect)),
                 Work::Resolve(waiting) => asking.push(Asking {
                     place,
                     message,
@@ -181,10 +202,6 @@ impl Handler for Bound {
                 }),
             }
         }
-        let follows = follows.into_iter().map(async |(place, effect, span)| {
-            let settled = self.store(effect, 1).instrument(span).await;
-            (place, settled)
-        });
         // Side by side: what may be left out does not wait for what may not.
         let (optional, needed): (Vec<_>, Vec<_>) =
             asking.into_iter().partition(Asking::is_optional);
@@ -194,7 +211,7 @@ impl Handler for Bound {
             .into_iter()
             .flatten()
             .map(|group| self.resolve(group));
-        let (follows, resolved) = tokio::join!(join_all(follows), join_all(resolved));
+        let (follows, resolved) = tokio::join!(self.store(follows), join_all(resolved));
         let resolved = resolved.into_iter().flatten();
         let settled: BTreeMap<usize, Settlement> = follows.into_iter().chain(resolved).collect();
         settled.into_values().collect()
@@ -203,6 +220,17 @@ impl Handler for Bound {
 
 fn nak(delivered: i64) -> Settlement {
     Settlement::Nak(backoff(delivered))
+}
+
+fn settlement(stored: Result<(), EffectError>, attempt: i64) -> Settlement {
+    match stored {
+        Ok(()) => Settlement::Ack,
+        Err(error) => {
+            let error = chain(&error);
+            warn!(error, "cannot store a decision; trying again");
+            nak(attempt)
+        }
+    }
 }
 
 fn span(message: &Message) -> Span {
@@ -308,18 +336,31 @@ impl Bound {
             Ok(results) => results.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error); group.len()],
         };
-        let settled = group
-            .into_iter()
-            .zip(answers)
-            .map(async |(asking, answer)| {
-                let span = asking.span.clone();
-                let place = asking.place;
-                (
+        let mut follows = Vec::with_capacity(group.len());
+        let mut settled = Vec::new();
+        for (asking, answer) in group.into_iter().zip(answers) {
+            let Asking {
+                place,
+                span,
+                waiting,
+                ..
+            } = asking;
+            let attempt = waiting.attempt;
+            match span.in_scope(|| self.follow(&waiting, answer)) {
+                Ok(effect) => follows.push(Followed {
                     place,
-                    self.settle(&asking.waiting, answer).instrument(span).await,
-                )
-            });
-        join_all(settled).await
+                    effect,
+                    attempt,
+                    span,
+                }),
+                Err(error) => {
+                    span.in_scope(|| warn!(error, attempt, "context not bound; trying again"));
+                    settled.push((place, nak(attempt)));
+                }
+            }
+        }
+        settled.extend(self.store(follows).await);
+        settled
     }
 
     /// One answer for each, in order. While the resolver is away they are kept: giving them back
@@ -371,32 +412,22 @@ impl Bound {
         }
     }
 
-    async fn settle(
-        &self,
-        waiting: &Waiting,
-        answer: Result<ResolveResult, NoAnswer>,
-    ) -> Settlement {
-        let attempt = waiting.attempt;
-        match self.follow(waiting, answer) {
-            Ok(effect) => self.store(effect, attempt).await,
-            Err(error) => {
-                warn!(error, attempt, "context not bound; trying again");
-                nak(attempt)
-            }
+    /// Stores what follows from deliveries, and settles each by what became of its own.
+    async fn store(&self, follows: Vec<Followed>) -> Vec<(usize, Settlement)> {
+        let mut effects = Vec::with_capacity(follows.len());
+        let mut spans = Vec::with_capacity(follows.len());
+        let mut deliveries = Vec::with_capacity(follows.len());
+        for followed in follows {
+            effects.push(followed.effect.into_iter().collect());
+            spans.push(followed.span);
+            deliveries.push((followed.place, followed.attempt));
         }
-    }
-
-    async fn store(&self, effect: Option<Effect>, attempt: i64) -> Settlement {
-        match self.ledger.store(effect.into_iter().collect()).await {
-            Ok(()) => Settlement::Ack,
-            Err(error) => {
-                warn!(
-                    error = chain(&error),
-                    "cannot store a decision; trying again"
-                );
-                nak(attempt)
-            }
-        }
+        let stored = self.ledger.store_each(effects, &spans).await;
+        let each = deliveries.into_iter().zip(stored).zip(&spans);
+        each.map(|(((place, attempt), stored), span)| {
+            (place, span.in_scope(|| settlement(stored, attempt)))
+        })
+        .collect()
     }
 
     /// What follows from the resolver's answer; an error is transient.
@@ -478,10 +509,12 @@ impl Bound {
             // The pending record before it has it.
             trigger_hash: None,
             planned: None,
+            parts: None,
         };
         let decided = Decided {
             record: Some((record, waiting.sequence)),
             orders: decision.tasks,
+            at_once: TASKS_AT_ONCE_MAX,
             dead,
             trigger_hash: waiting.trigger.content_hash.clone(),
         };

@@ -1,7 +1,6 @@
 //! The direct lane: every event and every tick, in any order, on any replica.
 
 use async_nats::jetstream::Message;
-use futures::future::join_all;
 use kaizen_lifecycle::Registry;
 use kaizen_messaging::{
     chain,
@@ -12,11 +11,16 @@ use kaizen_proto::{
     record::Pending,
     subject::{DeadReason, DeadStage},
 };
-use kaizen_registry::{Definition, Lane, Refused, Revision, Trigger, View, bind_direct, decide};
-use tracing::{Instrument as _, Span, warn};
+use kaizen_registry::{
+    Definition, Lane, Refused, Revision, TASKS_AT_ONCE_MAX, Trigger, View, bind_direct, decide,
+};
+use tracing::{Span, warn};
 
 use crate::{
-    effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision, shadow_record},
+    effect::{
+        Decided, Effect, EffectError, Identity, Ledger, Letter, Original, dead_decision,
+        record_beside,
+    },
     horizon::Horizon,
     input::{Delivery, route},
 };
@@ -48,19 +52,17 @@ impl Handler for Direct {
                 .map(|(message, span)| span.in_scope(|| self.judge(&view, message)))
                 .collect()
         };
-        join_all(messages.iter().zip(spans).zip(effects).map(|((message, span), effects)| {
-            async move {
-                match self.ledger.store(effects).await {
-                    Ok(()) => Settlement::Ack,
-                    Err(error) => {
-                        warn!(subject = %message.subject, error = chain(&error), "cannot store what follows; trying again");
-                        nak(message)
-                    }
-                }
-            }
-            .instrument(span)
-        }))
-        .await
+        let stored = self.ledger.store_each(effects, &spans).await;
+        let settled = messages.iter().zip(spans).zip(stored);
+        let settle = |((message, span), stored): ((&Message, Span), Result<(), EffectError>)| {
+            let Err(error) = stored else {
+                return Settlement::Ack;
+            };
+            let _entered = span.entered();
+            warn!(subject = %message.subject, error = chain(&error), "cannot store what follows; trying again");
+            nak(message)
+        };
+        settled.map(settle).collect()
     }
 }
 
@@ -147,11 +149,13 @@ impl Direct {
             }
         };
         let decision = decide(revision, activation, trigger, &snapshot);
-        let record = shadow_record(revision, trigger, &snapshot, &decision);
+        let at_once = TASKS_AT_ONCE_MAX;
+        let record = record_beside(revision, trigger, &snapshot, &decision, at_once);
         let decided = Decided {
             record: record.map(|record| (record, 0)),
             dead: dead_decision(&decision),
             orders: decision.tasks,
+            at_once,
             trigger_hash: trigger.content_hash.clone(),
         };
         self.ledger.decided(definition, activation, decided, letter)

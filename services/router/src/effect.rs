@@ -1,11 +1,15 @@
-//! What follows from an input, and how it is stored: once, by compare-and-set.
+//! What follows from an input, and how it is stored: once, by compare-and-set. What many inputs
+//! lead to is stored together (`group`); tasks that are more than one transaction holds are
+//! stored in `parts`.
+
+mod group;
+mod parts;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::HeaderMap;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use futures::future::try_join_all;
 use kaizen_messaging::{
     CommitError, Committed, Failure as _, Guard, Message, Nats, chain,
     raw::RawMessage,
@@ -23,6 +27,7 @@ use kaizen_proto::{
     subject::{self, DeadReason, DeadStage, Reader},
 };
 use kaizen_registry::{Decision, Definition, Revision, Trigger, memory::Stored};
+pub(crate) use parts::{InParts, Part};
 use serde::Serialize;
 use serde_json::Value;
 use tracing::{Span, debug, warn};
@@ -43,9 +48,12 @@ pub(crate) enum EffectError {
     Read(#[from] ReadError),
     #[error("{subject} was neither stored nor found standing")]
     Unsettled { subject: String },
+    #[error("{subject} has been decided otherwise, and its tasks do not all stand yet")]
+    DecidedOtherwise { subject: String },
 }
 
-/// Stored as a whole or not at all.
+/// Stored as a whole or not at all, but for tasks that are too many for it: of those the first
+/// part goes with it.
 #[derive(Debug)]
 pub(crate) struct Effect {
     messages: Vec<Message>,
@@ -57,12 +65,19 @@ pub(crate) struct Effect {
     trigger_hash: Option<String>,
     /// What is buried when it can never be stored.
     letter: Letter,
+    /// All of its tasks, where they are stored in parts.
+    in_parts: Option<InParts>,
 }
 
 impl Effect {
     /// What is to be stored.
     pub(crate) fn messages(&self) -> &[Message] {
         &self.messages
+    }
+
+    /// How many messages its transaction has.
+    pub(crate) fn count(&self) -> usize {
+        self.messages.len()
     }
 
     /// Where what settles it stands: the same for all effects of one activation.
@@ -153,6 +168,8 @@ pub(crate) struct Decided {
     pub(crate) record: Option<(DecidedRecord, u64)>,
     /// Tasks; those of a shadow are recorded instead.
     pub(crate) orders: Vec<TaskOrder>,
+    /// Most tasks that are stored at once: more are stored in parts, where there is a record.
+    pub(crate) at_once: usize,
     /// Why it is buried as well: rules that could not be evaluated, or too many tasks.
     pub(crate) dead: Option<(DeadReason, String)>,
     pub(crate) trigger_hash: String,
@@ -187,15 +204,21 @@ impl Decided {
     }
 }
 
-/// The record of a decision of a shadow that can be computed again, where tasks follow: what they
-/// would be counts, and what led to them is left out where it is large.
-pub(crate) fn shadow_record(
+/// The record of a decision that can be computed again, where it needs one: a shadow's, of which
+/// the tasks count that it would order, and one whose tasks are stored in parts, as they are more
+/// than `at_once`. What led to them is left out where it is large.
+pub(crate) fn record_beside(
     revision: &Revision<Definition>,
     trigger: &Trigger,
     snapshot: &Value,
     decision: &Decision,
+    at_once: usize,
 ) -> Option<DecidedRecord> {
-    if !revision.value.id().is_shadow() || decision.tasks.is_empty() {
+    let most = match revision.value.id().is_shadow() {
+        true => 0,
+        false => at_once,
+    };
+    if decision.tasks.len() <= most {
         return None;
     }
     let keeps = |json: Result<Vec<u8>, _>| json.is_ok_and(|json| json.len() <= SNAPSHOT_BYTES_MAX);
@@ -212,6 +235,7 @@ pub(crate) fn shadow_record(
         tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
         trigger_hash: None,
         planned: None,
+        parts: None,
     })
 }
 
@@ -255,6 +279,7 @@ impl Ledger {
             messages: vec![message],
             trigger_hash: None,
             letter,
+            in_parts: None,
         }
     }
 
@@ -275,6 +300,7 @@ impl Ledger {
             settled_after: 0,
             trigger_hash,
             letter,
+            in_parts: None,
         }
     }
 
@@ -291,10 +317,25 @@ impl Ledger {
         if definition.is_shadow() {
             decided.plan(self.nats.client.max_payload());
         }
-        let mut messages = Vec::with_capacity(decided.orders.len() + 2);
+        let count = decided.orders.len();
+        let tasks: Vec<Message> = decided
+            .orders
+            .into_iter()
+            .map(|order| {
+                let subject = subject::task(definition, activation, order.n, &order.queue);
+                let record = TaskRecord::Order(Box::new(order));
+                self.message(subject, Guard::None, &letter, &record)
+            })
+            .collect();
+        let in_parts = (count > decided.at_once && decided.record.is_some())
+            .then(|| InParts::cut(definition, activation, tasks.clone()));
+        let mut messages = Vec::with_capacity(count + 2);
         let mut settled_by = None;
         let mut settled_after = 0;
-        if let Some((record, pending)) = decided.record {
+        if let Some((mut record, pending)) = decided.record {
+            if let Some(in_parts) = &in_parts {
+                in_parts.announce(&mut record, &decided.trigger_hash, self.payload_max());
+            }
             let subject = subject::decision(definition, activation);
             let record = DecisionRecord::Decided(record);
             messages.push(self.message(subject.clone(), Guard::Last(pending), &letter, &record));
@@ -302,22 +343,27 @@ impl Ledger {
             settled_after = pending;
         }
         let filter = subject::activation_tasks(definition, activation);
-        for order in decided.orders {
-            let guard = match order.n {
-                0 => Guard::Vacant {
-                    filter: filter.clone(),
-                },
-                _ => Guard::None,
-            };
-            let subject = subject::task(definition, activation, order.n, &order.queue);
+        let first_part = in_parts.as_ref().map_or(count, InParts::first_part);
+        for (n, mut task) in tasks.into_iter().take(first_part).enumerate() {
+            if n == 0 {
+                let filter = filter.clone();
+                task.guard = Guard::Vacant { filter };
+            }
             settled_by.get_or_insert_with(|| filter.clone());
-            let record = TaskRecord::Order(Box::new(order));
-            messages.push(self.message(subject, guard, &letter, &record));
+            messages.push(task);
         }
         if let Some((reason, error)) = decided.dead {
             let message = self.letter(DeadStage::Decide, reason, &error, &letter);
             settled_by.get_or_insert_with(|| message.subject.clone());
             messages.push(message);
+        }
+        if let Some(error) = in_parts
+            .as_ref()
+            .and_then(|p| p.too_large(self.payload_max()))
+        {
+            // Before any of it is stored.
+            let (stage, reason) = (DeadStage::Store, DeadReason::StoreRefused);
+            return Some(self.dead(stage, reason, &error, letter));
         }
         Some(Effect {
             messages,
@@ -325,17 +371,20 @@ impl Ledger {
             settled_after,
             trigger_hash: Some(decided.trigger_hash),
             letter,
+            in_parts,
         })
     }
 
-    /// Stores all effects of one input. Each is a transaction of its own, and each that stands
-    /// already is passed over; so after an error the input may simply come again.
-    pub(crate) async fn store(&self, effects: Vec<Effect>) -> Result<(), EffectError> {
-        try_join_all(effects.into_iter().map(|effect| self.store_one(effect))).await?;
-        Ok(())
+    fn payload_max(&self) -> usize {
+        self.nats.client.max_payload()
     }
 
-    async fn store_one(&self, mut effect: Effect) -> Result<(), EffectError> {
+    /// Stores an effect as a transaction of its own; what stands already is passed over, so after
+    /// an error its input may simply come again.
+    pub(crate) async fn store(&self, mut effect: Effect) -> Result<(), EffectError> {
+        if let Some(in_parts) = effect.in_parts.take() {
+            return self.store_in_parts(effect, in_parts).await;
+        }
         let subjects: Vec<String> = effect.messages.iter().map(|m| m.subject.clone()).collect();
         // Needed again only where a part of a transaction stands already.
         let whole = if effect.messages.len() > 1 {
@@ -641,7 +690,8 @@ pub(crate) fn is_of_other(standing: &[u8], trigger_hash: &str) -> bool {
         Ok(DecisionRecord::Pending(pending)) => Some(pending.trigger_hash),
         Ok(DecisionRecord::Decided(decided)) => {
             let planned = || Some(decided.planned?.trigger_hash);
-            decided.trigger_hash.or_else(planned)
+            let parts = || Some(decided.parts?.trigger_hash);
+            decided.trigger_hash.or_else(parts).or_else(planned)
         }
         Err(_) => None,
     };

@@ -124,7 +124,7 @@ impl Screen {
         let error = format!("no client can decode it: {why}");
         let (stage, reason) = (DeadStage::Admission, DeadReason::Malformed);
         let effect = self.ledger.dead(stage, reason, &error, letter);
-        self.ledger.store(vec![effect]).await?;
+        self.ledger.store(effect).await?;
         raw::delete(&self.nats, stream::EVENTS, message.sequence).await?;
         info!(sequence = message.sequence, "removed from EVENTS");
         Ok(())

@@ -4,7 +4,10 @@ use kaizen_proto::record::Outcome;
 use serde_json::{Value, json};
 
 use super::{ENVELOPE, ORIENT, REVIEW, activation, event, event_of, revision, tick};
-use crate::{BindError, Decision, TASKS_MAX, bind_direct, bind_inline, decide};
+use crate::{
+    BindError, Decision, TASKS_AT_ONCE_MAX, TASKS_BYTES_MAX, TASKS_MAX, bind_direct, bind_inline,
+    decide,
+};
 
 /// Decides the rule `{id: r, when}` on an event with these attributes bound to `context.m`.
 fn judge(when: &str, attributes: &Value) -> Decision {
@@ -401,17 +404,48 @@ fn for_each_takes_a_list() {
     assert!(decide(json!({})).starts_with("context.runs: no such key `runs`"));
 }
 
-#[test]
-fn more_tasks_than_a_transaction_holds_are_an_error_with_count_and_limit() {
-    let runs = |n: usize| json!({"runs": (0..n).map(|n| json!({"repo": n})).collect::<Vec<_>>()});
+/// So many items, each of which orders this.
+fn for_each_of(count: usize, tasks: &str) -> Decision {
+    let yaml = ORIENT.replace("tasks: [", &format!("tasks: [{tasks}, "));
+    assert_ne!(yaml, ORIENT);
+    let runs: Vec<_> = (0..count).map(|n| json!({"repo": n})).collect();
     let trigger = tick();
-    let decide = |n| decide(&revision(ORIENT), activation(&trigger), &trigger, &runs(n));
-    assert_eq!(decide(TASKS_MAX).tasks.len(), TASKS_MAX);
-    let decision = decide(TASKS_MAX + 1);
+    let snapshot = json!({"runs": runs});
+    decide(&revision(&yaml), activation(&trigger), &trigger, &snapshot)
+}
+
+#[test]
+fn more_tasks_than_an_activation_may_order_are_an_error_with_count_and_limit() {
+    let another = "{queue: coach, title: another}";
+    assert_eq!(for_each_of(TASKS_MAX / 2, another).tasks.len(), TASKS_MAX);
+    let decision = for_each_of(TASKS_MAX / 2 + 1, another);
     assert!(decision.tasks.is_empty() && decision.too_many_tasks);
     assert_eq!(decision.rules.len(), 1);
     let error = decision.error().unwrap();
-    assert!(error.contains("901") && error.contains("900"), "{error}");
+    assert!(
+        error.contains("10002") && error.contains("10000"),
+        "{error}"
+    );
+}
+
+#[test]
+fn many_tasks_are_bounded_in_bytes_as_well() {
+    let large = format!(
+        "{{queue: coach, title: large, body: {}}}",
+        "x".repeat(15_000)
+    );
+    // As many as one transaction holds may be as large as they are.
+    assert!(!for_each_of(TASKS_AT_ONCE_MAX / 2, &large).too_many_tasks);
+    let count = TASKS_BYTES_MAX / 15_000;
+    assert!(2 * count < TASKS_MAX);
+    let decision = for_each_of(count, &large);
+    assert!(decision.tasks.is_empty() && decision.too_many_tasks);
+    let error = decision.error().unwrap();
+    assert!(
+        error.contains("bytes") && error.contains("67108864"),
+        "{error}"
+    );
+    assert!(!for_each_of(count / 2, &large).too_many_tasks);
 }
 
 #[test]

@@ -166,6 +166,7 @@ impl Ledger {
             tasks: u32::try_from(tasks).unwrap(),
             trigger_hash: None,
             planned,
+            parts: None,
         });
         let activation = ActivationId::new(&id(side), trigger.trigger_id());
         self.0.record(side, activation, record).unwrap();

@@ -113,6 +113,7 @@ fn record(concluded: &Concluded) -> Decided {
         tasks: u32::try_from(decision.tasks.len()).unwrap(),
         trigger_hash: None,
         planned: None,
+        parts: None,
     });
     match serde_json::from_value(serde_json::to_value(record).unwrap()).unwrap() {
         DecisionRecord::Decided(decided) => decided,
@@ -139,6 +140,7 @@ fn bound(snapshot: Value, open: BTreeMap<String, bool>) -> Decided {
         tasks: 0,
         trigger_hash: None,
         planned: None,
+        parts: None,
     }
 }
 

@@ -14,26 +14,28 @@ use kaizen_lifecycle::CancellationToken;
 use kaizen_messaging::{chain, clock::server_time, follow, read};
 use kaizen_proto::{
     id::{ActivationId, CellId, DefinitionId},
-    record::{Checkpoint, Decided as DecidedRecord},
+    record::{Checkpoint, Decided as DecidedRecord, OpenDecision},
     stream, subject,
     subject::{DeadReason, DeadStage},
 };
 use kaizen_registry::{
-    Advance, Concluded, Definition, Lacks, Lane, Memory, Revision, SetOff, Trigger, View,
+    Advance, Concluded, Definition, Lacks, Lane, Memory, Recall as _, Records, Revision, SetOff,
+    TASKS_AT_ONCE_MAX, Trigger, View,
     memory::{Cell, Stored},
 };
 use tokio::time::{MissedTickBehavior, timeout};
-use tracing::{Instrument as _, debug, info};
+use tracing::{Instrument as _, debug, info, warn};
 
 use super::{
     Ended, Ordered,
     facts::Facts,
     standby::Standing,
-    transaction::{Step, Transaction},
+    transaction::{MESSAGES_MAX, Step, Transaction},
 };
 use crate::{
     effect::{
-        Decided, Effect, Identity, Letter, Original, OriginalHeaders, dead_decision, shadow_record,
+        Decided, Effect, Identity, InParts, Letter, Original, OriginalHeaders, Part, dead_decision,
+        record_beside,
     },
     input::{Delivery, route},
 };
@@ -48,6 +50,8 @@ const CELLS_AT_ONCE: usize = 500;
 /// Between two looks at what there is to do beside triggers. An owner shows as often that it is
 /// one, while there is something to do.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What is stored with the tasks of an activation: its record, and a letter.
+const BESIDE_TASKS: usize = 2;
 /// Longest wait for the next cell of a memory that is loaded.
 const LOAD_WAIT: Duration = Duration::from_secs(10);
 
@@ -65,6 +69,10 @@ struct Pass<'a> {
     /// What it said.
     stored: Checkpoint,
     transaction: Transaction,
+    /// Decisions of the next step that were begun, and whose parts may not all stand.
+    open: Vec<OpenDecision>,
+    /// What they were told from outside, where another owner has begun them.
+    begun: Records,
     /// Its triggers, while a definition wants them.
     triggers: Option<Triggers>,
 }
@@ -108,6 +116,7 @@ impl Ordered {
         );
         cells.into_iter().for_each(|cell| memory.restore(cell));
         let owner = format!("{}-{}", process::id(), uuid::Uuid::new_v4().simple());
+        let (open, begun) = self.begun(&checkpoint).await?;
         let mut pass = Pass {
             ordered: self,
             owner,
@@ -116,11 +125,29 @@ impl Ordered {
             sequence: standing.sequence,
             stored: checkpoint.clone(),
             transaction: Transaction::new(checkpoint),
+            open,
+            begun,
             triggers: None,
         };
         pass.look_at_registry().await?;
         pass.store().await?;
         Ok(pass)
+    }
+
+    /// The decisions that the owner before has begun, and their records.
+    async fn begun(&self, checkpoint: &Checkpoint) -> Result<(Vec<OpenDecision>, Records), Ended> {
+        let mut begun = Records::default();
+        for decision in &checkpoint.open {
+            info!(
+                definition = %decision.definition,
+                activation = %decision.activation,
+                "another owner has begun to store this decision; going on"
+            );
+            if let Some(record) = self.ledger.divided(decision).await? {
+                begun.decided(decision.activation, record);
+            }
+        }
+        Ok((checkpoint.open.clone(), begun))
     }
 
     /// Every cell as it stood when the checkpoint with this sequence was stored.
@@ -248,7 +275,8 @@ impl Pass<'_> {
                 .await?;
             match concluded {
                 Some(concluded) => {
-                    effects.extend(self.effect(concluded, &input.original, &mut facts));
+                    let taken = effects.iter().map(Effect::count).sum();
+                    effects.extend(self.effect(concluded, &input.original, &mut facts, taken));
                 }
                 // Joins and silences take note; all others have taken it in before.
                 None if revision.value.is_set_off_by_each() => {
@@ -321,7 +349,7 @@ impl Pass<'_> {
                 Ok(Advance::Due(concluded)) => {
                     let effect = concluded.and_then(|concluded| {
                         let original = deadline(&concluded);
-                        self.effect(*concluded, &original, &mut facts)
+                        self.effect(*concluded, &original, &mut facts, 0)
                     });
                     let effects = effect.into_iter().collect();
                     let cells = Vec::new();
@@ -339,6 +367,11 @@ impl Pass<'_> {
         since: Instant,
         facts: &mut Facts,
     ) -> Result<(), Ended> {
+        if self.begun.of(lacks.activation).is_some()
+            && self.begun.recall(&lacks, &mut facts.outside).is_ok()
+        {
+            return Ok(()); // As the owner before was told.
+        }
         // What is about to be stored is open: nobody could have taken it yet.
         lacks.tasks.retain(|task| {
             let open = self.transaction.orders(task);
@@ -364,16 +397,99 @@ impl Pass<'_> {
     /// Takes a step into the transaction; stores that first where both are too much.
     async fn add(&mut self, mut step: Step) -> Result<(), Ended> {
         step.cells = self.changed();
-        self.gather(step).await
+        let begun = !self.open.is_empty();
+        self.gather(step).await?;
+        if begun {
+            // Put off until memory had taken the step that another owner has begun.
+            self.look_at_registry().await?;
+        }
+        Ok(())
     }
 
-    async fn gather(&mut self, step: Step) -> Result<(), Ended> {
+    async fn gather(&mut self, mut step: Step) -> Result<(), Ended> {
+        self.store_parts(&mut step).await?;
         if !self.transaction.has_room_for(&step) || self.transaction.repeats(&step) {
             self.store().await?;
         }
         let checkpoint = self.checkpoint();
         self.transaction.add(step, checkpoint);
         Ok(())
+    }
+
+    /// Stores the tasks of a step that do not fit into its transaction: first each decision, with
+    /// the first part of its tasks, behind a checkpoint that says so and stands where the reader
+    /// stood before the step. So whoever takes over takes the same step, and goes on.
+    async fn store_parts(&mut self, step: &mut Step) -> Result<(), Ended> {
+        let effects = std::mem::take(&mut step.effects);
+        let mut parts = Vec::new();
+        for mut effect in effects {
+            if let Some(in_parts) = effect.take_parts() {
+                parts.extend(self.open_parts(&mut effect, &in_parts).await?);
+            }
+            step.effects.push(effect);
+        }
+        for part in parts {
+            self.store_beside(part).await?;
+        }
+        if !step.leads_to(&self.open) {
+            let reader = self.ordered.reader.token();
+            warn!(reader, open = ?self.open, "what another owner has begun did not follow again");
+        }
+        self.open.clear();
+        self.begun = Records::default();
+        Ok(())
+    }
+
+    /// Stores a decision with the first part of its tasks, unless it stands; answers the others.
+    async fn open_parts(
+        &mut self,
+        effect: &mut Effect,
+        in_parts: &InParts,
+    ) -> Result<Vec<Effect>, Ended> {
+        let decision = &in_parts.decision;
+        let others =
+            |parts: Vec<Part>| parts.into_iter().map(|part| effect.of_part(part)).collect();
+        if let Some(record) = self.begun.of(decision.activation) {
+            if !in_parts.are_those_of(record) {
+                let error = format!(
+                    "it was begun with {} tasks, and has others now",
+                    record.tasks
+                );
+                self.ordered.ledger.refuse(effect, &error);
+                return Ok(Vec::new());
+            }
+            let firsts = record.parts.as_ref().map(|parts| parts.firsts.as_slice());
+            let others = others(in_parts.others(firsts.unwrap_or_default()));
+            _ = effect.split_opening(); // It stands.
+            return Ok(others);
+        }
+        if self.ordered.ledger.has_begun(decision).await? {
+            // The same event, stored once more.
+            self.ordered.ledger.leave_out_standing(effect).await?;
+            return Ok(Vec::new());
+        }
+        let others = others(in_parts.own());
+        self.open.push(decision.clone());
+        let opening = effect.split_opening();
+        self.store_beside(opening).await?;
+        Ok(others)
+    }
+
+    /// Stores an effect of the next step ahead of it.
+    async fn store_beside(&mut self, effect: Effect) -> Result<(), Ended> {
+        if !self.transaction.is_empty() {
+            self.store().await?;
+        }
+        let checkpoint = Checkpoint {
+            open: self.open.clone(),
+            ..self.transaction.checkpoint.clone()
+        };
+        let step = Step {
+            cells: Vec::new(),
+            effects: vec![effect],
+        };
+        self.transaction.add(step, checkpoint);
+        self.store().await
     }
 
     /// The cells that have changed, to be stored.
@@ -403,6 +519,7 @@ impl Pass<'_> {
             clock: self.memory.clock(),
             registry: self.registry,
             next: self.memory.next_deadline(),
+            open: self.open.clone(),
         }
     }
 
@@ -411,14 +528,17 @@ impl Pass<'_> {
         (stored.id, message)
     }
 
-    /// What is to be stored of a conclusion.
+    /// What is to be stored of a conclusion, beside so many messages of the same step.
     fn effect(
         &self,
         concluded: Concluded,
         original: &Original,
         facts: &mut Facts,
+        taken: usize,
     ) -> Option<Effect> {
         let ledger = &self.ordered.ledger;
+        let beside = self.memory.changed() + taken + BESIDE_TASKS;
+        let at_once = MESSAGES_MAX.saturating_sub(beside).min(TASKS_AT_ONCE_MAX);
         let definition = concluded.revision.value.id();
         let letter = Letter {
             identity: Identity::Activation {
@@ -450,14 +570,16 @@ impl Pass<'_> {
                 rules: decision.rules,
                 trigger_hash: Some(concluded.trigger.content_hash.clone()),
                 planned: None,
+                parts: None,
             })
         } else {
             let (revision, trigger) = (&concluded.revision, &concluded.trigger);
-            shadow_record(revision, trigger, &concluded.snapshot, &decision)
+            record_beside(revision, trigger, &concluded.snapshot, &decision, at_once)
         };
         let decided = Decided {
             record: record.map(|record| (record, 0)),
             orders: decision.tasks,
+            at_once,
             dead,
             trigger_hash: concluded.trigger.content_hash,
         };
@@ -473,6 +595,9 @@ impl Pass<'_> {
             self.open().await?;
         }
         self.fall_due().await?;
+        if !self.open.is_empty() {
+            return self.store().await; // Where it stands is where the next step begins.
+        }
         let stored = &self.stored;
         let checkpoint = self.checkpoint();
         if !self.transaction.is_empty() || checkpoint != *stored {
@@ -506,6 +631,9 @@ impl Pass<'_> {
     async fn look_at_registry(&mut self) -> Result<(), Ended> {
         let registry = &self.ordered.registry;
         registry.catch_up().await?;
+        if !self.open.is_empty() {
+            return Ok(()); // Memory stays as it is until the next step has been taken.
+        }
         let position = {
             let view = registry.view();
             let ours = Lane::Ordered(self.ordered.reader);

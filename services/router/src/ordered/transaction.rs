@@ -9,14 +9,17 @@ use std::{
 use kaizen_messaging::{
     CommitError, Committed, Failure as _, Message, chain, connection::jittered,
 };
-use kaizen_proto::{id::CellId, record::Checkpoint};
+use kaizen_proto::{
+    id::CellId,
+    record::{Checkpoint, OpenDecision},
+};
 use tracing::{debug, warn};
 
 use super::{Ended, Ordered};
 use crate::effect::Effect;
 
 /// Messages of one transaction; the server takes 1,000.
-const MESSAGES_MAX: usize = 950;
+pub(super) const MESSAGES_MAX: usize = 950;
 /// Bytes of one transaction.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How often a transaction is tried before the reader begins again from what stands.
@@ -46,8 +49,17 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// Whether it leads to each of these decisions.
+    pub(super) fn leads_to(&self, open: &[OpenDecision]) -> bool {
+        let has = |decision: &OpenDecision| {
+            let mut effects = self.effects.iter();
+            effects.any(|effect| effect.is_of(decision))
+        };
+        open.iter().all(has)
+    }
+
     fn messages(&self) -> usize {
-        let effects = self.effects.iter().map(|effect| effect.messages().len());
+        let effects = self.effects.iter().map(Effect::count);
         self.cells.len() + effects.sum::<usize>()
     }
 

@@ -12,13 +12,14 @@ use kaizen_proto::{
     record::{AdminTick, DecisionRecord},
     stream, subject,
 };
+use kaizen_registry::TASKS_MAX;
 use tonic::Status;
 use tracing::info;
 
 use super::{
     Admin, BY_BYTES_MAX, Standing, Stored, asked::Room, bounded, paused, refusal, refuse_disabled,
 };
-use crate::admin::{PAGE_SIZE_MAX, dead::letter, tasks::planned};
+use crate::admin::{dead::letter, tasks::planned};
 
 const REQUEST_ID_BYTES_MAX: usize = 256;
 const ATTEMPTS_MAX: usize = 20;
@@ -157,7 +158,7 @@ impl Admin {
         if last.map_err(refusal::unavailable)?.is_none() {
             return Ok(Vec::new());
         }
-        let (first, limit) = (read::PageStart::First, PAGE_SIZE_MAX);
+        let (first, limit) = (read::PageStart::First, TASKS_MAX);
         let page = read::page(&self.nats, stream::LEDGER, tasks, first, true, limit).await;
         let (messages, _) = page.map_err(refusal::unavailable)?;
         Ok(messages.iter().filter_map(Kept::delivered).collect())
