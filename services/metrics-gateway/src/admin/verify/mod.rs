@@ -43,7 +43,7 @@ use pass::Pass;
 /// Findings that are listed where the caller names no number, and most of them.
 const LISTED: u32 = 100;
 const LISTED_MAX: u32 = 10_000;
-/// Most activations, tasks and letters that are held at once: some hundred megabytes at most.
+/// Most activations, tasks and letters that are held at once.
 const ROOM: usize = 400_000;
 /// How far the clocks of two streams may be apart, and a record of LEDGER stand behind its trigger
 /// at the least.
