@@ -43,7 +43,7 @@ use pass::Pass;
 /// Findings that are listed where the caller names no number, and most of them.
 const LISTED: u32 = 100;
 const LISTED_MAX: u32 = 10_000;
-/// Most activations, tasks and letters that are held at once: some hundred megabytes at most.
+/// Most activations, tasks and letters that are held at once.
 const ROOM: usize = 400_000;
 /// How far the clocks of two streams may be apart, and a record of LEDGER stand behind its trigger
 /// at the least.
@@ -117,8 +117,9 @@ impl Admin {
         let from = schedules::optional("from", request.from.as_ref())?;
         let to = schedules::optional("to", request.to.as_ref())?;
         let settled = self.settled_by_all().await?;
-        let ledger_last = self.last_in(stream::LEDGER).await?;
+        // First: records that come after it may lie behind the last that is read.
         let ledger_must_reach = self.last_record().await?;
+        let ledger_last = self.last_in(stream::LEDGER).await?;
         let events = self.bounds_of(stream::EVENTS).await?;
         let ticks = self.bounds_of(stream::TICKS).await?;
         let now = self.server_time().await?;
@@ -140,7 +141,7 @@ impl Admin {
         };
         let events_since = since(window.events_from, stream::EVENTS);
         let ticks_since = since(window.ticks_from, stream::TICKS);
-        let is_all = |since, bounds: Bounds| bounds.oldest_at().is_none_or(|at| since <= at);
+        let is_all = |since, bounds: Bounds| oldest(bounds).is_none_or(|at| since <= at);
         let ledger_since = before(window.events_from.min(window.ticks_from), CLOCKS_APART);
         Ok(Plan {
             is_from_beginning: is_all(events_since, events) && is_all(ticks_since, ticks),
@@ -156,10 +157,7 @@ impl Admin {
             ledger_last,
             ledger_must_reach,
             now,
-            oldest: [events, ticks]
-                .into_iter()
-                .filter_map(|b| b.oldest_at())
-                .min(),
+            oldest: [events, ticks].into_iter().filter_map(oldest).min(),
             room: match usize::try_from(request.room).unwrap_or(ROOM) {
                 0 => ROOM,
                 room => room.min(ROOM),
@@ -228,7 +226,7 @@ impl Admin {
                 "events are verified from {archived} on: EVENTS does not keep older ones"
             ));
         }
-        let oldest = [events, ticks].into_iter().filter_map(|b| b.oldest_at());
+        let oldest = [events, ticks].into_iter().filter_map(oldest);
         let reaches = oldest.min().unwrap_or(now).max(asked);
         if reaches < forgotten {
             notes.push(format!(
@@ -318,6 +316,11 @@ fn first_kept_by<'v>(
     let mut revisions = view.definition_after(id, Timestamp::MIN);
     let first = revisions.find(|one| one.value.lane() == Lane::Ordered(reader));
     first.map(|first| &**first)
+}
+
+/// When the oldest message of a stream was stored; a stream that never held any has bounds, too.
+fn oldest(bounds: Bounds) -> Option<Timestamp> {
+    bounds.oldest_at().filter(|_| bounds.last > 0)
 }
 
 fn ticks_kept() -> u64 {
