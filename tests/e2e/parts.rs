@@ -128,7 +128,11 @@ async fn thousands_of_tasks_of_one_event_are_stored_in_parts_in_every_lane() {
     assert!(mesh.stored.dead().await.is_empty());
 
     // What can be asked says the same.
-    let explained = mesh.cli.run(&["explain", "1", "-o", "json"]).ok().json();
+    let explained = mesh
+        .cli
+        .run(&["explain", "--event", "1", "-o", "json"])
+        .ok()
+        .json();
     let definitions = explained["definitions"].as_array().unwrap();
     assert_eq!(definitions.len(), lanes().len(), "{definitions:?}");
     for definition in definitions {
