@@ -35,6 +35,7 @@ mod memory;
 mod oversized;
 mod readiness;
 mod redelivery;
+mod redrive;
 mod repos_elsewhere;
 mod restarts;
 mod revisions;

@@ -26,7 +26,10 @@ use kaizen_registry::{
 use prost::Message as _;
 use tracing::{Instrument as _, Span, info_span, warn};
 
-use crate::effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision};
+use crate::{
+    effect::{Decided, Effect, Identity, Ledger, Letter, Original, dead_decision},
+    release::Parking,
+};
 
 /// How long the resolver may take for a batch.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(20);
@@ -36,6 +39,23 @@ pub(crate) struct Bound {
     registry: Registry,
     ledger: Ledger,
     limits: RouterConfig,
+    parking: Parking,
+}
+
+/// Why an activation cannot be decided yet.
+struct NotYet {
+    error: String,
+    /// Type of the source that fails, where one does.
+    source_type: Option<String>,
+}
+
+impl From<String> for NotYet {
+    fn from(error: String) -> Self {
+        Self {
+            error,
+            source_type: None,
+        }
+    }
 }
 
 /// What one delivery asks for.
@@ -133,12 +153,14 @@ impl Bound {
         registry: Registry,
         ledger: Ledger,
         limits: RouterConfig,
+        parking: Parking,
     ) -> Self {
         Self {
             nats,
             registry,
             ledger,
             limits,
+            parking,
         }
     }
 
@@ -187,7 +209,10 @@ impl Bound {
                 revision: pending.revision,
                 activation,
             },
-            original: Original::from(message),
+            original: Original {
+                redrive: pending.redrive,
+                ..Original::from(message)
+            },
         };
         let Some(revision) = view.definition_revision(definition, pending.revision) else {
             let error = format!(
@@ -294,12 +319,13 @@ impl Bound {
             Work::Follows(effect) => (Some(*effect), 1),
             Work::Resolve(waiting) => {
                 let attempt = waiting.attempt;
+                self.parking.delivered(waiting.sequence);
                 match self.follow(&waiting, answer) {
                     Ok(effect) => (effect, attempt),
-                    Err(error) => {
-                        warn!(error, attempt, "context not bound; trying again");
-                        return nak(attempt);
-                    }
+                    Err(not_yet) => match self.wait(&waiting, not_yet) {
+                        Ok(delay) => return Settlement::Nak(delay),
+                        Err(parked) => (Some(*parked), attempt),
+                    },
                 }
             }
         };
@@ -315,12 +341,32 @@ impl Bound {
         }
     }
 
+    /// How long an activation waits before it is tried again; where too many wait for the same
+    /// source already, the letter that parks it.
+    fn wait(&self, waiting: &Waiting, not_yet: NotYet) -> Result<Duration, Box<Effect>> {
+        let (attempt, delay) = (waiting.attempt, backoff(waiting.attempt));
+        let NotYet { error, source_type } = not_yet;
+        let Some(source_type) = source_type else {
+            warn!(error, attempt, "context not bound; trying again");
+            return Ok(delay);
+        };
+        let sequence = waiting.sequence;
+        if self.parking.admits(sequence, &source_type, delay) {
+            warn!(error, attempt, "context not bound; trying again");
+            return Ok(delay);
+        }
+        warn!(error, source_type, "too many wait for this source; parked");
+        let letter = waiting.letter.clone();
+        let effect = self.ledger.parked(&source_type, &error, letter);
+        Err(Box::new(effect))
+    }
+
     /// What follows from the resolver's answer; an error is transient.
     fn follow(
         &self,
         waiting: &Waiting,
         answer: Option<Result<ResolveResult, String>>,
-    ) -> Result<Option<Effect>, String> {
+    ) -> Result<Option<Effect>, NotYet> {
         let result = match answer {
             Some(Ok(ResolveResult {
                 result: Some(result),
@@ -338,7 +384,12 @@ impl Bound {
             )))
         };
         match result {
-            Ok(resolve_result::Result::Snapshot(snapshot)) => self.decide(waiting, snapshot),
+            Ok(resolve_result::Result::Snapshot(snapshot)) => {
+                if snapshot.warnings.is_empty() {
+                    self.parking.answered(&waiting.revision.value);
+                }
+                Ok(self.decide(waiting, snapshot)?)
+            }
             Ok(resolve_result::Result::Error(error)) => {
                 let reason = match (error.transient, error.unanswered) {
                     (false, _) => DeadReason::ContextError,
@@ -348,7 +399,12 @@ impl Bound {
                     (true, false) if waiting.tried(self.limits.context_attempts) => {
                         DeadReason::RetriesExhausted
                     }
-                    (true, _) => return Err(error.message),
+                    (true, _) => {
+                        return Err(NotYet {
+                            error: error.message,
+                            source_type: Some(error.source_type),
+                        });
+                    }
                 };
                 let text = format!("context source {}: {}", error.source_type, error.message);
                 dead(reason, &text)
@@ -356,11 +412,11 @@ impl Bound {
             Err(error) => {
                 let optional = waiting.tried(self.limits.optional_attempts);
                 match optional.then(|| waiting.without_resolver(&error)).flatten() {
-                    Some(snapshot) => self.decide(waiting, snapshot),
+                    Some(snapshot) => Ok(self.decide(waiting, snapshot)?),
                     None if waiting.tried(self.limits.context_attempts) => {
                         dead(DeadReason::RetriesExhausted, &error)
                     }
-                    None => Err(error),
+                    None => Err(error.into()),
                 }
             }
         }

@@ -79,10 +79,10 @@ impl Direct {
         match input.judge(view) {
             Ok(None) => Vec::new(),
             Ok(Some(set_off)) => {
+                let original = input.original_of(&set_off);
                 let revisions = set_off.revisions.iter();
-                let activated = revisions.filter_map(|revision| {
-                    self.activate(revision, &set_off.trigger, &input.original)
-                });
+                let activated = revisions
+                    .filter_map(|revision| self.activate(revision, &set_off.trigger, &original));
                 activated.collect()
             }
             Err(refused) => vec![self.refuse(&refused, &input)],
@@ -119,6 +119,7 @@ impl Direct {
                     .and_then(|e| serde_json::to_value(e).ok()),
                 trigger_hash: trigger.content_hash.clone(),
                 hops: trigger.hops,
+                redrive: original.redrive,
             };
             return Some(self.ledger.pending(definition, activation, pending, letter));
         }

@@ -6,8 +6,9 @@ use async_nats::HeaderMap;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use kaizen_messaging::{
-    CommitError, Committed, Guard, Message, Nats, chain,
+    CommitError, Committed, Guard, Message, Nats, chain, instant,
     raw::RawMessage,
     read::{self, ReadError},
     trace,
@@ -27,10 +28,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tracing::{Span, debug, warn};
 
+use crate::letter::is_letter;
+
 /// Writes to LEDGER.
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
-    nats: Nats,
+    pub(crate) nats: Nats,
     ttl: String,
 }
 
@@ -48,13 +51,17 @@ pub(crate) enum EffectError {
 /// Stored as a whole or not at all.
 #[derive(Debug)]
 pub(crate) struct Effect {
-    messages: Vec<Message>,
+    pub(crate) messages: Vec<Message>,
     /// Where to look when the answer is doubtful: what stands there has settled this effect.
-    settled_by: String,
+    pub(crate) settled_by: String,
     /// Sequence that is known to stand there already, and does not settle it.
-    settled_after: u64,
+    pub(crate) settled_after: u64,
     /// Hash of the trigger's content, where tasks of another content would be a conflict.
-    trigger_hash: Option<String>,
+    pub(crate) trigger_hash: Option<String>,
+    /// Whether it leaves an activation that waits for its context.
+    pub(crate) pending: bool,
+    /// Sequence of the redrive that it follows from; 0 where it is none.
+    pub(crate) redrive: u64,
     /// What is buried when it can never be stored.
     letter: Letter,
 }
@@ -78,6 +85,12 @@ pub(crate) struct Original {
     pub(crate) headers: OriginalHeaders,
     pub(crate) payload: Bytes,
     pub(crate) attempt: i64,
+    /// Its sequence; 0 where no stream holds it.
+    pub(crate) sequence: u64,
+    /// When it was stored, or fell due.
+    pub(crate) stored_at: Timestamp,
+    /// Sequence of the redrive that it is, or follows from; 0 where it is none.
+    pub(crate) redrive: u64,
 }
 
 /// The headers of an original.
@@ -98,17 +111,24 @@ impl Original {
             headers: OriginalHeaders::Block(message.headers.clone()),
             payload: message.payload.clone(),
             attempt: 1,
+            sequence: message.sequence,
+            stored_at: message.stored_at,
+            redrive: 0,
         }
     }
 }
 
 impl From<&async_nats::jetstream::Message> for Original {
     fn from(message: &async_nats::jetstream::Message) -> Self {
+        let info = message.info().ok();
         Self {
             subject: message.subject.to_string(),
             headers: OriginalHeaders::Decoded(message.headers.clone()),
             payload: message.payload.clone(),
-            attempt: message.info().map_or(1, |info| info.delivered),
+            attempt: info.as_ref().map_or(1, |info| info.delivered),
+            sequence: info.as_ref().map_or(0, |info| info.stream_sequence),
+            stored_at: info.map_or(Timestamp::UNIX_EPOCH, |info| instant(info.published)),
+            redrive: 0,
         }
     }
 }
@@ -249,6 +269,8 @@ impl Ledger {
             settled_after: 0,
             messages: vec![message],
             trigger_hash: None,
+            pending: false,
+            redrive: letter.original.redrive,
             letter,
         }
     }
@@ -269,6 +291,8 @@ impl Ledger {
             settled_by: subject,
             settled_after: 0,
             trigger_hash,
+            pending: true,
+            redrive: letter.original.redrive,
             letter,
         }
     }
@@ -319,6 +343,8 @@ impl Ledger {
             settled_by: settled_by?,
             settled_after,
             trigger_hash: Some(decided.trigger_hash),
+            pending: false,
+            redrive: letter.original.redrive,
             letter,
         })
     }
@@ -330,7 +356,17 @@ impl Ledger {
         Ok(())
     }
 
-    async fn store_one(&self, mut effect: Effect) -> Result<(), EffectError> {
+    async fn store_one(&self, effect: Effect) -> Result<(), EffectError> {
+        if effect.redrive == 0 {
+            return self.store_first(effect).await;
+        }
+        match self.readied(effect).await? {
+            Some(effect) => self.store_first(effect).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn store_first(&self, mut effect: Effect) -> Result<(), EffectError> {
         let subjects: Vec<String> = effect.messages.iter().map(|m| m.subject.clone()).collect();
         // Needed again only where a part of a transaction stands already.
         let whole = if effect.messages.len() > 1 {
@@ -339,7 +375,24 @@ impl Ledger {
             Vec::new()
         };
         let messages = std::mem::take(&mut effect.messages);
-        match self.nats.commit.store(messages).await {
+        let letter = match messages.as_slice() {
+            [letter] if is_letter(letter) => Some(letter.clone()),
+            _ => None,
+        };
+        match (self.nats.commit.store(messages).await, letter) {
+            (Ok(Committed::Doubtful), Some(letter)) => self.settle_letter(letter).await,
+            (answer, _) => self.judge(effect, subjects, whole, answer).await,
+        }
+    }
+
+    async fn judge(
+        &self,
+        effect: Effect,
+        subjects: Vec<String>,
+        whole: Vec<Message>,
+        answer: Result<Committed, CommitError>,
+    ) -> Result<(), EffectError> {
+        match answer {
             Ok(Committed::Stored(_)) => {
                 for subject in subjects {
                     debug!(subject, "stored");
@@ -379,9 +432,9 @@ impl Ledger {
     /// Takes out what stands already, and stores the rest: one standing guard would refuse the
     /// whole transaction every time it is tried.
     async fn store_rest(&self, whole: Vec<Message>, subject: String) -> Result<(), EffectError> {
-        let count = whole.len();
+        let unchanged = guards(&whole);
         let rest = self.outstanding(whole).await?;
-        if rest.len() == count {
+        if guards(&rest) == unchanged {
             return Err(EffectError::Unsettled { subject });
         }
         match self.nats.commit.store(rest).await? {
@@ -396,6 +449,10 @@ impl Ledger {
         let mut tasks_stand = false;
         for message in whole {
             let stands = match &message.guard {
+                Guard::Last(0) if is_letter(&message) => {
+                    rest.extend(self.renewed(message).await?);
+                    continue;
+                }
                 Guard::Last(0) => self.stands(&message.subject).await?,
                 Guard::Last(_) => false,
                 Guard::Vacant { filter } => {
@@ -418,18 +475,16 @@ impl Ledger {
         &self,
         effect: &mut Effect,
     ) -> Result<bool, EffectError> {
-        let count = effect.messages.len();
+        let unchanged = guards(&effect.messages);
         let messages = std::mem::take(&mut effect.messages);
         effect.messages = self.outstanding(messages).await?;
-        if effect.messages.len() == count {
+        if guards(&effect.messages) == unchanged {
             return Ok(false);
         }
         if self.conflicts(effect).await? {
             let (stage, reason) = (DeadStage::Store, DeadReason::IdentityConflict);
             let letter = self.letter(stage, reason, CONFLICT, &effect.letter);
-            if !self.stands(&letter.subject).await? {
-                effect.messages.push(letter);
-            }
+            effect.messages.extend(self.renewed(letter).await?);
         }
         Ok(true)
     }
@@ -503,7 +558,7 @@ impl Ledger {
     ) -> Result<(), EffectError> {
         let message = self.letter(DeadStage::Store, reason, error, letter);
         warn!(subject = message.subject, error, "buried");
-        let subject = message.subject.clone();
+        let standing = message.clone();
         let mut stored = self.nats.commit.store(vec![message]).await;
         if stored.as_ref().is_err_and(|error| !error.is_transient()) {
             // Prefixed, many short headers grow beyond what the server takes.
@@ -514,10 +569,7 @@ impl Ledger {
         }
         match stored? {
             Committed::Stored(_) => Ok(()),
-            Committed::Doubtful => read::last(&self.nats, stream::LEDGER, &subject)
-                .await?
-                .map(|_| ())
-                .ok_or(EffectError::Unsettled { subject }),
+            Committed::Doubtful => self.settle_letter(standing).await,
         }
     }
 
@@ -566,7 +618,15 @@ impl Ledger {
         headers.insert(header::REASON, reason.token());
         headers.insert(header::ERROR, header_text(error));
         headers.insert(header::ATTEMPT, letter.original.attempt.to_string());
+        headers.insert(header::FIRST_AT, letter.original.stored_at.to_string());
         headers.insert(header::ORIG_SUBJECT, letter.original.subject.as_str());
+        let numbers = [
+            (header::ORIG_SEQUENCE, letter.original.sequence),
+            (header::REDRIVE, letter.original.redrive),
+        ];
+        for (name, number) in numbers.into_iter().filter(|(_, number)| *number > 0) {
+            headers.insert(name, number.to_string());
+        }
         letter.original.headers.keep_in(&mut headers);
         Message {
             subject: letter.subject(stage, reason),
@@ -602,6 +662,14 @@ impl OriginalHeaders {
     }
 }
 
+/// What is to be stored, and behind what: what stands leaves it, or is replaced.
+fn guards(messages: &[Message]) -> Vec<(String, Guard)> {
+    let guards = messages.iter();
+    guards
+        .map(|message| (message.subject.clone(), message.guard.clone()))
+        .collect()
+}
+
 /// Most of an undecodable header block that a letter keeps. The server stores at most 64 KiB of
 /// headers, and base64 makes four bytes of three.
 const BLOCK_BYTES_MAX: usize = 32 * 1024;
@@ -611,7 +679,7 @@ const HEADERS_BYTES_MAX: usize = 8 * 1024;
 const ERROR_BYTES_MAX: usize = 4096;
 
 /// Header values end at a line break.
-fn header_text(text: &str) -> String {
+pub(crate) fn header_text(text: &str) -> String {
     let mut line: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })

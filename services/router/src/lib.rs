@@ -16,8 +16,12 @@ mod direct;
 mod effect;
 pub mod expiry;
 mod input;
+mod letter;
 mod ordered;
 mod outcomes;
+mod parked;
+mod redrive;
+mod release;
 mod screen;
 
 use futures::future::join_all;
@@ -33,12 +37,14 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     }
     let registry = mesh.registry().await?;
     let ledger = effect::Ledger::new(&mesh.nats, mesh.config.streams.ledger_ttl());
+    let parking = release::Parking::new(&mesh.config.router);
     let direct = direct::Direct::new(registry.clone(), ledger.clone());
     let bound = bound::Bound::new(
         mesh.nats.clone(),
         registry.clone(),
         ledger.clone(),
         mesh.config.router.clone(),
+        parking.clone(),
     );
     let events = screen::Events {
         direct: &direct,
@@ -69,6 +75,7 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
             shutdown
         ),
         ordered,
+        release::run(&ledger, &parking, shutdown),
         expiry::run(nats, mesh.config.streams.ledger_ttl(), shutdown),
     );
     Ok(())

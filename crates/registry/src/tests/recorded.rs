@@ -177,6 +177,7 @@ impl Ledger {
             envelope: None,
             trigger_hash: String::new(),
             hops: 0,
+            redrive: 0,
         });
         let activation = ActivationId::new(&id(side), trigger.trigger_id());
         self.0.record(side, activation, record).unwrap();
@@ -278,6 +279,7 @@ fn what_waits_for_its_context_waits_until_it_is_decided_or_dead() {
         envelope: None,
         trigger_hash: String::new(),
         hops: 0,
+        redrive: 0,
     });
     ledger.letter(Side::Live, &json!(pending));
     let compared = ledger.0.finish();

@@ -232,13 +232,14 @@ impl Pass<'_> {
     /// What follows from one trigger.
     async fn set_off(&mut self, set_off: &SetOff, input: &Delivery) -> Result<Vec<Effect>, Ended> {
         let mut effects = Vec::new();
+        let original = input.original_of(set_off);
         for revision in &set_off.revisions {
             let mut facts = Facts::default();
             let concluded = self
                 .activate(revision, &set_off.trigger, &mut facts)
                 .await?;
             if let Some(concluded) = concluded {
-                effects.extend(self.effect(concluded, &input.original, &mut facts));
+                effects.extend(self.effect(concluded, &original, &mut facts));
             }
         }
         Ok(effects)
@@ -539,5 +540,8 @@ fn deadline(concluded: &Concluded) -> Original {
         headers: OriginalHeaders::Decoded(None),
         payload: serde_json::to_vec(record).unwrap_or_default().into(),
         attempt: 1,
+        sequence: 0,
+        stored_at: record.stored_at(),
+        redrive: 0,
     }
 }
