@@ -200,7 +200,9 @@ fn letters_are_redriven_or_discarded_and_each_is_told_of() {
          trigger: {type: event, event_type: list.made}\n\
          rules: [{id: each, tasks: [{queue: coach, title: Do it}]}]\n",
     );
-    let would = mesh.run(&["dead", "redrive", "--all", "--dry-run"]).fails(1);
+    let would = mesh
+        .run(&["dead", "redrive", "--all", "--dry-run"])
+        .fails(1);
     insta::assert_snapshot!(would.stdout, @"
     SEQUENCE   REASON         DEFINITION   OUTCOME    DETAIL
     1          malformed      -            refused    its bytes stay what they are: not an event envelope: EOF while parsing an object at line 1 column 1
@@ -224,7 +226,11 @@ fn letters_are_redriven_or_discarded_and_each_is_told_of() {
         ("", "no dead letters\n")
     );
     let again = mesh.run(&["dead", "redrive", "2"]).ok();
-    assert!(again.stdout.contains("it was redriven by"), "{}", again.stdout);
+    assert!(
+        again.stdout.contains("it was redriven by"),
+        "{}",
+        again.stdout
+    );
     let none = mesh.run(&["dead", "discard", "--all"]).ok();
     assert_eq!(none.stderr, "no open dead letters are meant\n");
     let unknown = mesh.run(&["dead", "redrive", "99"]).fails(1);

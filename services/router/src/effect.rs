@@ -360,6 +360,11 @@ impl Ledger {
         if effect.redrive == 0 {
             return self.store_first(effect).await;
         }
+        if let [letter] = effect.messages.as_slice()
+            && is_letter(letter)
+        {
+            return self.settle_letter(letter.clone()).await;
+        }
         match self.readied(effect).await? {
             Some(effect) => self.store_first(effect).await,
             None => Ok(()),
