@@ -43,6 +43,20 @@ pub const REASON: &str = "Kaizen-Reason";
 pub const ERROR: &str = "Kaizen-Error";
 /// How often it was tried.
 pub const ATTEMPT: &str = "Kaizen-Attempt";
+/// When the original of a dead letter was stored, RFC 3339.
+pub const FIRST_AT: &str = "Kaizen-First-At";
+/// When a dead letter died last, RFC 3339; absent where that is when it was stored.
+pub const DIED_AT: &str = "Kaizen-Died-At";
+/// What became of a dead letter: `redriven` or `discarded`; absent while it is open.
+pub const SETTLED: &str = "Kaizen-Settled";
+/// Sequence of the redrive that failed with this dead letter.
+pub const REDRIVE: &str = "Kaizen-Redrive";
+/// Sequences that a dead letter had before it was marked, or died again: the latest ones.
+pub const WAS: &str = "Kaizen-Was";
+/// Type of the source that a dead letter waits for.
+pub const SOURCE_TYPE: &str = "Kaizen-Source-Type";
+/// Sequence of a dead letter's original in its stream.
+pub const ORIG_SEQUENCE: &str = "Kaizen-Orig-Sequence";
 /// Subject that a dead letter came from.
 pub const ORIG_SUBJECT: &str = "Kaizen-Orig-Subject";
 /// Prefix of a dead letter's original headers. Never republished bare: an original

@@ -86,7 +86,7 @@ pub struct Paused {
 
 /// A message on `kaizen.trigger.<definition>`: a tick that somebody asked for. It names its
 /// revision, and moves no cursor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum AdminTick {
     /// Now, once for each request id.
@@ -111,6 +111,52 @@ pub enum AdminTick {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         by: String,
     },
+    /// What a dead letter holds once more, under the identity that it had. One of an event stands
+    /// on `activity.kaizen.redrive.<definition>`.
+    Redrive(Box<Redrive>),
+}
+
+/// A trigger of the past, for one definition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Redrive {
+    /// Revision of the definition that decides.
+    pub revision: u64,
+    /// What set the definition off, or would have.
+    pub trigger: TriggerRecord,
+    /// The event's envelope; absent for a tick.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<Value>,
+    /// How many tasks and events lie between this and the first trigger.
+    #[serde(default)]
+    pub hops: u32,
+    /// Sequence in LEDGER of the dead letter.
+    pub letter: u64,
+    /// Who asked for it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+}
+
+impl AdminTick {
+    /// Revision that decides.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        match self {
+            Self::Manual { revision, .. } | Self::Backfill { revision, .. } => *revision,
+            Self::Redrive(redrive) => redrive.revision,
+        }
+    }
+
+    /// The instant that it speaks of.
+    #[must_use]
+    pub fn slot(&self) -> Timestamp {
+        match self {
+            Self::Manual { slot, .. } | Self::Backfill { slot, .. } => *slot,
+            Self::Redrive(redrive) => match &redrive.trigger {
+                TriggerRecord::Tick { slot, .. } => *slot,
+                trigger => trigger.stored_at(),
+            },
+        }
+    }
 }
 
 impl TickRecord {
@@ -625,6 +671,13 @@ pub struct Pending {
     pub trigger_hash: String,
     /// How many tasks and events lie between this and the first trigger.
     pub hops: u32,
+    /// Sequence of the redrive that it follows from; 0 where it is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub redrive: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A decided activation.

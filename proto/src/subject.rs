@@ -13,6 +13,8 @@ use crate::{
 
 /// Everything in EVENTS.
 pub const EVENTS_ALL: &str = "activity.>";
+/// Everything in EVENTS that is redriven.
+pub const REDRIVES_ALL: &str = "activity.kaizen.redrive.*";
 /// Every tick and cursor record.
 pub const TICKS_ALL: &str = "kaizen.tick.*";
 /// Ticks of kind manual, backfill and redrive.
@@ -60,6 +62,21 @@ pub fn activities(pattern: &EventTypePattern) -> String {
 #[must_use]
 pub fn activity_type(subject: &str) -> Option<&str> {
     subject.strip_prefix(ACTIVITY)
+}
+
+const REDRIVE: &str = "activity.kaizen.redrive.";
+
+/// `activity.kaizen.redrive.<definition>`: an event of the past, for one definition. The gateway
+/// alone may publish there.
+#[must_use]
+pub fn redrive(definition: &DefinitionId) -> String {
+    format!("{REDRIVE}{definition}")
+}
+
+/// The definition that an `activity.kaizen.redrive.` subject names, unparsed.
+#[must_use]
+pub fn redrive_definition(subject: &str) -> Option<&str> {
+    subject.strip_prefix(REDRIVE)
 }
 
 /// `kaizen.tick.<definition>`
@@ -188,10 +205,14 @@ pub fn task(
     format!("kaizen.task.{definition}.{activation}.{n}.{queue}")
 }
 
-/// Whether the router alone may tell events of this type: what became of a task.
+/// Whether the mesh alone may tell events of this type: what became of a task, which the router
+/// tells, and what is redriven.
 #[must_use]
 pub fn is_reserved(event_type: &EventType) -> bool {
-    event_type.as_str().starts_with("kaizen.task.")
+    let event_type = event_type.as_str();
+    ["kaizen.task.", "kaizen.redrive."]
+        .iter()
+        .any(|prefix| event_type.starts_with(prefix))
 }
 
 /// The filter that guards all tasks of an activation. Everybody must use this very text: the
@@ -390,6 +411,8 @@ pub enum DeadReason {
     TooManyHops,
     /// Tried as often as the limit allows.
     RetriesExhausted,
+    /// A source fails of which enough others wait already. Redriven once it answers again.
+    Parked,
     /// Tasks of another content stand under this activation.
     IdentityConflict,
     /// JetStream refuses to store what follows, for good.
@@ -412,6 +435,7 @@ impl DeadReason {
             Self::Stale => "stale",
             Self::TooManyHops => "too_many_hops",
             Self::RetriesExhausted => "retries_exhausted",
+            Self::Parked => "parked",
             Self::IdentityConflict => "identity_conflict",
             Self::StoreRefused => "store_refused",
         }
@@ -449,11 +473,23 @@ pub fn dead_activation_filter(definition: &DefinitionId, activation: ActivationI
     format!("kaizen.dead.*.*.{definition}.{activation}")
 }
 
-/// Filter on dead letters by reason and definition; both have been parsed as names.
+/// Filter on dead letters by stage, reason and definition; all have been parsed as names.
 #[must_use]
-pub fn dead_filter(reason: Option<&str>, definition: Option<&DefinitionId>) -> String {
+pub fn dead_filter(
+    stage: Option<&str>,
+    reason: Option<&str>,
+    definition: Option<&DefinitionId>,
+) -> String {
+    let (stage, reason) = (stage.unwrap_or("*"), reason.unwrap_or("*"));
     let definition = definition.map_or("*", DefinitionId::as_str);
-    format!("kaizen.dead.*.{}.{definition}.*", reason.unwrap_or("*"))
+    format!("kaizen.dead.{stage}.{reason}.{definition}.*")
+}
+
+/// Filter on the dead letters that are parked.
+#[must_use]
+pub fn dead_parked() -> String {
+    let (stage, reason) = (DeadStage::Resolve.token(), DeadReason::Parked.token());
+    format!("kaizen.dead.{stage}.{reason}.>")
 }
 
 /// What a dead letter's subject says.

@@ -39,6 +39,7 @@ mod oversized;
 mod parts;
 mod readiness;
 mod redelivery;
+mod redrive;
 mod repos_elsewhere;
 mod restarts;
 mod revisions;

@@ -179,7 +179,7 @@ async fn due_runs_are_those_whose_own_cron_has_the_slot() {
 }
 
 /// A resolver of somebody else: what it was asked, and what it answers.
-struct Outside {
+pub(crate) struct Outside {
     asked: Arc<Mutex<Vec<(Request, HeaderMap)>>>,
     answering: tokio::task::JoinHandle<()>,
 }
@@ -191,7 +191,7 @@ impl Drop for Outside {
 }
 
 impl Outside {
-    async fn answer(
+    pub(crate) async fn answer(
         mesh: &Mesh,
         source_type: &str,
         answer: impl Fn(&Request) -> Option<response::Result> + Send + 'static,
@@ -231,11 +231,11 @@ impl Outside {
     }
 }
 
-fn value(value: &Value) -> Option<response::Result> {
+pub(crate) fn value(value: &Value) -> Option<response::Result> {
     Some(response::Result::Value(value.to_string().into_bytes()))
 }
 
-fn failure(message: &str, transient: bool) -> Option<response::Result> {
+pub(crate) fn failure(message: &str, transient: bool) -> Option<response::Result> {
     let message = message.to_owned();
     Some(response::Result::Failure(Failure { message, transient }))
 }

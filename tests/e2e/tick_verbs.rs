@@ -48,7 +48,7 @@ async fn asked_for(mesh: &Mesh, definition: &str) -> Vec<AdminTick> {
 async fn backfilled(mesh: &Mesh, definition: &str) -> Vec<Timestamp> {
     let slot = |tick: AdminTick| match tick {
         AdminTick::Backfill { slot, .. } => slot,
-        AdminTick::Manual { .. } => panic!("{tick:?}"),
+        AdminTick::Manual { .. } | AdminTick::Redrive(_) => panic!("{tick:?}"),
     };
     asked_for(mesh, definition)
         .await

@@ -46,6 +46,7 @@ fn malformed_event_is_buried_with_its_bytes_and_headers() {
     let shown = mesh.run(&["dead", "show", &sequence]).ok();
     insta::assert_snapshot!(redacted(&shown.stdout), @r#"
     Sequence   1 in LEDGER
+    First      [TIME]
     Died       [TIME]
     Stage      admission
     Reason     malformed
@@ -168,4 +169,70 @@ fn rule_that_fails_is_buried_under_its_definition() {
         .run(&["dead", "list", "--definition", "hourly-coach-orientation"])
         .ok();
     assert_eq!(other.stdout, "");
+}
+
+#[test]
+fn letters_are_redriven_or_discarded_and_each_is_told_of() {
+    let sandbox = Sandbox::new();
+    let mesh = Mesh::up(&sandbox);
+    publish_raw(
+        &mesh,
+        &[
+            (RECORDED, b"{"),
+            (
+                "activity.list.made",
+                br#"{"id":"1","type":"list.made","source":"s","attributes":{}}"#,
+            ),
+        ],
+    );
+    mesh.await_entries(2, &LIST);
+    for usage in [
+        &["dead", "redrive"][..],
+        &["dead", "discard"],
+        &["dead", "redrive", "1", "--all"],
+        &["dead", "discard", "1", "--reason", "malformed"],
+        &["dead", "redrive", "1", "--revision", "latest"],
+    ] {
+        mesh.run(usage).fails(2);
+    }
+    mesh.apply(
+        "kind: EventType\nname: list.made\n---\nkind: ActivityDefinition\nid: each\n\
+         trigger: {type: event, event_type: list.made}\n\
+         rules: [{id: each, tasks: [{queue: coach, title: Do it}]}]\n",
+    );
+    let would = mesh
+        .run(&["dead", "redrive", "--all", "--dry-run"])
+        .fails(1);
+    insta::assert_snapshot!(would.stdout, @"
+    SEQUENCE   REASON         DEFINITION   OUTCOME    DETAIL
+    1          malformed      -            refused    its bytes stay what they are: not an event envelope: EOF while parsing an object at line 1 column 1
+    2          unregistered   -            redriven   each revision 3
+    ");
+    insta::assert_snapshot!(would.stderr, @"
+    dry run: nothing is stored
+    1 of 2 letters refused
+    ");
+    mesh.run(&["dead", "redrive", "--stage", "admission", "--since", "1h"])
+        .fails(1);
+    mesh.await_entries(1, &["task", "list"]);
+    let said = mesh.run(&["dead", "discard", "1"]).ok();
+    insta::assert_snapshot!(said.stdout, @"
+    SEQUENCE   REASON      DEFINITION   OUTCOME     DETAIL
+    1          malformed   -            discarded
+    ");
+    let none = mesh.run(&LIST).ok();
+    assert_eq!(
+        (none.stdout.as_str(), none.stderr.as_str()),
+        ("", "no dead letters\n")
+    );
+    let again = mesh.run(&["dead", "redrive", "2"]).ok();
+    assert!(
+        again.stdout.contains("it was redriven by"),
+        "{}",
+        again.stdout
+    );
+    let none = mesh.run(&["dead", "discard", "--all"]).ok();
+    assert_eq!(none.stderr, "no open dead letters are meant\n");
+    let unknown = mesh.run(&["dead", "redrive", "99"]).fails(1);
+    assert!(unknown.stdout.contains("there is no dead letter 99"));
 }

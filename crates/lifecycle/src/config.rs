@@ -82,6 +82,11 @@ pub struct RouterConfig {
     pub unanswered_attempts: u32,
     /// The attempt from which on optional sources that cannot be had are left out.
     pub optional_attempts: u32,
+    /// Activations that one router lets wait for sources that fail. All routers together have
+    /// room for 2,000 deliveries, so four of them leave three quarters for the rest.
+    pub waiting_max: usize,
+    /// As many of them for one source type; what exceeds is parked until the source answers.
+    pub waiting_per_source_max: usize,
 }
 
 impl Default for RouterConfig {
@@ -91,6 +96,8 @@ impl Default for RouterConfig {
             context_attempts: 100,
             unanswered_attempts: 12,
             optional_attempts: 6,
+            waiting_max: 125,
+            waiting_per_source_max: 62,
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod consume;
 pub mod denied;
 pub mod failure;
 pub mod follow;
+pub mod letters;
 pub mod pipeline;
 pub mod raw;
 pub mod read;

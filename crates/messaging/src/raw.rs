@@ -30,6 +30,8 @@ pub struct RawMessage {
     pub headers: Bytes,
     /// Its bytes.
     pub payload: Bytes,
+    /// When it was stored.
+    pub stored_at: jiff::Timestamp,
 }
 
 /// Why a stored message could not be read or removed; trying again may help.
@@ -188,6 +190,7 @@ struct Wire {
     hdrs: String,
     #[serde(default)]
     data: String,
+    time: jiff::Timestamp,
 }
 
 /// The message at a sequence, from the stream's leader; `None` where there is none.
@@ -218,6 +221,7 @@ pub async fn get(
             subject: wire.subject,
             headers: headers.into(),
             payload: payload.into(),
+            stored_at: wire.time,
         })),
         (Err(error), _) | (_, Err(error)) => Err(failed(error.into())),
     }

@@ -161,7 +161,7 @@ pub(crate) fn decode(fields: &Fields<'_>) -> Option<EventTypeSpec> {
     fields.allow(&known, &[]);
     let name: Option<EventType> = fields.parsed("name");
     if name.as_ref().is_some_and(subject::is_reserved) {
-        let message = "is reserved: kaizen.task.… tells what became of tasks, and every mesh knows these types";
+        let message = "is reserved: kaizen.task.… tells what became of tasks, and every mesh knows these types; kaizen.redrive.… is what dead letters are redriven by";
         fields.report("name", message.to_owned(), None);
         return None;
     }

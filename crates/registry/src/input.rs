@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
     envelope::EventEnvelope,
     id::{DefinitionId, TriggerId},
-    record::{AdminTick, TickKind, TickRecord},
+    record::{AdminTick, Redrive, TickKind, TickRecord},
     stream, subject,
     subject::DeadReason,
 };
@@ -45,6 +45,8 @@ pub struct SetOff {
     pub trigger: Trigger,
     /// The revisions that decide, one for each definition.
     pub revisions: Vec<Arc<Revision<Definition>>>,
+    /// Whether it is the trigger of a dead letter, once more.
+    pub redriven: bool,
 }
 
 /// Why an input is not let in.
@@ -76,7 +78,9 @@ impl SetOff {
     /// It is too old.
     pub fn fresh(&self, horizon: Timestamp) -> Result<(), Refused> {
         let stored_at = self.trigger.record.stored_at();
-        if stored_at >= horizon {
+        // Somebody who redrives a letter wants it, however old it is; and the ledger remembers
+        // what followed from it for as long as the letter.
+        if self.redriven || stored_at >= horizon {
             return Ok(());
         }
         let error = format!(
@@ -98,8 +102,8 @@ impl Input<'_> {
     /// # Errors
     /// It is not let in.
     pub fn judge(&self, view: &View) -> Result<Option<SetOff>, Refused> {
-        if self.stream == stream::TICKS {
-            self.judge_tick(view)
+        if self.stream == stream::TICKS || subject::redrive_definition(self.subject).is_some() {
+            self.judge_asked(view)
         } else {
             self.judge_event(view)
         }
@@ -112,7 +116,11 @@ impl Input<'_> {
             return Ok(None);
         }
         let trigger = Trigger::of_event(envelope, self.sequence, self.stored_at, self.hops);
-        Ok(Some(SetOff { trigger, revisions }))
+        Ok(Some(SetOff {
+            trigger,
+            revisions,
+            redriven: false,
+        }))
     }
 
     /// The event that it is.
@@ -133,29 +141,32 @@ impl Input<'_> {
         Ok(envelope)
     }
 
-    /// The tick that it is, and whose; `None` where it is none, or malformed.
+    /// The tick that it is, and whose; `None` where it is none, malformed, or of a dead letter.
     #[must_use]
     pub fn tick(&self) -> Option<(DefinitionId, Trigger)> {
-        let slot = Slot::read(self.subject, self.payload).ok().flatten()?;
-        Some((slot.definition.clone(), slot.trigger(self)))
+        let asked = Asked::read(self).ok().flatten()?;
+        (!asked.redriven).then_some((asked.definition, asked.trigger))
     }
 
-    fn judge_tick(&self, view: &View) -> Result<Option<SetOff>, Refused> {
-        let slot = Slot::read(self.subject, self.payload);
+    /// What names its definition and its revision.
+    fn judge_asked(&self, view: &View) -> Result<Option<SetOff>, Refused> {
+        let asked = Asked::read(self);
         // A cursor record sets nothing off.
-        let Some(slot) = slot.map_err(|error| refused(DeadReason::Malformed, error))? else {
+        let Some(asked) = asked.map_err(|error| refused(DeadReason::Malformed, error))? else {
             return Ok(None);
         };
-        let Some(revision) = view.definition_revision(&slot.definition, slot.revision) else {
+        let Some(revision) = view.definition_revision(&asked.definition, asked.revision) else {
             let error = format!(
                 "revision {} of {} is not in REGISTRY",
-                slot.revision, slot.definition
+                asked.revision, asked.definition
             );
             return Err(refused(DeadReason::UnknownRevision, error));
         };
-        let trigger = slot.trigger(self);
-        let revisions = vec![revision];
-        Ok(Some(SetOff { trigger, revisions }))
+        Ok(Some(SetOff {
+            trigger: asked.trigger,
+            revisions: vec![revision],
+            redriven: asked.redriven,
+        }))
     }
 }
 
@@ -166,49 +177,63 @@ fn told(refusal: &Refusal) -> String {
     }
 }
 
-/// One message of TICKS that sets its definition off.
-struct Slot {
+/// One message that sets off the one definition that its subject names.
+struct Asked {
     definition: DefinitionId,
     revision: u64,
-    instant: Timestamp,
-    kind: TickKind,
-    trigger_id: TriggerId,
+    trigger: Trigger,
+    redriven: bool,
 }
 
-impl Slot {
+impl Asked {
     /// `None` for a cursor record; an error says what is malformed.
-    fn read(subject: &str, payload: &[u8]) -> Result<Option<Self>, String> {
-        match (
-            subject::tick_definition(subject),
-            subject::trigger_definition(subject),
-        ) {
-            (Some(definition), _) => Self::scheduled(&definition_id(definition)?, payload),
-            (None, Some(definition)) => {
-                Self::asked_for(definition_id(definition)?, payload).map(Some)
+    fn read(input: &Input<'_>) -> Result<Option<Self>, String> {
+        let Input {
+            subject, payload, ..
+        } = input;
+        if let Some(definition) = subject::redrive_definition(subject) {
+            return Self::redriven(definition_id(definition)?, payload).map(Some);
+        }
+        if let Some(definition) = subject::tick_definition(subject) {
+            return Self::scheduled(definition_id(definition)?, payload, input);
+        }
+        match subject::trigger_definition(subject) {
+            Some(definition) => {
+                Self::asked_for(definition_id(definition)?, payload, input).map(Some)
             }
-            (None, None) => Err("neither a tick nor a trigger by its subject".to_owned()),
+            None => Err("neither a tick nor a trigger by its subject".to_owned()),
         }
     }
 
-    fn scheduled(definition: &DefinitionId, payload: &[u8]) -> Result<Option<Self>, String> {
+    fn scheduled(
+        definition: DefinitionId,
+        payload: &[u8],
+        input: &Input<'_>,
+    ) -> Result<Option<Self>, String> {
         let record = serde_json::from_slice(payload)
             .map_err(|error| format!("not a tick record: {error}"))?;
         Ok(match record {
             TickRecord::Cursor(_) => None,
-            TickRecord::Tick(tick) => Some(Self {
-                trigger_id: TriggerId::of_slot(definition, tick.slot),
-                definition: definition.clone(),
-                revision: tick.revision,
-                instant: tick.slot,
-                kind: TickKind::Scheduled,
-            }),
+            TickRecord::Tick(tick) => {
+                let trigger_id = TriggerId::of_slot(&definition, tick.slot);
+                Some(Self {
+                    definition,
+                    revision: tick.revision,
+                    trigger: input.of_tick(trigger_id, TickKind::Scheduled, tick.slot),
+                    redriven: false,
+                })
+            }
         })
     }
 
-    fn asked_for(definition: DefinitionId, payload: &[u8]) -> Result<Self, String> {
+    fn asked_for(
+        definition: DefinitionId,
+        payload: &[u8],
+        input: &Input<'_>,
+    ) -> Result<Self, String> {
         let record = serde_json::from_slice(payload)
             .map_err(|error| format!("not a record of a tick that was asked for: {error}"))?;
-        let (kind, trigger_id, instant, revision) = match record {
+        let (kind, trigger_id, slot, revision) = match record {
             AdminTick::Manual {
                 slot,
                 revision,
@@ -226,24 +251,46 @@ impl Slot {
                 let trigger_id = TriggerId::of_slot(&definition, slot);
                 (TickKind::Backfill, trigger_id, slot, revision)
             }
+            AdminTick::Redrive(redrive) => return Self::of_redrive(definition, *redrive),
         };
         Ok(Self {
             definition,
             revision,
-            instant,
-            kind,
-            trigger_id,
+            trigger: input.of_tick(trigger_id, kind, slot),
+            redriven: false,
         })
     }
 
-    fn trigger(self, input: &Input<'_>) -> Trigger {
+    fn redriven(definition: DefinitionId, payload: &[u8]) -> Result<Self, String> {
+        match serde_json::from_slice(payload) {
+            Ok(AdminTick::Redrive(redrive)) => Self::of_redrive(definition, *redrive),
+            Ok(AdminTick::Manual { .. } | AdminTick::Backfill { .. }) => {
+                Err("a tick is not asked for here, but in TICKS".to_owned())
+            }
+            Err(error) => Err(format!("not the record of a redrive: {error}")),
+        }
+    }
+
+    fn of_redrive(definition: DefinitionId, redrive: Redrive) -> Result<Self, String> {
+        let revision = redrive.revision;
+        Ok(Self {
+            trigger: Trigger::again(&definition, redrive)?,
+            definition,
+            revision,
+            redriven: true,
+        })
+    }
+}
+
+impl Input<'_> {
+    fn of_tick(&self, trigger_id: TriggerId, kind: TickKind, slot: Timestamp) -> Trigger {
         Trigger::of_tick(
-            self.trigger_id,
-            self.kind,
-            self.instant,
-            input.sequence,
-            input.stored_at,
-            input.hops,
+            trigger_id,
+            kind,
+            slot,
+            self.sequence,
+            self.stored_at,
+            self.hops,
         )
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use kaizen_proto::{
     envelope::EventEnvelope,
-    id::{TriggerId, content_hash},
-    record::{TickKind, TriggerRecord},
+    id::{DefinitionId, TriggerId, content_hash},
+    record::{Redrive, TickKind, TriggerRecord},
 };
 
 /// What set a definition off, with all that deciding needs.
@@ -70,6 +70,48 @@ impl Trigger {
             },
             envelope: None,
             hops,
+        }
+    }
+
+    /// The trigger of a dead letter, as it was: under its own identity, at its own place and time.
+    ///
+    /// # Errors
+    /// The record does not hold what its identity says.
+    pub fn again(definition: &DefinitionId, redrive: Redrive) -> Result<Self, String> {
+        match redrive.trigger {
+            TriggerRecord::Event {
+                trigger_id,
+                sequence,
+                stored_at,
+                ..
+            } => {
+                let envelope = redrive.envelope.ok_or("the event has no envelope")?;
+                let json = serde_json::to_vec(&envelope).map_err(|error| error.to_string())?;
+                let envelope = EventEnvelope::parse(&json).map_err(|error| error.to_string())?;
+                if envelope.trigger_id() != trigger_id {
+                    return Err(format!("the envelope is not that of {trigger_id}"));
+                }
+                Ok(Self::of_event(envelope, sequence, stored_at, redrive.hops))
+            }
+            TriggerRecord::Tick {
+                trigger_id,
+                tick,
+                slot,
+                sequence,
+                stored_at,
+            } => {
+                let is_slot = tick != TickKind::Manual;
+                if is_slot && TriggerId::of_slot(definition, slot) != trigger_id {
+                    return Err(format!("slot {slot} of {definition} is not {trigger_id}"));
+                }
+                let hops = redrive.hops;
+                Ok(Self::of_tick(
+                    trigger_id, tick, slot, sequence, stored_at, hops,
+                ))
+            }
+            TriggerRecord::Memory { .. } => {
+                Err("what memory concludes has no trigger of its own".to_owned())
+            }
         }
     }
 

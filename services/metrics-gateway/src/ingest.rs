@@ -116,7 +116,7 @@ impl Ingest {
             let event_type = &envelope.event_type;
             info!(%event_type, "refused an event of a reserved type");
             let message = format!(
-                "event type {event_type} is reserved: the router alone tells what became of a task"
+                "event type {event_type} is reserved: the router alone tells what became of a task, the gateway what is redriven"
             );
             return Err(refused(RefusalReason::Reserved, message));
         }

@@ -30,6 +30,7 @@ use tracing::{Instrument as _, Span, info_span, warn};
 use crate::{
     circuit::Circuit,
     effect::{Decided, Effect, EffectError, Identity, Ledger, Letter, Original, dead_decision},
+    release::Parking,
 };
 
 /// Activations that wait for the resolver in one router; half of what all routers together may
@@ -43,6 +44,23 @@ pub(crate) struct Bound {
     registry: Registry,
     ledger: Ledger,
     limits: RouterConfig,
+    parking: Parking,
+}
+
+/// Why an activation cannot be decided yet.
+struct NotYet {
+    error: String,
+    /// Type of the source that fails, where one does.
+    source_type: Option<String>,
+}
+
+impl From<String> for NotYet {
+    fn from(error: String) -> Self {
+        Self {
+            error,
+            source_type: None,
+        }
+    }
 }
 
 /// What one delivery asks for.
@@ -246,6 +264,7 @@ impl Bound {
         registry: Registry,
         ledger: Ledger,
         limits: RouterConfig,
+        parking: Parking,
     ) -> Self {
         Self {
             nats,
@@ -253,6 +272,7 @@ impl Bound {
             registry,
             ledger,
             limits,
+            parking,
         }
     }
 
@@ -301,7 +321,10 @@ impl Bound {
                 revision: pending.revision,
                 activation,
             },
-            original: Original::from(message),
+            original: Original {
+                redrive: pending.redrive,
+                ..Original::from(message)
+            },
         };
         let Some(revision) = view.definition_revision(definition, pending.revision) else {
             let error = format!(
@@ -346,17 +369,22 @@ impl Bound {
                 ..
             } = asking;
             let attempt = waiting.attempt;
-            match span.in_scope(|| self.follow(&waiting, answer)) {
+            self.parking.delivered(waiting.sequence);
+            let followed = span.in_scope(|| match self.follow(&waiting, answer) {
+                Ok(effect) => Ok(effect),
+                Err(not_yet) => match self.wait(&waiting, not_yet) {
+                    Ok(delay) => Err(delay),
+                    Err(parked) => Ok(Some(*parked)),
+                },
+            });
+            match followed {
                 Ok(effect) => follows.push(Followed {
                     place,
                     effect,
                     attempt,
                     span,
                 }),
-                Err(error) => {
-                    span.in_scope(|| warn!(error, attempt, "context not bound; trying again"));
-                    settled.push((place, nak(attempt)));
-                }
+                Err(delay) => settled.push((place, Settlement::Nak(delay))),
             }
         }
         settled.extend(self.store(follows).await);
@@ -430,12 +458,32 @@ impl Bound {
         .collect()
     }
 
+    /// How long an activation waits before it is tried again; where too many wait for the same
+    /// source already, the letter that parks it.
+    fn wait(&self, waiting: &Waiting, not_yet: NotYet) -> Result<Duration, Box<Effect>> {
+        let (attempt, delay) = (waiting.attempt, backoff(waiting.attempt));
+        let NotYet { error, source_type } = not_yet;
+        let Some(source_type) = source_type else {
+            warn!(error, attempt, "context not bound; trying again");
+            return Ok(delay);
+        };
+        let sequence = waiting.sequence;
+        if self.parking.admits(sequence, &source_type, delay) {
+            warn!(error, attempt, "context not bound; trying again");
+            return Ok(delay);
+        }
+        warn!(error, source_type, "too many wait for this source; parked");
+        let letter = waiting.letter.clone();
+        let effect = self.ledger.parked(&source_type, &error, letter);
+        Err(Box::new(effect))
+    }
+
     /// What follows from the resolver's answer; an error is transient.
     fn follow(
         &self,
         waiting: &Waiting,
         answer: Result<ResolveResult, NoAnswer>,
-    ) -> Result<Option<Effect>, String> {
+    ) -> Result<Option<Effect>, NotYet> {
         let result = match answer {
             Ok(ResolveResult { result }) => result.ok_or_else(|| NoAnswer {
                 error: "the resolver gave no answer".to_owned(),
@@ -456,7 +504,12 @@ impl Bound {
             )))
         };
         match result {
-            Ok(resolve_result::Result::Snapshot(snapshot)) => self.decide(waiting, snapshot),
+            Ok(resolve_result::Result::Snapshot(snapshot)) => {
+                if snapshot.warnings.is_empty() {
+                    self.parking.answered(&waiting.revision.value);
+                }
+                Ok(self.decide(waiting, snapshot)?)
+            }
             Ok(resolve_result::Result::Error(error)) => {
                 let limit = match error.unanswered {
                     true => self.limits.unanswered_attempts,
@@ -464,7 +517,10 @@ impl Bound {
                 };
                 let kind = FailureKind::of(error.transient).after(waiting.attempt, limit);
                 let Some(reason) = kind.buried(DeadReason::ContextError) else {
-                    return Err(error.message);
+                    return Err(NotYet {
+                        error: error.message,
+                        source_type: Some(error.source_type),
+                    });
                 };
                 // A type that nobody answers is taken for a slip, not for an outage.
                 let reason = match error.unanswered {
@@ -477,11 +533,11 @@ impl Bound {
             Err(NoAnswer { error, tries }) => {
                 let optional = waiting.does_without(tries, &self.limits);
                 match optional.then(|| waiting.without_resolver(&error)).flatten() {
-                    Some(snapshot) => self.decide(waiting, snapshot),
+                    Some(snapshot) => Ok(self.decide(waiting, snapshot)?),
                     None if waiting.is_exhausted(tries, &self.limits) => {
                         dead(DeadReason::RetriesExhausted, &error)
                     }
-                    None => Err(error),
+                    None => Err(error.into()),
                 }
             }
         }

@@ -88,9 +88,10 @@ impl Direct {
             Ok(None) => Vec::new(),
             Ok(Some(set_off)) => {
                 let fresh = set_off.fresh(self.horizon.now());
+                let original = input.original_of(&set_off);
                 let revisions = set_off.revisions.iter();
                 let activated = revisions.filter_map(|revision| {
-                    self.activate(revision, &set_off.trigger, &fresh, &input.original)
+                    self.activate(revision, &set_off.trigger, &fresh, &original)
                 });
                 activated.collect()
             }
@@ -137,6 +138,7 @@ impl Direct {
                     .and_then(|e| serde_json::to_value(e).ok()),
                 trigger_hash: trigger.content_hash.clone(),
                 hops: trigger.hops,
+                redrive: original.redrive,
             };
             return Some(self.ledger.pending(definition, activation, pending, letter));
         }

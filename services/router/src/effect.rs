@@ -10,8 +10,9 @@ use std::{collections::BTreeMap, time::Duration};
 use async_nats::HeaderMap;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
+use jiff::Timestamp;
 use kaizen_messaging::{
-    CommitError, Committed, Failure as _, Guard, Message, Nats, chain,
+    CommitError, Committed, Failure as _, Guard, Message, Nats, chain, instant,
     raw::RawMessage,
     read::{self, ReadError},
     trace,
@@ -32,10 +33,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tracing::{Span, debug, warn};
 
+use crate::letter::is_letter;
+
 /// Writes to LEDGER.
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
-    nats: Nats,
+    pub(crate) nats: Nats,
     ttl: String,
 }
 
@@ -56,13 +59,17 @@ pub(crate) enum EffectError {
 /// part goes with it.
 #[derive(Debug)]
 pub(crate) struct Effect {
-    messages: Vec<Message>,
+    pub(crate) messages: Vec<Message>,
     /// Where to look when the answer is doubtful: what stands there has settled this effect.
-    settled_by: String,
+    pub(crate) settled_by: String,
     /// Sequence that is known to stand there already, and does not settle it.
-    settled_after: u64,
+    pub(crate) settled_after: u64,
     /// Hash of the trigger's content, where tasks of another content would be a conflict.
-    trigger_hash: Option<String>,
+    pub(crate) trigger_hash: Option<String>,
+    /// Whether it leaves an activation that waits for its context.
+    pub(crate) pending: bool,
+    /// Sequence of the redrive that it follows from; 0 where it is none.
+    pub(crate) redrive: u64,
     /// What is buried when it can never be stored.
     letter: Letter,
     /// All of its tasks, where they are stored in parts.
@@ -93,6 +100,12 @@ pub(crate) struct Original {
     pub(crate) headers: OriginalHeaders,
     pub(crate) payload: Bytes,
     pub(crate) attempt: i64,
+    /// Its sequence; 0 where no stream holds it.
+    pub(crate) sequence: u64,
+    /// When it was stored, or fell due.
+    pub(crate) stored_at: Timestamp,
+    /// Sequence of the redrive that it is, or follows from; 0 where it is none.
+    pub(crate) redrive: u64,
 }
 
 /// The headers of an original.
@@ -113,17 +126,24 @@ impl Original {
             headers: OriginalHeaders::Block(message.headers.clone()),
             payload: message.payload.clone(),
             attempt: 1,
+            sequence: message.sequence,
+            stored_at: message.stored_at,
+            redrive: 0,
         }
     }
 }
 
 impl From<&async_nats::jetstream::Message> for Original {
     fn from(message: &async_nats::jetstream::Message) -> Self {
+        let info = message.info().ok();
         Self {
             subject: message.subject.to_string(),
             headers: OriginalHeaders::Decoded(message.headers.clone()),
             payload: message.payload.clone(),
-            attempt: message.info().map_or(1, |info| info.delivered),
+            attempt: info.as_ref().map_or(1, |info| info.delivered),
+            sequence: info.as_ref().map_or(0, |info| info.stream_sequence),
+            stored_at: info.map_or(Timestamp::UNIX_EPOCH, |info| instant(info.published)),
+            redrive: 0,
         }
     }
 }
@@ -278,6 +298,8 @@ impl Ledger {
             settled_after: 0,
             messages: vec![message],
             trigger_hash: None,
+            pending: false,
+            redrive: letter.original.redrive,
             letter,
             in_parts: None,
         }
@@ -299,6 +321,8 @@ impl Ledger {
             settled_by: subject,
             settled_after: 0,
             trigger_hash,
+            pending: true,
+            redrive: letter.original.redrive,
             letter,
             in_parts: None,
         }
@@ -370,6 +394,8 @@ impl Ledger {
             settled_by: settled_by?,
             settled_after,
             trigger_hash: Some(decided.trigger_hash),
+            pending: false,
+            redrive: letter.original.redrive,
             letter,
             in_parts,
         })
@@ -381,7 +407,22 @@ impl Ledger {
 
     /// Stores an effect as a transaction of its own; what stands already is passed over, so after
     /// an error its input may simply come again.
-    pub(crate) async fn store(&self, mut effect: Effect) -> Result<(), EffectError> {
+    pub(crate) async fn store(&self, effect: Effect) -> Result<(), EffectError> {
+        if effect.redrive == 0 {
+            return self.store_first(effect).await;
+        }
+        if let [letter] = effect.messages.as_slice()
+            && is_letter(letter)
+        {
+            return self.settle_letter(letter.clone()).await;
+        }
+        match self.readied(effect).await? {
+            Some(effect) => self.store_first(effect).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn store_first(&self, mut effect: Effect) -> Result<(), EffectError> {
         if let Some(in_parts) = effect.in_parts.take() {
             return self.store_in_parts(effect, in_parts).await;
         }
@@ -393,7 +434,24 @@ impl Ledger {
             Vec::new()
         };
         let messages = std::mem::take(&mut effect.messages);
-        match self.nats.commit.store(messages).await {
+        let letter = match messages.as_slice() {
+            [letter] if is_letter(letter) => Some(letter.clone()),
+            _ => None,
+        };
+        match (self.nats.commit.store(messages).await, letter) {
+            (Ok(Committed::Doubtful), Some(letter)) => self.settle_letter(letter).await,
+            (answer, _) => self.judge(effect, subjects, whole, answer).await,
+        }
+    }
+
+    async fn judge(
+        &self,
+        effect: Effect,
+        subjects: Vec<String>,
+        whole: Vec<Message>,
+        answer: Result<Committed, CommitError>,
+    ) -> Result<(), EffectError> {
+        match answer {
             Ok(Committed::Stored(_)) => {
                 for subject in subjects {
                     debug!(subject, "stored");
@@ -433,9 +491,9 @@ impl Ledger {
     /// Takes out what stands already, and stores the rest: one standing guard would refuse the
     /// whole transaction every time it is tried.
     async fn store_rest(&self, whole: Vec<Message>, subject: String) -> Result<(), EffectError> {
-        let count = whole.len();
+        let unchanged = guards(&whole);
         let rest = self.outstanding(whole).await?;
-        if rest.len() == count {
+        if guards(&rest) == unchanged {
             return Err(EffectError::Unsettled { subject });
         }
         match self.nats.commit.store(rest).await? {
@@ -450,6 +508,10 @@ impl Ledger {
         let mut tasks_stand = false;
         for message in whole {
             let stands = match &message.guard {
+                Guard::Last(0) if is_letter(&message) => {
+                    rest.extend(self.renewed(message).await?);
+                    continue;
+                }
                 Guard::Last(0) => self.stands(&message.subject).await?,
                 Guard::Last(_) => false,
                 Guard::Vacant { filter } => {
@@ -472,18 +534,16 @@ impl Ledger {
         &self,
         effect: &mut Effect,
     ) -> Result<bool, EffectError> {
-        let count = effect.messages.len();
+        let unchanged = guards(&effect.messages);
         let messages = std::mem::take(&mut effect.messages);
         effect.messages = self.outstanding(messages).await?;
-        if effect.messages.len() == count {
+        if guards(&effect.messages) == unchanged {
             return Ok(false);
         }
         if self.conflicts(effect).await? {
             let (stage, reason) = (DeadStage::Store, DeadReason::IdentityConflict);
             let letter = self.letter(stage, reason, CONFLICT, &effect.letter);
-            if !self.stands(&letter.subject).await? {
-                effect.messages.push(letter);
-            }
+            effect.messages.extend(self.renewed(letter).await?);
         }
         Ok(true)
     }
@@ -557,7 +617,7 @@ impl Ledger {
     ) -> Result<(), EffectError> {
         let message = self.letter(DeadStage::Store, reason, error, letter);
         warn!(subject = message.subject, error, "buried");
-        let subject = message.subject.clone();
+        let standing = message.clone();
         let mut stored = self.nats.commit.store(vec![message]).await;
         if stored
             .as_ref()
@@ -571,10 +631,7 @@ impl Ledger {
         }
         match stored? {
             Committed::Stored(_) => Ok(()),
-            Committed::Doubtful => read::last(&self.nats, stream::LEDGER, &subject)
-                .await?
-                .map(|_| ())
-                .ok_or(EffectError::Unsettled { subject }),
+            Committed::Doubtful => self.settle_letter(standing).await,
         }
     }
 
@@ -623,7 +680,15 @@ impl Ledger {
         headers.insert(header::REASON, reason.token());
         headers.insert(header::ERROR, header_text(error));
         headers.insert(header::ATTEMPT, letter.original.attempt.to_string());
+        headers.insert(header::FIRST_AT, letter.original.stored_at.to_string());
         headers.insert(header::ORIG_SUBJECT, letter.original.subject.as_str());
+        let numbers = [
+            (header::ORIG_SEQUENCE, letter.original.sequence),
+            (header::REDRIVE, letter.original.redrive),
+        ];
+        for (name, number) in numbers.into_iter().filter(|(_, number)| *number > 0) {
+            headers.insert(name, number.to_string());
+        }
         letter.original.headers.keep_in(&mut headers);
         Message {
             subject: letter.subject(stage, reason),
@@ -659,6 +724,14 @@ impl OriginalHeaders {
     }
 }
 
+/// What is to be stored, and behind what: what stands leaves it, or is replaced.
+fn guards(messages: &[Message]) -> Vec<(String, Guard)> {
+    let guards = messages.iter();
+    guards
+        .map(|message| (message.subject.clone(), message.guard.clone()))
+        .collect()
+}
+
 /// Most of an undecodable header block that a letter keeps. The server stores at most 64 KiB of
 /// headers, and base64 makes four bytes of three.
 const BLOCK_BYTES_MAX: usize = 32 * 1024;
@@ -668,7 +741,7 @@ const HEADERS_BYTES_MAX: usize = 8 * 1024;
 const ERROR_BYTES_MAX: usize = 4096;
 
 /// Header values end at a line break.
-fn header_text(text: &str) -> String {
+pub(crate) fn header_text(text: &str) -> String {
     let mut line: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })

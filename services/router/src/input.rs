@@ -35,6 +35,14 @@ impl Delivery {
         })
     }
 
+    /// What a letter of it keeps.
+    pub(crate) fn original_of(&self, set_off: &SetOff) -> Original {
+        Original {
+            redrive: if set_off.redriven { self.sequence } else { 0 },
+            ..self.original.clone()
+        }
+    }
+
     /// What it sets off, as the registry stood when it was stored; `None` where it is no trigger.
     /// Every lane asks this, so all of them agree.
     ///

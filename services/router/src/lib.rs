@@ -20,8 +20,12 @@ mod effect;
 pub mod expiry;
 mod horizon;
 mod input;
+mod letter;
 mod ordered;
 mod outcomes;
+mod parked;
+mod redrive;
+mod release;
 mod screen;
 
 use futures::future::join_all;
@@ -48,12 +52,14 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     let horizon = horizon::Horizon::start(&mesh.nats, mesh.config.streams.ledger_ttl()).await?;
     let direct = direct::Direct::new(registry.clone(), ledger.clone(), horizon.clone());
     let circuit = circuit::Circuit::new(&mesh.nats, &part, mesh.health.metrics(), &mesh.shutdown);
+    let parking = release::Parking::new(&mesh.config.router);
     let bound = bound::Bound::new(
         mesh.nats.clone(),
         circuit.clone(),
         registry.clone(),
         ledger.clone(),
         mesh.config.router.clone(),
+        parking.clone(),
     );
     let events = screen::Events {
         direct: &direct,
@@ -88,6 +94,7 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
         ordered,
         circuit.watch(),
         horizon.follow(shutdown),
+        release::run(&ledger, &parking, shutdown),
         expiry::run(nats, mesh.config.streams.ledger_ttl(), shutdown),
     );
     Ok(())

@@ -539,6 +539,7 @@ fn of_letter(definition: &DefinitionId, original: &[u8]) -> Option<(Key, Option<
             let id = TriggerId::of_slot(definition, slot);
             Some(tick(TickKind::Backfill, id, slot))
         }
+        Ok(AdminTick::Redrive(redrive)) => Some(redrive.trigger),
         Err(_) => None,
     };
     if let Some(trigger) = asked {

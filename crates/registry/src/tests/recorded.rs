@@ -179,6 +179,7 @@ impl Ledger {
             envelope: None,
             trigger_hash: String::new(),
             hops: 0,
+            redrive: 0,
         });
         let activation = ActivationId::new(&id(side), trigger.trigger_id());
         self.0.record(side, activation, record).unwrap();
@@ -280,6 +281,7 @@ fn what_waits_for_its_context_waits_until_it_is_decided_or_dead() {
         envelope: None,
         trigger_hash: String::new(),
         hops: 0,
+        redrive: 0,
     });
     ledger.letter(Side::Live, &json!(pending));
     let compared = ledger.0.finish();

@@ -98,6 +98,8 @@ impl Effect {
     fn goes_alone(&self, payload_max: usize) -> bool {
         let is_large = |message: &Message| message.payload.len() + HEADERS_BYTES_MAX > payload_max;
         self.is_in_parts()
+            // It is stored behind what stands.
+            || self.redrive != 0
             || self.messages.len() > MESSAGES_MAX
             || self.bytes() > BYTES_MAX
             || self.messages.iter().any(is_large)

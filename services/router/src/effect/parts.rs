@@ -3,7 +3,7 @@
 //! task. Whoever died in between left an input that comes again: the same decision is found
 //! standing, and what is missing of it is stored.
 
-use kaizen_messaging::{CommitError, Committed, Guard, Message, chain, read};
+use kaizen_messaging::{CommitError, Committed, Failure as _, Guard, Message, chain, read};
 use kaizen_proto::{
     id::{ActivationId, DefinitionId},
     record::{Decided as DecidedRecord, DecisionRecord, OpenDecision, Parts, SNAPSHOT_BYTES_MAX},
@@ -177,6 +177,8 @@ impl Effect {
             settled_by: part.filter,
             settled_after: 0,
             trigger_hash: None,
+            pending: false,
+            redrive: self.redrive,
             letter: self.letter.clone(),
             in_parts: None,
         }
@@ -189,6 +191,8 @@ impl Effect {
             settled_by: self.settled_by.clone(),
             settled_after: self.settled_after,
             trigger_hash: self.trigger_hash.clone(),
+            pending: self.pending,
+            redrive: self.redrive,
             letter: self.letter.clone(),
             in_parts: None,
         }
@@ -306,7 +310,7 @@ impl Ledger {
     }
 
     async fn give_up(&self, effect: &Effect, error: CommitError) -> Result<(), EffectError> {
-        if error.is_transient() {
+        if error.kind().is_transient() {
             return Err(error.into());
         }
         let reason = DeadReason::StoreRefused;

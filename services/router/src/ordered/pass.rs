@@ -261,6 +261,7 @@ impl Pass<'_> {
         let mut effects = Vec::new();
         // Of each lane by itself: they may come to it on either side of the horizon.
         let fresh = set_off.fresh(self.ordered.horizon.now());
+        let original = input.original_of(set_off);
         for revision in &set_off.revisions {
             if let Err(stale) = &fresh {
                 let letter = letter(revision, &set_off.trigger, &input.original);
@@ -276,11 +277,11 @@ impl Pass<'_> {
             match concluded {
                 Some(concluded) => {
                     let taken = effects.iter().map(Effect::count).sum();
-                    effects.extend(self.effect(concluded, &input.original, &mut facts, taken));
+                    effects.extend(self.effect(concluded, &original, &mut facts, taken));
                 }
                 // Joins and silences take note; all others have taken it in before.
                 None if revision.value.is_set_off_by_each() => {
-                    let letter = letter(revision, &set_off.trigger, &input.original);
+                    let letter = letter(revision, &set_off.trigger, &original);
                     effects.extend(self.conflict(&set_off.trigger, letter).await?);
                 }
                 None => {}
@@ -713,5 +714,8 @@ fn deadline(concluded: &Concluded) -> Original {
         headers: OriginalHeaders::Decoded(None),
         payload: serde_json::to_vec(record).unwrap_or_default().into(),
         attempt: 1,
+        sequence: 0,
+        stored_at: record.stored_at(),
+        redrive: 0,
     }
 }

@@ -122,6 +122,13 @@ impl Admin {
         Ok(Found::Nowhere { searched: all })
     }
 
+    /// Whether EVENTS holds anything that was redriven: it is of no event type, and moves memory as
+    /// the event of which it is.
+    pub(in crate::admin) async fn are_redrives(&self) -> Result<bool, Status> {
+        let last = read::last(&self.nats, stream::EVENTS, subject::REDRIVES_ALL).await;
+        Ok(last.map_err(refusal::unavailable)?.is_some())
+    }
+
     /// A page of events, and whether more follow.
     pub(super) async fn events(
         &self,
@@ -172,7 +179,10 @@ impl Admin {
                 records.decided(activation, decided);
             }
         }
-        for message in self.ledger(&subject::dead_filter(None, Some(id))).await? {
+        for message in self
+            .ledger(&subject::dead_filter(None, None, Some(id)))
+            .await?
+        {
             let Some(letter) = subject::parse_dead(&message.subject) else {
                 continue;
             };

@@ -212,8 +212,16 @@ impl Admin {
             let is_shadow = revision.value.id().is_shadow();
             is_shadow && !found.is_empty() && found.is_subset(&ordered)
         };
+        let redriven = redriven(&stands.tasks, revision.number);
         explained.stands = explained.verdict != "unknown"
-            && (explained.verdict == "noted" || found == ordered || other.is_some() || is_part());
+            && (explained.verdict == "noted"
+                || found == ordered
+                || other.is_some()
+                || redriven.is_some()
+                || is_part());
+        if let Some(by) = redriven.filter(|_| explained.reason.is_empty()) {
+            explained.reason = format!("it was redriven: what stands was decided by revision {by}");
+        }
         if let Some(other) = other.filter(|_| found != ordered && explained.reason.is_empty()) {
             explained.reason = format!(
                 "the same event stands at {other} in EVENTS, too: what stands was ordered from that"
@@ -360,6 +368,13 @@ fn other_copy(tasks: &[Task], sequence: u64) -> Option<u64> {
         } => Some(other).filter(|other| *other != sequence),
         TriggerRecord::Tick { .. } | TriggerRecord::Memory { .. } => None,
     }
+}
+
+/// The revision that has decided in the place of the one in effect, when a dead letter was
+/// redriven.
+fn redriven(tasks: &[Task], in_effect: u64) -> Option<u64> {
+    let order: TaskOrder = serde_json::from_str(&tasks.first()?.order).ok()?;
+    (order.revision != in_effect).then_some(order.revision)
 }
 
 /// The ids of the tasks that were ordered; none where they were too many for one activation.

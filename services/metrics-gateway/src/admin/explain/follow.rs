@@ -171,7 +171,10 @@ impl Admin {
         wanted: &'a Wanted,
         ids: BTreeSet<DefinitionId>,
     ) -> Result<Following<'a>, Status> {
-        let history = History::of(view, &ids);
+        let mut history = History::of(view, &ids);
+        if self.are_redrives().await? {
+            subject::EVENTS_ALL.clone_into(&mut history.filter);
+        }
         let mut records = Records::default();
         for id in &history.bound {
             self.recalled(id, &mut records).await?;

@@ -47,7 +47,7 @@ impl AskedFor {
             .filter(move |entry| entry.sequence > sequence);
         later.filter_map(|entry| match &entry.record {
             AdminTick::Backfill { slot, .. } => Some(*slot),
-            AdminTick::Manual { .. } => None,
+            AdminTick::Manual { .. } | AdminTick::Redrive(_) => None,
         })
     }
 }
@@ -93,13 +93,11 @@ impl Admin {
         expected: u64,
         tick: &AdminTick,
     ) -> Result<Committed, CommitError> {
-        let (AdminTick::Manual { slot, revision, .. } | AdminTick::Backfill { slot, revision, .. }) =
-            tick;
         let mut headers = HeaderMap::new();
         trace::inject(&Span::current(), &mut headers);
         headers.insert(header::DEFINITION, id.as_str());
-        headers.insert(header::REVISION, revision.to_string());
-        headers.insert(header::SLOT, slot.to_string());
+        headers.insert(header::REVISION, tick.revision().to_string());
+        headers.insert(header::SLOT, tick.slot().to_string());
         let message = Message {
             subject: subject::trigger(id),
             guard: Guard::Last(expected),

@@ -3,7 +3,7 @@
 use kaizen_proto::{
     admin::{LogRequest, LogResponse, SkippedSlots, TickLogEntry},
     pb_timestamp,
-    record::{AdminTick, Skipped, TickRecord},
+    record::{AdminTick, Redrive, Skipped, TickRecord},
     subject,
 };
 use tonic::Status;
@@ -68,6 +68,7 @@ fn asked_entry(stored: &Stored<AdminTick>) -> TickLogEntry {
             by,
         } => ("manual", slot, revision, by, request_id.as_str()),
         AdminTick::Backfill { slot, revision, by } => ("backfill", slot, revision, by, ""),
+        AdminTick::Redrive(redrive) => return redrive_entry(stored, redrive),
     };
     TickLogEntry {
         sequence: stored.sequence,
@@ -77,6 +78,19 @@ fn asked_entry(stored: &Stored<AdminTick>) -> TickLogEntry {
         revision: *revision,
         by: by.clone(),
         note: note.to_owned(),
+        ..TickLogEntry::default()
+    }
+}
+
+fn redrive_entry(stored: &Stored<AdminTick>, redrive: &Redrive) -> TickLogEntry {
+    TickLogEntry {
+        sequence: stored.sequence,
+        stored_at: Some(pb_timestamp(stored.stored_at)),
+        kind: "redrive".to_owned(),
+        slot: Some(pb_timestamp(stored.record.slot())),
+        revision: redrive.revision,
+        by: redrive.by.clone(),
+        note: format!("letter {}", redrive.letter),
         ..TickLogEntry::default()
     }
 }

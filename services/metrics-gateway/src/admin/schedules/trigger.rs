@@ -1,7 +1,7 @@
 //! Setting a definition off now, and what became of it.
 
 use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
-use kaizen_messaging::{Committed, backlog, instant, read, tasks::Kept};
+use kaizen_messaging::{Committed, backlog, instant, letters::Settled, read, tasks::Kept};
 use kaizen_proto::{
     admin::{
         ActivationOutcome, ActivationRequest, ActivationState, Task, TriggerRequest,
@@ -121,7 +121,9 @@ impl Admin {
             .map_err(refusal::unavailable)?;
         state.dead = dead.and_then(|message| {
             let at = instant(message.time);
-            letter(&message.subject, &message.headers, message.sequence, at)
+            let letter = letter(&message.subject, &message.headers, message.sequence, at)?;
+            // What has followed from a redriven one is told by what stands.
+            (letter.settled != Settled::Redriven.as_str()).then_some(letter)
         });
         if state.dead.is_some() {
             state.set_outcome(ActivationOutcome::Dead);
@@ -194,13 +196,11 @@ fn response(
 ) -> TriggerResponse {
     let id = standing.revision.value.id();
     let trigger = TriggerId::of_request(id, request_id);
-    let (AdminTick::Manual { slot, revision, .. } | AdminTick::Backfill { slot, revision, .. }) =
-        &stands.record;
     TriggerResponse {
         activation: ActivationId::new(id, &trigger).to_string(),
         trigger_id: trigger.to_string(),
-        slot: Some(pb_timestamp(*slot)),
-        revision: *revision,
+        slot: Some(pb_timestamp(stands.record.slot())),
+        revision: stands.record.revision(),
         sequence: stands.sequence,
         duplicate,
         paused: standing.paused().map(paused),

@@ -141,8 +141,8 @@ impl Admin {
             subject::tasks_filter(Some(live), None),
             subject::decisions_of(live),
             subject::decisions_of(shadow),
-            subject::dead_filter(None, Some(live)),
-            subject::dead_filter(None, Some(shadow)),
+            subject::dead_filter(None, None, Some(live)),
+            subject::dead_filter(None, None, Some(shadow)),
         ];
         let earliest = plan.window.from.checked_sub(CLOCKS_APART);
         let earliest = earliest.unwrap_or(Timestamp::MIN);

@@ -195,7 +195,10 @@ impl Admin {
         let view = self.registry.view().clone();
         let begun = view.definition_after(id, Timestamp::MIN).next();
         let begun = begun.map_or(revision.at, |first| first.at);
-        let (stream, filter) = read_by(revision);
+        let (stream, mut filter) = read_by(revision);
+        if stream == stream::EVENTS && self.are_redrives().await? {
+            subject::EVENTS_ALL.clone_into(&mut filter);
+        }
         let count = read::count_since(&self.nats, stream, &filter, begun).await;
         let count = count.map_err(refusal::unavailable)?;
         if count > FOLLOWED_MAX {

@@ -1,33 +1,39 @@
 //! `kaizen.admin.v1.Dead`
 
+mod held;
+mod redrive;
+mod settle;
+
 use std::collections::HashMap;
 
 use async_nats::HeaderMap;
 use jiff::Timestamp;
-use kaizen_messaging::{instant, read};
+use kaizen_messaging::{instant, letters, read};
 use kaizen_proto::{
     admin::{
-        DeadLetter, GetDeadLetterRequest, ListDeadLettersRequest, ListDeadLettersResponse,
-        dead_server::Dead,
+        DeadLetter, DiscardRequest, GetDeadLetterRequest, LettersUpdate, ListDeadLettersRequest,
+        ListDeadLettersResponse, RedriveRequest, dead_server::Dead,
     },
     header,
     id::{DefinitionId, QueueName},
     pb_timestamp, stream, subject,
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, page_size, paging, refusal};
 
 #[tonic::async_trait]
 impl Dead for Admin {
+    type RedriveStream = ReceiverStream<Result<LettersUpdate, Status>>;
+    type DiscardStream = ReceiverStream<Result<LettersUpdate, Status>>;
+
     async fn get(
         &self,
         request: Request<GetDeadLetterRequest>,
     ) -> Result<Response<DeadLetter>, Status> {
         let sequence = request.into_inner().sequence;
-        let found = read::at(&self.nats, stream::LEDGER, sequence)
-            .await
-            .map_err(refusal::unavailable)?;
+        let found = self.letter_at(sequence).await?;
         let letter = found.and_then(|message| {
             let headers = &message.headers;
             let mut letter = letter(
@@ -40,11 +46,7 @@ impl Dead for Admin {
             letter.original_payload = message.payload.to_vec();
             Some(letter)
         });
-        letter.map(Response::new).ok_or_else(|| {
-            refusal::not_found(format!(
-                "there is no dead letter {sequence}; see `kaizen-agentic dead list`"
-            ))
-        })
+        letter.map(Response::new).ok_or_else(|| unknown(sequence))
     }
 
     async fn list(
@@ -52,11 +54,7 @@ impl Dead for Admin {
         request: Request<ListDeadLettersRequest>,
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
         let request = request.into_inner();
-        let definition: Option<DefinitionId> = paging::name("definition", &request.definition)?;
-        // A reason has the alphabet of a name.
-        let reason: Option<QueueName> = paging::name("reason", &request.reason)?;
-        let filter =
-            subject::dead_filter(reason.as_ref().map(QueueName::as_str), definition.as_ref());
+        let filter = filter(&request.stage, &request.reason, &request.definition)?;
         let start = paging::start(&request.page_token, request.since.as_ref())?;
         let limit = page_size(request.page_size);
         let (messages, more) = read::page(&self.nats, stream::LEDGER, &filter, start, false, limit)
@@ -65,6 +63,9 @@ impl Dead for Admin {
         let letters = messages.iter().filter_map(|message| {
             let info = message.info().ok()?;
             let headers = message.headers.as_ref()?;
+            if !request.settled && !letters::is_open(headers) {
+                return None;
+            }
             letter(
                 &message.subject,
                 headers,
@@ -77,6 +78,43 @@ impl Dead for Admin {
             next_page_token: paging::next(&messages, more),
         }))
     }
+
+    async fn redrive(
+        &self,
+        request: Request<RedriveRequest>,
+    ) -> Result<Response<Self::RedriveStream>, Status> {
+        self.redrive_letters(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn discard(
+        &self,
+        request: Request<DiscardRequest>,
+    ) -> Result<Response<Self::DiscardStream>, Status> {
+        self.discard_letters(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+}
+
+fn unknown(sequence: u64) -> Status {
+    refusal::not_found(format!(
+        "there is no dead letter {sequence}; see `kaizen-agentic dead list`"
+    ))
+}
+
+/// Filter on letters by names; empty ones do not filter.
+fn filter(stage: &str, reason: &str, definition: &str) -> Result<String, Status> {
+    let definition: Option<DefinitionId> = paging::name("definition", definition)?;
+    // Stages and reasons have the alphabet of a name.
+    let stage: Option<QueueName> = paging::name("stage", stage)?;
+    let reason: Option<QueueName> = paging::name("reason", reason)?;
+    Ok(subject::dead_filter(
+        stage.as_ref().map(QueueName::as_str),
+        reason.as_ref().map(QueueName::as_str),
+        definition.as_ref(),
+    ))
 }
 
 pub(super) fn letter(
@@ -86,11 +124,10 @@ pub(super) fn letter(
     stored_at: Timestamp,
 ) -> Option<DeadLetter> {
     let parsed = subject::parse_dead(subject)?;
-    let text = |name| {
-        headers
-            .get(name)
-            .map_or_else(String::new, ToString::to_string)
-    };
+    let text = |name| letters::text(headers, name).to_owned();
+    let time = |name| text(name).parse::<Timestamp>().ok();
+    let settled = text(header::SETTLED);
+    let is_settled = !settled.is_empty();
     Some(DeadLetter {
         sequence,
         stage: parsed.stage.to_owned(),
@@ -100,10 +137,15 @@ pub(super) fn letter(
         identity: parsed.identity.to_owned(),
         error: text(header::ERROR),
         attempts: text(header::ATTEMPT).parse().unwrap_or(0),
-        died_at: Some(pb_timestamp(stored_at)),
+        died_at: Some(pb_timestamp(time(header::DIED_AT).unwrap_or(stored_at))),
         original_subject: text(header::ORIG_SUBJECT),
         original_headers: HashMap::new(),
         original_payload: Vec::new(),
+        first_at: time(header::FIRST_AT).map(pb_timestamp),
+        settled,
+        settled_by: text(header::BY),
+        settled_at: is_settled.then(|| pb_timestamp(stored_at)),
+        source_type: text(header::SOURCE_TYPE),
     })
 }
 

@@ -1,4 +1,6 @@
-//! `dead list|show`.
+//! `dead list|show`; what settles letters is beside this.
+
+mod settle;
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -26,7 +28,8 @@ use crate::{
 #[command(after_help = "\
 Example:
   kaizen-agentic dead list --since 24h
-  kaizen-agentic dead show 42")]
+  kaizen-agentic dead show 42
+  kaizen-agentic dead redrive 42")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -47,6 +50,12 @@ Example:
         /// Its sequence, as `dead list` shows it
         sequence: u64,
     },
+    /// Set off once more what letters hold, once its cause is mended
+    #[command(after_help = settle::REDRIVE_HELP)]
+    Redrive(settle::RedriveArgs),
+    /// Settle letters that nobody wants any more
+    #[command(after_help = settle::DISCARD_HELP)]
+    Discard(settle::DiscardArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +63,9 @@ struct ListArgs {
     /// Only letters with this reason, for example unregistered
     #[arg(long)]
     reason: Option<String>,
+    /// Only letters of this stage: admission, resolve, decide or store
+    #[arg(long)]
+    stage: Option<String>,
     /// Only letters of this definition
     #[arg(long)]
     definition: Option<DefinitionId>,
@@ -63,12 +75,17 @@ struct ListArgs {
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
+    /// Also letters that were redriven or discarded
+    #[arg(long)]
+    settled: bool,
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
         Verb::List(args) => list(session, &args, Timestamp::now()),
         Verb::Show { sequence } => show(session, sequence),
+        Verb::Redrive(args) => settle::redrive(session, args, Timestamp::now()),
+        Verb::Discard(args) => settle::discard(session, args, Timestamp::now()),
     }
 }
 
@@ -98,6 +115,8 @@ async fn fetch(admin: &Admin, args: &ListArgs, now: Timestamp) -> anyhow::Result
             .map(ToString::to_string)
             .unwrap_or_default(),
         since: args::ago(now, args.since).map(pb_timestamp),
+        stage: args.stage.clone().unwrap_or_default(),
+        settled: args.settled,
         ..ListDeadLettersRequest::default()
     };
     let page = async |page_size, page_token| {
@@ -137,6 +156,8 @@ fn show(session: &Session, sequence: u64) -> anyhow::Result<Exit> {
 struct LetterView {
     sequence: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    first_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     died_at: Option<Timestamp>,
     stage: String,
     reason: String,
@@ -146,9 +167,23 @@ struct LetterView {
     identity: String,
     error: String,
     attempts: u32,
+    /// Of a parked one, what it waits for.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    source_type: String,
+    /// Absent while it is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled: Option<Settled>,
     /// Not in a list.
     #[serde(skip_serializing_if = "Option::is_none")]
     original: Option<Original>,
+}
+
+#[derive(Serialize)]
+struct Settled {
+    how: String,
+    by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -197,8 +232,16 @@ fn hex(bytes: &[u8]) -> String {
 
 impl From<admin::DeadLetter> for LetterView {
     fn from(letter: admin::DeadLetter) -> Self {
+        let settled = (!letter.settled.is_empty()).then(|| Settled {
+            how: letter.settled,
+            by: letter.settled_by,
+            at: letter.settled_at.as_ref().and_then(from_pb_timestamp),
+        });
         Self {
+            first_at: letter.first_at.as_ref().and_then(from_pb_timestamp),
             died_at: letter.died_at.as_ref().and_then(from_pb_timestamp),
+            source_type: letter.source_type,
+            settled,
             sequence: letter.sequence,
             stage: letter.stage,
             reason: letter.reason,
@@ -235,6 +278,11 @@ impl LetterView {
         };
         let mut text = fields([
             ("Sequence", format!("{} in LEDGER", self.sequence)),
+            (
+                "First",
+                self.first_at
+                    .map_or_else(String::new, |at| instant(Some(at))),
+            ),
             ("Died", instant(self.died_at)),
             ("Stage", self.stage.clone()),
             ("Reason", self.reason.clone()),
@@ -242,11 +290,24 @@ impl LetterView {
             ("Definition", definition),
             ("Identity", self.identity.clone()),
             ("Attempts", self.attempts.to_string()),
+            ("Waits for", self.source_type.clone()),
+            (
+                "Settled",
+                self.settled
+                    .as_ref()
+                    .map_or_else(String::new, Settled::for_people),
+            ),
         ]);
         if let Some(original) = &self.original {
             text.push_str(&original.for_people());
         }
         text
+    }
+}
+
+impl Settled {
+    fn for_people(&self) -> String {
+        format!("{} by {}, {}", self.how, self.by, instant(self.at))
     }
 }
 
