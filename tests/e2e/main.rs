@@ -53,7 +53,6 @@ mod sources;
 mod task_fields;
 mod tick_verbs;
 mod ticks;
-mod too_old;
 mod traces;
 mod undecodable;
 mod verify;

@@ -3,6 +3,7 @@
 use async_nats::jetstream::response::Response;
 use kaizen_proto::stream;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::{Nats, chain};
 
@@ -52,7 +53,8 @@ impl Info {
 }
 
 async fn look(nats: &Nats, subject: String) -> Option<String> {
-    match nats.jetstream.request(subject, &()).await {
+    // An empty object: `null` is no empty request to the server.
+    match nats.jetstream.request(subject, &json!({})).await {
         Ok(answer) => told(&answer),
         Err(error) => Some(format!("does not answer: {}", chain(&error))),
     }
