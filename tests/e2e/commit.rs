@@ -432,7 +432,7 @@ async fn batch_that_finds_no_room_may_be_tried_again() {
         open_batch(&nats, &format!("open-{n}"), 1_000 + n).await;
     }
     let error = nats.commit.store(tasks(1, 3)).await.unwrap_err();
-    assert!(error.is_transient(), "{error:?}");
+    assert!(error.kind().is_transient(), "{error:?}");
     assert!(
         kaizen_messaging::chain(&error).contains("too many inflight"),
         "{error:?}"

@@ -13,7 +13,9 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures::future::join_all;
-use kaizen_messaging::{CommitError, Committed, Guard, JETSTREAM_TIMEOUT, Message, Nats};
+use kaizen_messaging::{
+    CommitError, Committed, Failure as _, Guard, JETSTREAM_TIMEOUT, Message, Nats,
+};
 use kaizen_proto::{header, id::TriggerId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
@@ -168,7 +170,7 @@ impl Gatherer {
                     waiting.answer(Ok(standing));
                 }
             }
-            Err(error) if error.is_transient() => {
+            Err(error) if error.kind().is_transient() => {
                 let error = Arc::new(error);
                 for waiting in batch {
                     waiting.answer(Err(error.clone().into()));

@@ -2,7 +2,7 @@
 
 mod begun;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream::Message;
 use futures::future::join_all;

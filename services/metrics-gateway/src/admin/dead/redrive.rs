@@ -3,7 +3,7 @@
 
 use async_nats::{HeaderMap, jetstream::message::StreamMessage};
 use jiff::Timestamp;
-use kaizen_messaging::{Committed, Guard, Message, letters::Settled, read, trace};
+use kaizen_messaging::{Committed, Failure as _, Guard, Message, letters::Settled, read, trace};
 use kaizen_proto::{
     admin::{LetterOutcome, LettersUpdate, RedriveRequest, RedrivenActivation},
     envelope::EventEnvelope,
@@ -155,7 +155,9 @@ impl Job {
             match self.admin.nats.commit.store(vec![message.clone()]).await {
                 Ok(Committed::Stored(sequence)) => return Ok(Ok((stream, sequence))),
                 Ok(Committed::Doubtful) => {}
-                Err(error) if error.is_transient() => return Err(refusal::unavailable(error)),
+                Err(error) if error.kind().is_transient() => {
+                    return Err(refusal::unavailable(error));
+                }
                 Err(error) => return Ok(Err(format!("{:#}", anyhow::Error::new(error)))),
             }
         }
