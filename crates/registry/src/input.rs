@@ -316,6 +316,7 @@ mod tests {
         SetOff {
             trigger: Trigger::of_tick(id, TickKind::Scheduled, slot, 1, stored_at, 0),
             revisions: Vec::new(),
+            redriven: false,
         }
     }
 

@@ -219,6 +219,7 @@ impl Mesh {
                 envelope: None,
                 trigger_hash: concluded.trigger.content_hash.clone(),
                 hops: 0,
+                redrive: 0,
             });
             self.store(100, record.clone(), serde_json::to_vec(&pending).unwrap());
         }
@@ -233,6 +234,8 @@ impl Mesh {
                 open: BTreeMap::new(),
                 rules: decision.rules.clone(),
                 tasks: u32::try_from(decision.tasks.len()).unwrap(),
+                trigger_hash: None,
+                parts: None,
                 planned: id.is_shadow().then(|| Planned {
                     trigger_hash: concluded.trigger.content_hash.clone(),
                     tasks: tasks.collect(),
