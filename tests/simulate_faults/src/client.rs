@@ -201,8 +201,10 @@ pub async fn latest(
     filter: &str,
 ) -> Result<Vec<Rc<Message>>, Unavailable> {
     let filter = filter.to_owned();
+    let reader = process.clone();
     read(process, stream, move |stream, now| {
-        let at = match stream.behind_until > now {
+        let until = stream.behind_until;
+        let at = match until > now && broker::is_with_follower(&reader, until) {
             true => stream.behind_at,
             false => u64::MAX,
         };

@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use kaizen_proto::subject::{self, RegistryKind};
 use kaizen_registry::parse_documents;
 
+use crate::world::{SECOND, timestamp};
+
 /// A document in one of its versions: where it is stored, and as what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
@@ -30,6 +32,8 @@ pub const SOLD: &str = "shop.sold";
 pub const BUILT: &str = "shop.built";
 /// How often the definitions with a cron are due, in seconds.
 pub const EVERY_S: u64 = 5;
+/// When they are due no more, in seconds from the beginning of a seed.
+pub const END_S: u64 = 40;
 /// Versions of each definition.
 pub const VERSIONS: u64 = 4;
 
@@ -93,9 +97,11 @@ fn yaml(id: &str, version: u64) -> String {
 
 fn parts(id: &str, version: u64) -> (String, String, String) {
     let sold = format!("{{type: event, event_type: {SOLD}}}");
+    let end = timestamp(END_S * SECOND);
     let cron = |policy: &str| {
         format!(
-            "{{type: cron, cron: \"*/{EVERY_S} * * * * *\", catchup: {{policy: {policy}, window: null}}}}"
+            "{{type: cron, cron: \"*/{EVERY_S} * * * * *\", end: \"{end}\", \
+             catchup: {{policy: {policy}, window: null}}}}"
         )
     };
     let most = 50 + version * 10;

@@ -19,5 +19,6 @@ pub mod mutant;
 pub mod plan;
 pub mod random;
 pub mod seed;
+pub mod shrink;
 pub mod views;
 pub mod world;

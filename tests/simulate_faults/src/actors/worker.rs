@@ -119,7 +119,8 @@ async fn carry_out(
     task: &Task,
     random: &mut Random,
 ) {
-    let ends_at = process.sim.now() + random.between(10, 5_000) * MS;
+    let longest = if random.happens(2_000) { 5_000 } else { 500 };
+    let ends_at = process.sim.now() + random.between(10, longest) * MS;
     loop {
         let left = ends_at.saturating_sub(process.sim.now());
         if left == 0 {

@@ -146,6 +146,14 @@ fn stored_one(sim: &Sim, stream: &'static str, message: &Rc<Message>) {
     }
 }
 
+/// Half of the consumers are with a follower: which, changes whenever followers are behind.
+#[must_use]
+pub fn is_with_follower(reader: &Process, behind_until: Micros) -> bool {
+    let place = u64::try_from(reader.id).unwrap_or(0);
+    let seed = reader.sim.plan.seed;
+    Random::of(&[seed, 6, place, reader.life(), behind_until]).happens(5_000)
+}
+
 fn deliver(sim: &Sim, stream: &'static str, feed: usize, message: &Rc<Message>) {
     let now = sim.now();
     let (take, reader, at) = {
@@ -157,9 +165,9 @@ fn deliver(sim: &Sim, stream: &'static str, feed: usize, message: &Rc<Message>) 
         if feed.stream != stream || !feed.reader.is_alive() {
             return;
         }
-        let mut random = Random::of(&[sim.plan.seed, 2, now, message.sequence]);
-        // Half of the consumers are with a follower, and that may be behind.
-        let is_behind = behind_until > now && random.happens(5_000);
+        let is_behind = behind_until > now && is_with_follower(&feed.reader, behind_until);
+        let place = u64::try_from(feed.reader.id).unwrap_or(0);
+        let mut random = Random::of(&[sim.plan.seed, 2, place, message.sequence]);
         let arrives = now + random.between(50, 400);
         let at = if is_behind {
             sim.saw(Seen::StaleRead);
