@@ -43,7 +43,8 @@ pub fn event_types() -> Vec<Stored> {
     let of = |name: &str| {
         format!(
             "{{kind: EventType, name: {name}, schema: {{type: object, required: [project], \
-             properties: {{project: {{type: string}}, value: {{type: number}}}}}}}}"
+             properties: {{project: {{type: string}}, value: {{type: number}}, \
+             odd: {{type: number}}}}}}}}"
         )
     };
     [SOLD, BUILT]
@@ -105,7 +106,8 @@ fn parts(id: &str, version: u64) -> (String, String, String) {
         )
     };
     let most = 50 + version * 10;
-    let task = |queue: &str, title: &str| format!("{{queue: {queue}, title: \"v{version} {title}\"}}");
+    let task =
+        |queue: &str, title: &str| format!("{{queue: {queue}, title: \"v{version} {title}\"}}");
     let rule = |id: &str, when: &str, more: &str, tasks: &str| {
         let when = match when {
             "" => String::new(),
@@ -123,7 +125,8 @@ fn parts(id: &str, version: u64) -> (String, String, String) {
         "pair" => {
             let two = [task("coach", told), task("clerk", told)].join(", ");
             let rules = rule("both", "context.m.value < 75", "", &two)
-                + &rule("one", "context.m.value < 25", "", &task("clerk", told));
+                + &rule("one", "context.m.value < 25", "", &task("clerk", told))
+                + &rule("odd", "context.m.odd > 0", "", &task("clerk", told));
             (sold, PAYLOAD.to_owned(), rules)
         }
         "asked" => {
@@ -141,7 +144,12 @@ fn parts(id: &str, version: u64) -> (String, String, String) {
             let clauses = format!(
                 "    for: {{consecutive: 2, key: {KEY}}}\n    rate_limit: {{tasks: 2, per: 9s, key: {KEY}}}\n"
             );
-            let rules = rule("low", "context.m.value < 80", &clauses, &task("coach", told));
+            let rules = rule(
+                "low",
+                "context.m.value < 80",
+                &clauses,
+                &task("coach", told),
+            );
             (sold, PAYLOAD.to_owned(), rules)
         }
         "quiet" => {

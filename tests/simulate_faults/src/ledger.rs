@@ -7,7 +7,9 @@ use std::rc::Rc;
 use futures::future::join_all;
 use kaizen_proto::{
     id::{ActivationId, DefinitionId, TriggerId},
-    record::{Checkpoint, Decided as DecidedRecord, DecisionRecord, Pending, TaskOrder, TaskRecord},
+    record::{
+        Checkpoint, Decided as DecidedRecord, DecisionRecord, Pending, TaskOrder, TaskRecord,
+    },
     stream,
     subject::{self, DeadReason, DeadStage, Reader},
 };

@@ -164,11 +164,7 @@ impl Weather {
         let drawn = random.below(10_000);
         let late = |random: &mut Random| {
             // Most are late by less than anybody's patience, some by more.
-            let most = if random.happens(3_000) {
-                9_000
-            } else {
-                600
-            };
+            let most = if random.happens(3_000) { 9_000 } else { 600 };
             random.between(20, most) * MS
         };
         let mut upto = 0;

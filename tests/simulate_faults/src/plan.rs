@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    ops::Range,
 };
 
 use kaizen_proto::stream;
@@ -34,6 +35,8 @@ pub mod place {
     pub const ROUTERS: Range<usize> = 8..11;
     /// Workers.
     pub const WORKERS: Range<usize> = 11..14;
+    /// All of which there may be several.
+    pub const ALL: [Range<usize>; 4] = [GATEWAYS, SCHEDULERS, ROUTERS, WORKERS];
 }
 
 /// One thing that happens to one message.
@@ -224,14 +227,9 @@ impl Plan {
         let mut random = Random::of(&[seed, 0]);
         let draw = &mut random;
         let mut processes = BTreeSet::from([place::ADMIN, place::CLIENTS, place::RESOLVER]);
-        for (range, least) in [
-            (place::GATEWAYS, 1),
-            (place::SCHEDULERS, 1),
-            (place::ROUTERS, 1),
-            (place::WORKERS, 1),
-        ] {
+        for range in place::ALL {
             let most = u64::try_from(range.len()).unwrap_or(1);
-            let count = usize::try_from(draw.between(least, most)).unwrap_or(1);
+            let count = usize::try_from(draw.between(1, most)).unwrap_or(1);
             processes.extend(range.take(count));
         }
         let mut definitions: Vec<_> = DEFINITIONS
@@ -282,13 +280,19 @@ fn steps(draw: &mut Random, definitions: &[&'static str]) -> Vec<(Micros, Step)>
         let step = match draw.below(100) {
             0..70 => publish(draw, number),
             70..82 => raw(draw, number),
-            82..92 => match draw.one_of(definitions) {
+            82..90 => match draw.one_of(definitions) {
                 Some(id) => Step::Apply(id, draw.below(VERSIONS)),
                 None => continue,
             },
-            92..96 => Step::Cancel(draw.next_number()),
+            90..95 => Step::Cancel(draw.next_number()),
             _ => Step::Retry(draw.next_number()),
         };
+        // Now and then several come at once, and one of them twice.
+        if draw.happens(1_000) {
+            let raw = Step::Raw(SOLD, event(draw, number, SOLD).to_string().into_bytes());
+            steps.push((at, raw.clone()));
+            steps.push((at + draw.below(2) * MS, raw));
+        }
         // Now and then somebody sends the same again.
         if draw.happens(1_500) {
             let again = at + draw.below(6_000) * MS;
@@ -302,7 +306,7 @@ fn steps(draw: &mut Random, definitions: &[&'static str]) -> Vec<(Micros, Step)>
 
 /// An event: mostly one of its own, now and then another under an id that is taken.
 fn event(draw: &mut Random, number: u64, event_type: &str) -> serde_json::Value {
-    let id = if draw.happens(700) {
+    let id = if draw.happens(1_200) {
         draw.below(number + 1)
     } else {
         number
@@ -312,6 +316,9 @@ fn event(draw: &mut Random, number: u64, event_type: &str) -> serde_json::Value 
     // Without a value the rules that ask for it fail.
     if draw.happens(9_300) {
         attributes["value"] = json!(draw.below(100));
+    }
+    if draw.happens(7_000) {
+        attributes["odd"] = json!(draw.below(2));
     }
     json!({"id": format!("e{id}"), "type": event_type, "source": "shop", "attributes": attributes})
 }
@@ -323,7 +330,7 @@ fn publish(draw: &mut Random, number: u64) -> Step {
 
 fn raw(draw: &mut Random, number: u64) -> Step {
     let mut event = event(draw, number, SOLD);
-    match draw.below(4) {
+    match draw.below(6) {
         0 => Step::Raw(SOLD, b"{broken".to_vec()),
         1 => {
             event["type"] = json!("shop.unknown");
@@ -350,31 +357,64 @@ fn harms(draw: &mut Random, processes: &BTreeSet<ProcessId>) -> Vec<(Micros, Har
         stream::LEDGER,
         stream::REGISTRY,
     ];
+    let some = |draw: &mut Random, range: Range<ProcessId>| {
+        let theirs: Vec<_> = processes.iter().filter(|id| range.contains(*id)).collect();
+        draw.one_of(&theirs).map_or(range.start, |id| **id)
+    };
     let mut harms = Vec::new();
-    for _ in 0..draw.between(1, 8) {
+    for _ in 0..draw.between(1, 7) {
         let at = SECOND / 2 + draw.below(BUSY);
         let victim = draw.one_of(&victims).copied().unwrap_or(place::ADMIN);
         let stream = draw.one_of(&streams).copied().unwrap_or(stream::LEDGER);
         let ms = |draw: &mut Random, least, most| draw.between(least, most) * MS;
         let harm = match draw.below(100) {
-            0..22 => Harm::Kill(victim, ms(draw, 10, 6_000)),
-            22..32 => Harm::Drain(victim, ms(draw, 10, 2_000)),
-            32..47 => Harm::Freeze(victim, ms(draw, 100, 9_000)),
-            47..53 => {
+            0..20 => Harm::Kill(victim, ms(draw, 10, 6_000)),
+            20..28 => {
+                let router = some(draw, place::ROUTERS);
+                // What takes long to store is being handled when the stop comes.
+                harms.push((
+                    at.saturating_sub(200 * MS),
+                    Harm::Slow(stream::LEDGER, 2 * SECOND),
+                ));
+                Harm::Drain(router, ms(draw, 10, 2_000))
+            }
+            28..31 => Harm::Drain(victim, ms(draw, 10, 2_000)),
+            31..42 => Harm::Freeze(victim, ms(draw, 100, 9_000)),
+            // So long that somebody else is given what it was at.
+            42..45 => Harm::Freeze(some(draw, place::WORKERS), ms(draw, 30_000, 40_000)),
+            45..53 => {
                 let ahead = i64::try_from(draw.between(1, 4_000)).unwrap_or(1) * 1_000_000;
                 let sign = if draw.happens(5_000) { 1 } else { -1 };
-                Harm::Clock(victim, sign * ahead)
+                Harm::Clock(some(draw, place::SCHEDULERS), sign * ahead)
             }
             53..72 => {
-                let (keeps, silent) = (draw.happens(5_000), draw.happens(5_000));
+                let (keeps, silent) = (draw.happens(5_000), draw.happens(4_000));
+                if draw.happens(5_000) {
+                    // Then there is something in flight.
+                    harms.push((at.saturating_sub(600 * MS), Harm::Slow(stream, SECOND)));
+                }
                 Harm::Leader(stream, ms(draw, 20, 3_000), keeps, silent)
             }
-            72..80 => Harm::Behind(stream, ms(draw, 500, 5_000)),
-            80..88 => Harm::Slow(stream, ms(draw, 500, 5_000)),
+            72..77 => Harm::Behind(stream, ms(draw, 500, 5_000)),
+            77..82 => {
+                // Whoever takes over meanwhile may read what was.
+                let (router, down) = (some(draw, place::ROUTERS), ms(draw, 500, 6_000));
+                harms.push((at + ms(draw, 200, 3_000), Harm::Kill(router, down)));
+                Harm::Behind(stream::LEDGER, ms(draw, 6_000, 9_000))
+            }
+            82..88 => Harm::Slow(stream, ms(draw, 500, 5_000)),
             88..94 => Harm::ForgetIds,
             _ => Harm::ResolverFails(ms(draw, 500, 8_000)),
         };
         harms.push((at, harm));
+    }
+    if draw.happens(300) {
+        // So long without a scheduler that slots are missed, not late.
+        let (at, down) = (draw.between(2, 6) * SECOND, draw.between(31, 33) * SECOND);
+        let theirs = processes
+            .iter()
+            .filter(|id| place::SCHEDULERS.contains(*id));
+        harms.extend(theirs.map(|id| (at, Harm::Kill(*id, down))));
     }
     harms.sort_by_key(|(at, _)| *at);
     harms

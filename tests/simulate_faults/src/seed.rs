@@ -79,7 +79,10 @@ fn prepare(sim: &Sim) {
         (stream::ROUTER_BOUND, stream::LEDGER, subject::DECISIONS_ALL),
         (stream::ROUTER_OUTCOMES, stream::LEDGER, subject::TASKS_ALL),
     ] {
-        broker.make(name, Durable::new(stream, filter, ACK_WAIT, ACK_PENDING_MAX));
+        broker.make(
+            name,
+            Durable::new(stream, filter, ACK_WAIT, ACK_PENDING_MAX),
+        );
     }
     for queue in QUEUES {
         if let Ok(queue) = queue.parse() {
@@ -98,7 +101,10 @@ fn settle(sim: &Sim) {
             return;
         };
         if sim.now() > begin + SETTLES_WITHIN {
-            sim.violated("everything settles once nothing is harmed any more", waits_for);
+            sim.violated(
+                "everything settles once nothing is harmed any more",
+                waits_for,
+            );
             return;
         }
         world::run(sim, sim.now() + SECOND / 2);

@@ -76,6 +76,12 @@ pub fn with_parts(plan: &Plan, parts: &[Part]) -> Plan {
             Part::Message(message, fault) => _ = messages.insert(*message, *fault),
         }
     }
+    // Without any of a kind nothing would ever settle, and that is another failure.
+    for range in place::ALL {
+        if !range.clone().any(|id| processes.contains(&id)) {
+            processes.insert(range.start);
+        }
+    }
     Plan {
         processes,
         definitions,

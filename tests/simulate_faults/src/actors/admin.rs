@@ -121,7 +121,11 @@ async fn apply(
             let sequence = standing.as_ref().map_or(0, |standing| standing.sequence);
             if standing.is_none_or(|standing| *standing.payload != *document.payload) {
                 let guard = Guard::Last(sequence);
-                drafts.push(Draft::new(&document.subject, document.payload.clone(), guard));
+                drafts.push(Draft::new(
+                    &document.subject,
+                    document.payload.clone(),
+                    guard,
+                ));
             }
         }
         if drafts.is_empty() {

@@ -10,9 +10,7 @@ use kaizen_proto::{
     stream, subject,
     subject::{DeadReason, DeadStage},
 };
-use kaizen_registry::{
-    Definition, Revision, Trigger, View, bind_inline, decide, insert,
-};
+use kaizen_registry::{Definition, Revision, Trigger, View, bind_inline, decide, insert};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -173,7 +171,13 @@ fn follow(
     };
     let letter = waiting.letter.clone();
     let id = definition.id();
-    Ok(ledger::decided(process, id, waiting.activation, decided, letter))
+    Ok(ledger::decided(
+        process,
+        id,
+        waiting.activation,
+        decided,
+        letter,
+    ))
 }
 
 /// What the rules see: as the resolver puts it together.

@@ -6,8 +6,7 @@ use std::{cell::Cell, rc::Rc};
 use super::{Mesh, gateway::Answer};
 use crate::{
     broker::{Draft, Guard},
-    client,
-    link,
+    client, link,
     plan::{Step, place},
     random::Random,
     world::{MS, Process, ProcessId, SECOND},
@@ -85,5 +84,8 @@ async fn raw(process: &Process, event_type: &str, event: Vec<u8>) {
 
 fn format_subject(event_type: &str) -> String {
     let parsed = event_type.parse();
-    parsed.map_or_else(|_| String::new(), |event_type| kaizen_proto::subject::activity(&event_type))
+    parsed.map_or_else(
+        |_| String::new(),
+        |event_type| kaizen_proto::subject::activity(&event_type),
+    )
 }

@@ -129,12 +129,7 @@ async fn gather(process: &Process, effects: &mut [Vec<Effect>]) {
 }
 
 /// All that follows from one input.
-fn judge(
-    process: &Process,
-    view: &View,
-    stream: &'static str,
-    delivery: &Delivery,
-) -> Vec<Effect> {
+fn judge(process: &Process, view: &View, stream: &'static str, delivery: &Delivery) -> Vec<Effect> {
     let message = &delivery.message;
     let input = Input {
         stream,

@@ -126,12 +126,7 @@ struct Pass<'a> {
     triggers: Triggers,
 }
 
-pub(super) async fn run(
-    mesh: &Rc<Mesh>,
-    process: &Process,
-    registry: &Registry,
-    reader: Reader,
-) {
+pub(super) async fn run(mesh: &Rc<Mesh>, process: &Process, registry: &Registry, reader: Reader) {
     let ordered = Ordered {
         mesh,
         process,
@@ -282,8 +277,7 @@ impl Ordered<'_> {
         let messages = client::latest(self.process, stream::LEDGER, &filter).await?;
         let reached = messages.last().map_or(0, |message| message.sequence);
         for message in &messages {
-            if *message.subject != subject::checkpoint(self.reader) && !message.payload.is_empty()
-            {
+            if *message.subject != subject::checkpoint(self.reader) && !message.payload.is_empty() {
                 let cell = serde_json::from_slice(&message.payload);
                 cells.push(cell.map_err(|_| Ended::Failed)?);
             }
@@ -302,11 +296,16 @@ impl Ordered<'_> {
             open: Rc::new(Cell::new(true)),
         };
         let (queue, open) = (triggers.queue.clone(), triggers.open.clone());
-        broker::follow(self.process, self.reader.stream(), position, move |_, message| {
-            if open.get() {
-                queue.borrow_mut().push_back(message.clone());
-            }
-        });
+        broker::follow(
+            self.process,
+            self.reader.stream(),
+            position,
+            move |_, message| {
+                if open.get() {
+                    queue.borrow_mut().push_back(message.clone());
+                }
+            },
+        );
         triggers
     }
 
@@ -363,9 +362,8 @@ impl Ordered<'_> {
         for task in &lacks.tasks {
             let last = client::last(self.process, stream::LEDGER, task).await?;
             let record = last.map(|last| serde_json::from_slice::<TaskRecord>(&last.payload));
-            let open = record.is_some_and(|record| {
-                record.map_or(true, |record| record.state().is_open())
-            });
+            let open =
+                record.is_some_and(|record| record.map_or(true, |record| record.state().is_open()));
             facts.outside.open.insert(task.clone(), open);
         }
         let Some(item) = &lacks.context else {
@@ -383,9 +381,7 @@ impl Ordered<'_> {
                 Ok(context)
             }
             Some(Bound::Permanent) => Err("there is no such shop".to_owned()),
-            Some(Bound::Transient) | None
-                if self.process.sim.now() < since + CONTEXT_PATIENCE =>
-            {
+            Some(Bound::Transient) | None if self.process.sim.now() < since + CONTEXT_PATIENCE => {
                 return Ok(Some(client::backoff(facts.attempts).min(5 * SECOND)));
             }
             Some(Bound::Transient) | None => Err("the resolver failed for too long".to_owned()),

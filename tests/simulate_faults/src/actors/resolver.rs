@@ -92,7 +92,9 @@ pub(super) async fn ask(
     let mesh = mesh.clone();
     link::request(process, DEADLINE, move |sim, reply| {
         let door = &mesh.resolver;
-        door.queue.borrow_mut().push_back((activations.clone(), reply));
+        door.queue
+            .borrow_mut()
+            .push_back((activations.clone(), reply));
         if let Some(resolver) = &*door.process.borrow() {
             resolver.wake_at(sim.now());
         }

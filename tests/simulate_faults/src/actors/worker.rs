@@ -158,13 +158,7 @@ fn overtaken(process: &Process, durable: &str, delivery: &Delivery, last: &TaskR
 }
 
 /// Stores how a task ended, then settles its order.
-async fn report(
-    process: &Process,
-    durable: &str,
-    delivery: &Delivery,
-    task: &Task,
-    ended: Ended,
-) {
+async fn report(process: &Process, durable: &str, delivery: &Delivery, task: &Task, ended: Ended) {
     let record = TaskRecord::Outcome(Box::new(TaskOutcome {
         order: task.order,
         ended,
