@@ -1,10 +1,10 @@
 # Names for what the scripts do. Everything works without make, too: see scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test calendar cel matching simulate fuzz faults bench what-if smoke schemas check clean
+.PHONY: help setup demo test calendar cel matching simulate fuzz faults simulate-faults bench what-if smoke schemas check clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## check the toolchain and fetch the pinned nats-server; repeating it costs nothing
 	@scripts/setup >/dev/null
@@ -32,6 +32,9 @@ fuzz: ## every parser against whatever bytes break it, 60 s each; ARGS="--second
 
 faults: ## harm a mesh of real processes for two minutes, and account for every slot; ARGS="--seconds 600"
 	@scripts/faults $(ARGS)
+
+simulate-faults: ## ten thousand seeds of faults over a modelled broker; ARGS="--minutes 20"
+	@scripts/simulate-faults $(ARGS)
 
 bench: ## ticks of 1k, 10k and 100k definitions in one second, beside the server's own schedules
 	@scripts/bench $(ARGS)

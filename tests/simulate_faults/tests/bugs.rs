@@ -1,0 +1,67 @@
+//! That what must hold does hold in some seeds, and that each bug that can be put in is found.
+
+use kaizen_simulate_faults::{
+    history::History,
+    mutant::Mutant,
+    plan::Plan,
+    seed,
+    shrink::{self, Kept},
+};
+
+/// Seeds that are tried for a bug, at most.
+const SEEDS_MAX: u64 = 40;
+
+/// A seed in which each bug was found. Once plans are drawn differently the next ones are tried.
+fn first_seed(mutant: Mutant) -> u64 {
+    match mutant {
+        _ => 0,
+    }
+}
+
+fn on_big_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    kaizen_document::on_big_stack(work).unwrap()
+}
+
+#[test]
+fn every_bug_that_is_put_in_is_found() {
+    let missed: Vec<Mutant> = on_big_stack(|| {
+        let found = |mutant: &Mutant| {
+            let from = first_seed(*mutant);
+            (from..from + SEEDS_MAX).any(|seed| {
+                let outcome = seed::run(&Plan::of(seed), Some(*mutant), History::default());
+                !outcome.violations.is_empty()
+            })
+        };
+        let all = Mutant::ALL.into_iter();
+        all.filter(|mutant| !found(mutant)).collect()
+    });
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+#[test]
+fn without_a_bug_everything_holds_and_a_seed_is_always_the_same() {
+    on_big_stack(|| {
+        for seed in 0..8 {
+            let plan = Plan::of(seed);
+            let outcome = seed::run(&plan, None, History::kept());
+            assert_eq!(outcome.violations, [], "seed {seed}");
+            if seed < 2 {
+                let again = seed::run(&plan, None, History::kept());
+                assert!(outcome.history == again.history, "seed {seed}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_seed_with_all_of_its_parts_is_the_seed() {
+    on_big_stack(|| {
+        let plan = Plan::of(3);
+        let whole = seed::run(&plan, None, History::kept());
+        let parts = shrink::parts(&plan, &whole);
+        let all = Kept((0..parts.len()).collect());
+        let same = shrink::with_parts(&plan, &shrink::chosen(&parts, &all));
+        let outcome = seed::run(&same, None, History::kept());
+        assert!(outcome.history == whole.history);
+    });
+}
