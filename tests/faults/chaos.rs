@@ -247,7 +247,12 @@ pub(crate) async fn harm_network(
     deadline: Instant,
     tally: &Tally,
 ) -> anyhow::Result<()> {
-    while pause(random.millis(NETWORK_PAUSE_MS.0, NETWORK_PAUSE_MS.1), deadline).await {
+    while pause(
+        random.millis(NETWORK_PAUSE_MS.0, NETWORK_PAUSE_MS.1),
+        deadline,
+    )
+    .await
+    {
         let which = usize::try_from(random.below(ways.len() as u64))?;
         let (name, network) = ways.get(which).context("it is one of them")?;
         let delay = random.millis(DELAY_MS.0, DELAY_MS.1);
@@ -275,6 +280,7 @@ pub(crate) async fn harm_network(
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
     kill: &'static str,
+    stop: &'static str,
     freeze: &'static str,
     /// Between two faults.
     pause_ms: (u64, u64),
@@ -285,30 +291,35 @@ pub(crate) struct Kind {
 /// Three of them share the work, and any of them may be away.
 pub(crate) const SCHEDULER: Kind = Kind {
     kill: "scheduler_kill",
+    stop: "scheduler_stop",
     freeze: "scheduler_freeze",
     pause_ms: (2_000, 8_000),
     freeze_ms: (1_000, 8_000),
 };
 pub(crate) const GATEWAY: Kind = Kind {
     kill: "gateway_kill",
+    stop: "gateway_stop",
     freeze: "gateway_freeze",
     pause_ms: (6_000, 18_000),
     freeze_ms: (1_000, 8_000),
 };
 pub(crate) const ROUTER: Kind = Kind {
     kill: "router_kill",
+    stop: "router_stop",
     freeze: "router_freeze",
     pause_ms: (4_000, 14_000),
     freeze_ms: (1_000, 20_000),
 };
 pub(crate) const RESOLVER: Kind = Kind {
     kill: "resolver_kill",
+    stop: "resolver_stop",
     freeze: "resolver_freeze",
     pause_ms: (6_000, 18_000),
     freeze_ms: (1_000, 20_000),
 };
 pub(crate) const WORKER: Kind = Kind {
     kill: "worker_kill",
+    stop: "worker_stop",
     freeze: "worker_freeze",
     pause_ms: (6_000, 18_000),
     freeze_ms: (1_000, 20_000),
@@ -399,15 +410,24 @@ impl Replica {
         Ok(())
     }
 
-    async fn kill(&mut self, random: &mut Random, tally: &Tally) -> anyhow::Result<()> {
-        let gone = self.process.kill().await?;
+    /// Kills it, or has it stop by itself; and starts it again.
+    async fn end(&mut self, kills: bool, random: &mut Random, tally: &Tally) -> anyhow::Result<()> {
+        let gone = match kills {
+            true => self.process.kill().await?,
+            false => self.process.stop().await?,
+        };
         sleep(random.millis(DEAD_MS.0, DEAD_MS.1)).await;
         let changed = self.clock.after_restart() != self.clock;
         self.clock = self.clock.after_restart();
         let faketime = self.clock.faketime().to_owned();
         self.process.restart(&[("FAKETIME".to_owned(), faketime)])?;
         let back = self.process.pid().is_ok();
-        tally.count(self.kind.kill, self.process.name(), gone && back);
+        let kind = if kills {
+            self.kind.kill
+        } else {
+            self.kind.stop
+        };
+        tally.count(kind, self.process.name(), gone && back);
         if changed {
             self.see_clock(tally).await?;
         }
@@ -432,10 +452,10 @@ pub(crate) async fn harm(
     let (from, to) = replica.kind.pause_ms;
     while pause(random.millis(from, to), deadline).await {
         replica.has_not_ended()?;
-        if random.below(2) == 0 {
-            replica.kill(&mut random, tally).await?;
-        } else {
-            replica.freeze(&mut random, tally).await?;
+        match random.below(5) {
+            0 | 1 => replica.freeze(&mut random, tally).await?,
+            2 | 3 => replica.end(true, &mut random, tally).await?,
+            _ => replica.end(false, &mut random, tally).await?,
         }
     }
     Ok(())

@@ -246,16 +246,22 @@ impl Load {
         jetstream.set_timeout(ATTEMPT);
         let jetstream = &jetstream;
         let publishers = (0..PUBLISHERS).map(|publisher| {
-            self.pace(publisher, PUBLISHERS, per_second, deadline, async |number| {
-                let event = Generated::new(self.seed, Door::Raw, number);
-                let times = if event.twice { 2 } else { 1 };
-                for _ in 0..times {
-                    if !self.publish_one(jetstream, &event, deadline).await {
-                        return;
+            self.pace(
+                publisher,
+                PUBLISHERS,
+                per_second,
+                deadline,
+                async |number| {
+                    let event = Generated::new(self.seed, Door::Raw, number);
+                    let times = if event.twice { 2 } else { 1 };
+                    for _ in 0..times {
+                        if !self.publish_one(jetstream, &event, deadline).await {
+                            return;
+                        }
                     }
-                }
-                self.published.add(number);
-            })
+                    self.published.add(number);
+                },
+            )
         });
         join_all(publishers).await;
     }

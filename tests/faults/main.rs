@@ -207,7 +207,9 @@ async fn run_on(
     for other in &mut mesh.others {
         other.has_not_ended()?;
     }
-    let accounted = run.account(&reader, &mesh, &definitions, end, folder).await?;
+    let accounted = run
+        .account(&reader, &mesh, &definitions, end, folder)
+        .await?;
     let mut violations = accounted.violations;
     violations.extend(run.verify(&mesh).await?);
     let ticked_by = mesh.schedulers.iter().map(|replica| {
@@ -272,8 +274,7 @@ impl Run<'_> {
         let nodes = harm_cluster(self.cluster, random.fork(), deadline, tally);
         let ways = harm_network(&mesh.ways, random.fork(), deadline, tally);
         let all = mesh.schedulers.iter_mut().chain(&mut mesh.others);
-        let processes =
-            all.map(|replica| chaos::harm(replica, random.fork(), deadline, tally));
+        let processes = all.map(|replica| chaos::harm(replica, random.fork(), deadline, tally));
         let processes = futures::future::try_join_all(processes);
         let client = self.cluster.connect().await?;
         let load = async {
@@ -285,7 +286,9 @@ impl Run<'_> {
         };
         let recovery = async {
             let until = deadline + RECOVERY_TAIL;
-            let watched = self.recovery.watch(self.cluster, &self.load, &mesh.trace, tally, until);
+            let watched = self
+                .recovery
+                .watch(self.cluster, &self.load, &mesh.trace, tally, until);
             watched.await;
             Ok(())
         };
@@ -376,7 +379,11 @@ impl Run<'_> {
             .map(|violation| ("mesh".to_owned(), violation.to_string()))
             .collect();
         let refused = self.load.refused.borrow();
-        violations.extend(refused.iter().map(|said| ("gateway".to_owned(), said.clone())));
+        violations.extend(
+            refused
+                .iter()
+                .map(|said| ("gateway".to_owned(), said.clone())),
+        );
         write_history(folder, &ticks)?;
         let (lateness, of_slots) = slots(definitions, ticks, &revisions, end)?;
         violations.extend(of_slots);

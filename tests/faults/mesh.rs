@@ -149,7 +149,12 @@ impl Starter<'_> {
         ];
         let name = format!("gateway-{n}");
         let mut gateway = self
-            .start("kaizen-metrics-gateway", &name, chaos::GATEWAY, &environment)
+            .start(
+                "kaizen-metrics-gateway",
+                &name,
+                chaos::GATEWAY,
+                &environment,
+            )
             .await?;
         gateway
             .process
@@ -195,12 +200,28 @@ impl Starter<'_> {
         let mut launch = launch("kaizen-agentic", &name, self.folder, network.url());
         launch.environment = vec![
             ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
-            ("KAIZEN_FAULTS_TRACE".to_owned(), trace.display().to_string()),
+            (
+                "KAIZEN_FAULTS_TRACE".to_owned(),
+                trace.display().to_string(),
+            ),
         ];
         let command = "echo \"$KAIZEN_TASK\" >> \"$KAIZEN_FAULTS_TRACE\"";
         let args = ["--nats", network.url(), "work", "--queue", asked::QUEUE];
-        let how = ["--concurrency", "4", "--name", &name, "--", "/bin/sh", "-c", command];
-        launch.args = args.iter().chain(&how).map(|arg| (*arg).to_owned()).collect();
+        let how = [
+            "--concurrency",
+            "4",
+            "--name",
+            &name,
+            "--",
+            "/bin/sh",
+            "-c",
+            command,
+        ];
+        launch.args = args
+            .iter()
+            .chain(&how)
+            .map(|arg| (*arg).to_owned())
+            .collect();
         self.ways.push((name, network));
         Ok(Replica {
             process: Daemon::start(launch)?,

@@ -116,12 +116,7 @@ impl Network {
     }
 }
 
-async fn serve(
-    listener: TcpListener,
-    port: u16,
-    way: watch::Receiver<Way>,
-    felt: Arc<AtomicU64>,
-) {
+async fn serve(listener: TcpListener, port: u16, way: watch::Receiver<Way>, felt: Arc<AtomicU64>) {
     let mut connections = JoinSet::new();
     while let Ok((service, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
@@ -133,12 +128,7 @@ async fn serve(
     }
 }
 
-async fn connect(
-    service: TcpStream,
-    port: u16,
-    way: watch::Receiver<Way>,
-    felt: Arc<AtomicU64>,
-) {
+async fn connect(service: TcpStream, port: u16, way: watch::Receiver<Way>, felt: Arc<AtomicU64>) {
     let Ok(node) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
         return;
     };

@@ -97,7 +97,9 @@ async fn undone(cluster: &Cluster, reader: &Reader) -> Option<String> {
             ..
         } = progress(name, &info);
         if pending + ack_pending > 0 {
-            return Some(format!("{name}: {pending} pending, {ack_pending} not settled"));
+            return Some(format!(
+                "{name}: {pending} pending, {ack_pending} not settled"
+            ));
         }
     }
     let events = cluster.ask("$JS.API.STREAM.INFO.EVENTS").await;

@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// How long a signal may take to be seen.
 const SIGNAL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a program may take to stop.
-const STOP_DEADLINE: Duration = Duration::from_secs(20);
+const STOP_DEADLINE: Duration = Duration::from_secs(40);
 /// How long a program may take to say what is waited for.
 const LOG_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -110,13 +110,17 @@ impl Daemon {
         Ok(self.child.wait().await?.signal() == Some(9))
     }
 
-    /// Stops it as an operator does, and kills it where it does not stop.
-    pub async fn stop(&mut self) -> anyhow::Result<()> {
+    /// Stops it as an operator does, and kills it where it does not stop in time. True where it
+    /// ended well by itself.
+    pub async fn stop(&mut self) -> anyhow::Result<bool> {
         signal(self.pid()?, Signal::SIGTERM);
-        if timeout(STOP_DEADLINE, self.child.wait()).await.is_err() {
-            self.kill().await?;
+        match timeout(STOP_DEADLINE, self.child.wait()).await {
+            Ok(status) => Ok(status?.success()),
+            Err(_) => {
+                self.kill().await?;
+                Ok(false)
+            }
         }
-        Ok(())
     }
 
     /// Starts it again after it was killed, with a changed environment.

@@ -154,7 +154,11 @@ impl Account {
         if named == COMPLETED {
             return self.completed(&event, source);
         }
-        if self.events.insert(event.trigger, hash(message.payload)).is_some() {
+        if self
+            .events
+            .insert(event.trigger, hash(message.payload))
+            .is_some()
+        {
             self.totals.events_again += 1;
         }
         let mut all = asked::of_measured(&event);
@@ -231,7 +235,9 @@ impl Account {
             ));
         }
         if !may_lack && (*deleted > 0 || *first > 1) {
-            wrong.push(format!("messages are gone: {deleted}, and all before {first}"));
+            wrong.push(format!(
+                "messages are gone: {deleted}, and all before {first}"
+            ));
         }
         let stream = stream.clone();
         wrong.into_iter().for_each(|what| {
@@ -477,8 +483,12 @@ fn wrong_life(message: &Message<'_>, what: &'static str) -> Violation {
 /// The part of the schema that this load can break.
 fn is_measured(attributes: &Value) -> bool {
     attributes["agent"].is_string()
-        && attributes["project"].as_str().is_some_and(|project| !project.is_empty())
-        && attributes["quality"].as_f64().is_some_and(|quality| (0.0..=1.0).contains(&quality))
+        && attributes["project"]
+            .as_str()
+            .is_some_and(|project| !project.is_empty())
+        && attributes["quality"]
+            .as_f64()
+            .is_some_and(|quality| (0.0..=1.0).contains(&quality))
 }
 
 fn hash(bytes: &[u8]) -> u64 {

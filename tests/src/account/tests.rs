@@ -61,9 +61,17 @@ impl History {
         history.order("low", "low", &["Low low"]);
         history.order("calm", "low", &["Calm p low"]);
         history.order("row", "third", &["Row p third"]);
-        history.order("many", "many", &["Part a of many", "Part b of many", "Sum of many"]);
+        history.order(
+            "many",
+            "many",
+            &["Part a of many", "Part b of many", "Sum of many"],
+        );
         history.decide("bound", "bound", &["pending", "decided"]);
-        history.order("bound", "bound", &["Run north for bound", "Run south for bound"]);
+        history.order(
+            "bound",
+            "bound",
+            &["Run north for bound", "Run south for bound"],
+        );
         history.decide("homeless", "homeless", &["pending"]);
         history.bury("resolve.context_error", "homeless", "homeless");
         history.bury("decide.rule_error", "broken", "broken");
@@ -74,14 +82,19 @@ impl History {
         history.order_by("after", &told, &[&after]);
         history.slot(0);
         history.slot(5);
-        history.ledger.push(("kaizen.state.events.checkpoint".to_owned(), json!({})));
-        history.ledger.push(("kaizen.state.events.row.0a".to_owned(), json!({})));
+        history
+            .ledger
+            .push(("kaizen.state.events.checkpoint".to_owned(), json!({})));
+        history
+            .ledger
+            .push(("kaizen.state.events.row.0a".to_owned(), json!({})));
         history
     }
 
     fn publish(&mut self, event_type: &str, payload: Vec<u8>) {
         let stored = at(i64::try_from(self.events.len()).unwrap() * 100);
-        self.events.push((stored, format!("activity.{event_type}"), payload));
+        self.events
+            .push((stored, format!("activity.{event_type}"), payload));
     }
 
     fn measure(&mut self, event: &Value) {
@@ -130,7 +143,9 @@ impl History {
     fn decide(&mut self, definition: &str, event: &str, kinds: &[&str]) {
         let activation = Self::activation(definition, event);
         let subject = format!("kaizen.decision.{definition}.{activation}");
-        let records = kinds.iter().map(|kind| (subject.clone(), json!({"kind": kind})));
+        let records = kinds
+            .iter()
+            .map(|kind| (subject.clone(), json!({"kind": kind})));
         self.ledger.extend(records);
     }
 
@@ -220,7 +235,11 @@ fn lost_and_changed_event_is_seen() {
     assert_eq!(account.close().0, expected);
     history.events.remove(3);
     let found = history.violations();
-    assert!(found.iter().any(|v| matches!(v, Violation::StrangeTask { .. })));
+    assert!(
+        found
+            .iter()
+            .any(|v| matches!(v, Violation::StrangeTask { .. }))
+    );
 }
 
 #[test]
@@ -251,21 +270,40 @@ fn doubled_task_is_seen() {
 #[test]
 fn swapped_titles_are_seen() {
     let mut history = History::sound();
-    let (a, b) = (history.find("Part a of many", "order"), history.find("Part b of many", "order"));
+    let (a, b) = (
+        history.find("Part a of many", "order"),
+        history.find("Part b of many", "order"),
+    );
     let says = history.ledger[a].1.clone();
     history.ledger[a].1 = history.ledger[b].1.clone();
     history.ledger[b].1 = says;
     let found = history.violations();
-    assert!(matches!(found[..], [Violation::WrongTitle { .. }, Violation::WrongTitle { .. }]), "{found:?}");
+    assert!(
+        matches!(
+            found[..],
+            [Violation::WrongTitle { .. }, Violation::WrongTitle { .. }]
+        ),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn suppressed_task_that_stands_is_seen() {
-    for (definition, event) in [("calm", "quiet"), ("row", "quiet"), ("low", "quiet"), ("broken", "broken")] {
+    for (definition, event) in [
+        ("calm", "quiet"),
+        ("row", "quiet"),
+        ("low", "quiet"),
+        ("broken", "broken"),
+    ] {
         let mut history = History::sound();
         history.order(definition, event, &["Something"]);
         let found = history.violations();
-        assert!(found.iter().any(|v| matches!(v, Violation::StrangeTask { .. })), "{found:?}");
+        assert!(
+            found
+                .iter()
+                .any(|v| matches!(v, Violation::StrangeTask { .. })),
+            "{found:?}"
+        );
     }
 }
 
@@ -276,7 +314,9 @@ fn quiet_ends_after_its_time_and_not_before() {
         let event = measured("later", "p", 0.05, "plain");
         let stored = history.events[0].0 + jiff::SignedDuration::from_millis(millis);
         let payload = event.to_string().into_bytes();
-        history.events.push((stored, format!("activity.{MEASURED}"), payload));
+        history
+            .events
+            .push((stored, format!("activity.{MEASURED}"), payload));
         let lost = |v: &Violation| matches!(v, Violation::LostTask { title, .. } if title == "Calm p later");
         assert_eq!(history.violations().iter().any(lost), ordered, "{millis}");
     }
@@ -296,13 +336,20 @@ fn task_that_has_not_ended_was_not_worked_or_was_not_told_is_seen() {
     let at = history.find("Low low", "outcome");
     let subject = history.ledger[at].0.clone();
     history.ledger[at] = ("kaizen.state.events.checkpoint".to_owned(), json!({}));
-    assert!(history.violations().contains(&Violation::NoOutcome(subject)));
+    assert!(
+        history
+            .violations()
+            .contains(&Violation::NoOutcome(subject))
+    );
     let mut history = History::sound();
     history.runs.remove(0);
     let found = history.violations();
     assert!(matches!(found[..], [Violation::NotWorked(_)]), "{found:?}");
     let mut history = History::sound();
-    let told = history.events.iter().rposition(|(_, subject, _)| subject.ends_with(COMPLETED));
+    let told = history
+        .events
+        .iter()
+        .rposition(|(_, subject, _)| subject.ends_with(COMPLETED));
     history.events.remove(told.unwrap());
     let found = history.violations();
     assert!(matches!(found[..], [Violation::Untold(_)]), "{found:?}");
@@ -315,7 +362,13 @@ fn failed_task_and_strange_run_are_seen() {
     history.ledger[at].1["ended"] = json!("failed");
     history.runs.push("nobody.0".to_owned());
     let found = history.violations();
-    assert!(matches!(&found[..], [Violation::NotDone { .. }, Violation::StrangeRun(_)]), "{found:?}");
+    assert!(
+        matches!(
+            &found[..],
+            [Violation::NotDone { .. }, Violation::StrangeRun(_)]
+        ),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -329,22 +382,39 @@ fn wrong_life_of_a_task_is_seen() {
         let at = history.find("Low low", kind);
         history.ledger[at].1[key] = value;
         let found = history.violations();
-        assert!(found.iter().any(|v| matches!(v, Violation::WrongLife { .. })), "{found:?}");
+        assert!(
+            found
+                .iter()
+                .any(|v| matches!(v, Violation::WrongLife { .. })),
+            "{found:?}"
+        );
     }
 }
 
 #[test]
 fn lost_doubled_and_wrong_letters_are_seen() {
     let letter = |(subject, _): &(String, Value)| subject.starts_with("kaizen.dead.");
-    let count = History::sound().ledger.iter().filter(|record| letter(record)).count();
+    let count = History::sound()
+        .ledger
+        .iter()
+        .filter(|record| letter(record))
+        .count();
     for nth in 0..count {
         let mut history = History::sound();
-        let at = (0..history.ledger.len()).filter(|at| letter(&history.ledger[*at])).nth(nth).unwrap();
+        let at = (0..history.ledger.len())
+            .filter(|at| letter(&history.ledger[*at]))
+            .nth(nth)
+            .unwrap();
         let (subject, says) = history.ledger[at].clone();
         history.ledger.push((subject.clone(), says));
-        assert_eq!(history.violations(), [Violation::DoubledLetter(subject.clone())]);
+        assert_eq!(
+            history.violations(),
+            [Violation::DoubledLetter(subject.clone())]
+        );
         history.ledger.pop();
-        history.ledger[at].0 = subject.replace("_error", "_other").replace("admission", "decide");
+        history.ledger[at].0 = subject
+            .replace("_error", "_other")
+            .replace("admission", "decide");
         let found = history.violations();
         let strange = Violation::StrangeLetter(history.ledger[at].0.clone());
         assert!(found.contains(&strange) && found.contains(&Violation::LostLetter(subject)));
@@ -353,25 +423,53 @@ fn lost_doubled_and_wrong_letters_are_seen() {
 
 #[test]
 fn lost_and_repeated_decisions_are_seen() {
-    for kinds in [&["pending"][..], &["decided"], &["pending", "decided", "decided"], &["decided", "pending"]] {
+    for kinds in [
+        &["pending"][..],
+        &["decided"],
+        &["pending", "decided", "decided"],
+        &["decided", "pending"],
+    ] {
         let mut history = History::sound();
-        history.ledger.retain(|(subject, _)| !subject.starts_with("kaizen.decision.bound."));
+        history
+            .ledger
+            .retain(|(subject, _)| !subject.starts_with("kaizen.decision.bound."));
         history.decide("bound", "bound", kinds);
         let found = history.violations();
-        assert!(found.iter().any(|v| matches!(v, Violation::WrongDecision(_))), "{found:?}");
+        assert!(
+            found
+                .iter()
+                .any(|v| matches!(v, Violation::WrongDecision(_))),
+            "{found:?}"
+        );
     }
     let mut history = History::sound();
     history.decide("low", "low", &["decided"]);
-    assert!(matches!(history.violations()[..], [Violation::StrangeDecision(_)]));
+    assert!(matches!(
+        history.violations()[..],
+        [Violation::StrangeDecision(_)]
+    ));
 }
 
 #[test]
 fn unexplained_messages_are_seen() {
-    for subject in ["kaizen.state.ticks.checkpoint", "kaizen.state.events.low.0a", "kaizen.other"] {
+    for subject in [
+        "kaizen.state.ticks.checkpoint",
+        "kaizen.state.events.low.0a",
+        "kaizen.other",
+    ] {
         let mut history = History::sound();
         history.ledger.push((subject.to_owned(), json!({})));
         let found = history.violations();
-        assert!(matches!(&found[..], [Violation::Unexplained { stream: "LEDGER", .. }]), "{found:?}");
+        assert!(
+            matches!(
+                &found[..],
+                [Violation::Unexplained {
+                    stream: "LEDGER",
+                    ..
+                }]
+            ),
+            "{found:?}"
+        );
     }
 }
 
@@ -392,9 +490,27 @@ fn counts_that_do_not_add_up_are_seen() {
         account.close().0.len()
     };
     assert_eq!(found(sound.clone()), 0);
-    assert_eq!(found(Counts { read: 7, ..sound.clone() }), 1);
-    assert_eq!(found(Counts { deleted: 1, ..sound.clone() }), 1);
-    assert_eq!(found(Counts { may_lack: false, ..sound }), 1);
+    assert_eq!(
+        found(Counts {
+            read: 7,
+            ..sound.clone()
+        }),
+        1
+    );
+    assert_eq!(
+        found(Counts {
+            deleted: 1,
+            ..sound.clone()
+        }),
+        1
+    );
+    assert_eq!(
+        found(Counts {
+            may_lack: false,
+            ..sound
+        }),
+        1
+    );
 }
 
 #[test]
@@ -428,5 +544,8 @@ fn a_trigger_that_comes_again_counts_once_among_the_last_of_its_key() {
         };
         replay.measured(&event).len()
     };
-    assert_eq!([take(1), take(2), take(2), take(1), take(3)], [0, 0, 0, 0, 1]);
+    assert_eq!(
+        [take(1), take(2), take(2), take(1), take(3)],
+        [0, 0, 0, 0, 1]
+    );
 }

@@ -139,7 +139,10 @@ impl fmt::Display for Violation {
             Self::DoubledLetter(subject) => write!(f, "dead letter {subject} stands twice"),
             Self::StrangeLetter(subject) => write!(f, "nothing explains dead letter {subject}"),
             Self::LostDecision(subject) => write!(f, "decision {subject} is lost"),
-            Self::WrongDecision(subject) => write!(f, "decision {subject} is not pending once and then decided once"),
+            Self::WrongDecision(subject) => write!(
+                f,
+                "decision {subject} is not pending once and then decided once"
+            ),
             Self::StrangeDecision(subject) => write!(f, "nothing explains decision {subject}"),
             Self::Unexplained {
                 stream,
