@@ -16,6 +16,7 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(500);
 /// So many looks in a row must find nothing left to do.
 const QUIET_LOOKS: u32 = 5;
+const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How often a consumer is asked for.
 const ASKS_MAX: usize = 20;
 
@@ -68,11 +69,16 @@ pub(crate) async fn quiet(cluster: &Cluster, reader: &Reader, tally: &Tally) -> 
     let from = Instant::now();
     let mut looks = 0;
     let mut left = String::new();
+    let mut said = from;
     while from.elapsed() < SETTLE_DEADLINE {
         match undone(cluster, reader).await {
             Some(undone) => {
                 looks = 0;
                 left = undone;
+                if said.elapsed() > SAY_EVERY {
+                    said = Instant::now();
+                    tally.say(&format!("left to do: {left}"));
+                }
             }
             None => looks += 1,
         }
