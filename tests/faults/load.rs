@@ -26,7 +26,7 @@ const POSTERS: u64 = 32;
 /// Events that are published at the same time.
 const PUBLISHERS: u64 = 24;
 /// How long one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(3);
+const ATTEMPT: Duration = Duration::from_secs(2);
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// How long after the fault phase an event may still be unconfirmed.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(120);
@@ -136,6 +136,8 @@ pub(crate) struct Load {
     /// Answers that no good event may get.
     pub(crate) refused: RefCell<Vec<String>>,
     pub(crate) unconfirmed: Cell<u64>,
+    /// How long it took until the last was confirmed.
+    pub(crate) took: Cell<Duration>,
 }
 
 /// Numbers of the events that were confirmed: one bit each.
@@ -177,6 +179,7 @@ impl Load {
             published: Confirmed::default(),
             refused: RefCell::default(),
             unconfirmed: Cell::default(),
+            took: Cell::default(),
         }
     }
 
@@ -191,11 +194,14 @@ impl Load {
     pub(crate) async fn post(&self, gateways: &[u16], per_second: u64, deadline: Instant) {
         let posters = (0..POSTERS).map(|poster| async move {
             let mut to: Vec<Poster> = gateways.iter().map(|port| Poster::new(*port)).collect();
+            // Each begins with another one, and stays with it while it answers.
+            let first = (poster % gateways.len() as u64) as usize;
+            to.rotate_left(first);
             self.pace(poster, POSTERS, per_second, deadline, async |number| {
                 let event = Generated::new(self.seed, Door::Gateway, number);
                 let times = if event.twice { 2 } else { 1 };
                 for _ in 0..times {
-                    if !self.post_one(&mut to, number, &event, deadline).await {
+                    if !self.post_one(&mut to, &event, deadline).await {
                         return;
                     }
                 }
@@ -206,16 +212,11 @@ impl Load {
         join_all(posters).await;
     }
 
-    async fn post_one(
-        &self,
-        to: &mut [Poster],
-        number: u64,
-        event: &Generated,
-        deadline: Instant,
-    ) -> bool {
-        let mut gateway = (number % to.len() as u64) as usize;
+    async fn post_one(&self, to: &mut [Poster], event: &Generated, deadline: Instant) -> bool {
         while Instant::now() < deadline + CONFIRM_DEADLINE {
-            let poster = &mut to[gateway];
+            let Some(poster) = to.first_mut() else {
+                break;
+            };
             let answer = timeout(ATTEMPT, poster.post(&event.payload)).await;
             match answer {
                 Ok(Ok(202)) => return true,
@@ -228,7 +229,7 @@ impl Load {
                 Ok(Err(_)) | Err(_) => poster.connection = None,
             }
             // The other one may be better off.
-            gateway = (gateway + 1) % to.len();
+            to.rotate_left(1);
             sleep(RETRY_DELAY).await;
         }
         self.unconfirmed.set(self.unconfirmed.get() + 1);

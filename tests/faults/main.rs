@@ -56,8 +56,8 @@ const EARLY_MAX: Duration = Duration::from_millis(5);
 const LIVE_SECONDS: i64 = 3;
 const PROGRESS: Duration = Duration::from_secs(10);
 /// Events a second that are posted, and published.
-const POSTED_PER_SECOND: u64 = 130;
-const PUBLISHED_PER_SECOND: u64 = 110;
+const POSTED_PER_SECOND: u64 = 150;
+const PUBLISHED_PER_SECOND: u64 = 120;
 /// How long after the fault phase recovery is still measured.
 const RECOVERY_TAIL: Duration = Duration::from_secs(10);
 /// Room on the disk that is filled, at the start and for each second of load.
@@ -229,6 +229,7 @@ async fn run_on(
         posted: run.load.posted.count(),
         published: run.load.published.count(),
         unconfirmed: run.load.unconfirmed.get(),
+        load_took: run.load.took.get(),
         totals: accounted.totals,
         redelivered: accounted.redelivered,
         recovery: run.recovery.millis(),
@@ -278,10 +279,12 @@ impl Run<'_> {
         let processes = futures::future::try_join_all(processes);
         let client = self.cluster.connect().await?;
         let load = async {
+            let from = Instant::now();
             tokio::join!(
                 self.load.post(&mesh.http, POSTED_PER_SECOND, deadline),
                 self.load.publish(&client, PUBLISHED_PER_SECOND, deadline)
             );
+            self.load.took.set(from.elapsed());
             Ok(())
         };
         let recovery = async {

@@ -1,6 +1,6 @@
 //! What came of it.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use jiff::SignedDuration;
 use kaizen_tests::account::Totals;
@@ -23,6 +23,8 @@ pub(crate) struct Report {
     pub(crate) published: u64,
     /// Events that were never confirmed.
     pub(crate) unconfirmed: u64,
+    /// How long it took until the last was confirmed.
+    pub(crate) load_took: Duration,
     pub(crate) totals: Totals,
     /// How often messages came again, by consumer.
     pub(crate) redelivered: BTreeMap<String, u64>,
@@ -41,7 +43,7 @@ impl Report {
     }
 
     fn load_per_second(&self) -> u64 {
-        (self.posted + self.published) / self.seconds.max(1)
+        (self.posted + self.published) / self.load_took.as_secs().max(1)
     }
 
     pub(crate) fn passed(&self) -> bool {
