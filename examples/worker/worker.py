@@ -35,6 +35,8 @@ async def keep(order) -> None:
 
 async def work(js, order, command: list[str]) -> None:
     sequence, last = order.metadata.sequence.stream, await js.get_last_msg("LEDGER", order.subject)
+    if last.seq < sequence:  # The leader has not come as far as the node that delivered it.
+        return await order.nak(delay=1)
     standing = json.loads(last.data)
     is_current = sequence == standing.get("order", last.seq) and standing["kind"] != "outcome"
     if json.loads(order.data)["kind"] != "order" or not is_current:

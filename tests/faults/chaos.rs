@@ -4,21 +4,33 @@ use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use kaizen_proto::stream;
 use kaizen_tests::Daemon;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     cluster::{self, Cluster, NODES},
+    network::{Network, Way},
     random::Random,
 };
 
-/// Between two faults of the cluster, and of one scheduler.
+/// Between two faults of the cluster, and of the network.
 const NATS_PAUSE_MS: (u64, u64) = (1_000, 4_000);
-const SCHEDULER_PAUSE_MS: (u64, u64) = (2_000, 8_000);
-/// How long a program is frozen.
-const FREEZE_MS: (u64, u64) = (1_000, 8_000);
+const NETWORK_PAUSE_MS: (u64, u64) = (1_000, 5_000);
+/// How long a node is frozen, a way is cut, a disk is full.
+const NODE_FREEZE_MS: (u64, u64) = (1_000, 8_000);
+const CUT_MS: (u64, u64) = (1_000, 10_000);
+const FULL_MS: (u64, u64) = (3_000, 8_000);
+/// How much later things arrive on a slow way.
+const DELAY_MS: (u64, u64) = (50, 500);
 /// How long a program stays dead.
 const DEAD_MS: (u64, u64) = (100, 3_000);
+/// How long connections are refused that are dropped for once.
+const DROP: Duration = Duration::from_millis(100);
+/// Between two looks at who leads a consumer.
+const LOOK: Duration = Duration::from_millis(100);
+/// What nats-server logs when its disk is full.
+const NO_SPACE: &str = "no space left on device";
 /// How far a clock may be from where it was set, as seen from here.
 const SKEW_TOLERANCE_S: f64 = 1.0;
 
@@ -29,6 +41,8 @@ pub(crate) struct Tally {
     quiet: bool,
     seen: RefCell<BTreeMap<&'static str, u64>>,
     unseen: RefCell<BTreeMap<&'static str, u64>>,
+    /// When faults ended that nobody has looked at yet.
+    healed: RefCell<Vec<Instant>>,
 }
 
 impl Tally {
@@ -38,15 +52,24 @@ impl Tally {
             quiet,
             seen: RefCell::default(),
             unseen: RefCell::default(),
+            healed: RefCell::default(),
         }
     }
 
-    /// Counts a fault: it took effect where that was `seen`.
+    /// Counts a fault that has just ended: it took effect where that was `seen`.
     pub(crate) fn count(&self, kind: &'static str, whom: &str, seen: bool) {
+        if seen {
+            self.healed.borrow_mut().push(Instant::now());
+        }
         let tally = if seen { &self.seen } else { &self.unseen };
         *tally.borrow_mut().entry(kind).or_default() += 1;
         let effect = if seen { "" } else { ", without effect" };
         self.say(&format!("{kind}: {whom}{effect}"));
+    }
+
+    /// When faults ended since this was asked last.
+    pub(crate) fn take_healed(&self) -> Vec<Instant> {
+        self.healed.take()
     }
 
     pub(crate) fn say(&self, text: &str) {
@@ -73,7 +96,18 @@ enum Fault {
     Kill,
     Freeze,
     StepDown,
+    ConsumerStepDown,
+    FullDisk,
 }
+
+/// The consumers that are told to find another leader.
+const CONSUMERS: [(&str, &str); 5] = [
+    (stream::EVENTS, stream::ROUTER_EVENTS),
+    (stream::TICKS, stream::ROUTER_TICKS),
+    (stream::LEDGER, stream::ROUTER_BOUND),
+    (stream::LEDGER, stream::ROUTER_OUTCOMES),
+    (stream::LEDGER, "queue-faults"),
+];
 
 /// Harms one node of the cluster at a time, so that the other two can go on, until the deadline.
 pub(crate) async fn harm_cluster(
@@ -82,13 +116,23 @@ pub(crate) async fn harm_cluster(
     deadline: Instant,
     tally: &Tally,
 ) -> anyhow::Result<()> {
+    let mut kinds = vec![
+        Fault::Kill,
+        Fault::Freeze,
+        Fault::StepDown,
+        Fault::StepDown,
+        Fault::ConsumerStepDown,
+    ];
+    if cluster.disk.is_some() {
+        kinds.push(Fault::FullDisk);
+    }
     while pause(random.millis(NATS_PAUSE_MS.0, NATS_PAUSE_MS.1), deadline).await {
+        let stream = random.one_of(&stream::ALL).context("there are streams")?;
         // A second node may only be harmed once the first is of use again.
-        let Some(leader) = cluster.leader_that(|_| true).await else {
-            tally.say("TICKS has no leader");
+        let Some(leader) = cluster.leader_that(stream, |_| true).await else {
+            tally.say(&format!("{stream} has no leader"));
             continue;
         };
-        let kinds = [Fault::Kill, Fault::Freeze, Fault::StepDown];
         let kind = random.one_of(&kinds).context("there are kinds")?;
         let any = usize::try_from(random.below(NODES as u64))?;
         // Every other time the leader on purpose.
@@ -96,10 +140,15 @@ pub(crate) async fn harm_cluster(
         match kind {
             Fault::Kill => kill_node(cluster, target, leader, &mut random, tally).await?,
             Fault::Freeze => freeze_node(cluster, target, leader, &mut random, tally).await?,
-            Fault::StepDown => step_down(cluster, leader, tally).await,
+            Fault::StepDown => step_down(cluster, stream, leader, tally).await,
+            Fault::ConsumerStepDown => {
+                let consumer = random.one_of(&CONSUMERS).context("there are consumers")?;
+                consumer_step_down(cluster, consumer, tally).await;
+            }
+            Fault::FullDisk => fill_disk(cluster, &mut random, tally).await?,
         }
         if !cluster.healed().await {
-            tally.say("a copy of TICKS is behind for long");
+            tally.say("a copy is behind for long");
         }
     }
     Ok(())
@@ -136,7 +185,7 @@ async fn freeze_node(
     let node = cluster.nodes.get(target).context("there are three")?;
     let mut process = node.process.lock().await;
     let frozen = process
-        .freeze(random.millis(FREEZE_MS.0, FREEZE_MS.1))
+        .freeze(random.millis(NODE_FREEZE_MS.0, NODE_FREEZE_MS.1))
         .await?;
     let kind = if target == leader {
         "nats_leader_freeze"
@@ -147,24 +196,141 @@ async fn freeze_node(
     Ok(())
 }
 
-async fn step_down(cluster: &Cluster, leader: usize, tally: &Tally) {
-    let asked = cluster.order("$JS.API.STREAM.LEADER.STEPDOWN.TICKS").await;
+async fn step_down(cluster: &Cluster, stream: &str, leader: usize, tally: &Tally) {
+    let asked = cluster
+        .order(&format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}"))
+        .await;
     let next = match asked {
-        Some(_) => cluster.leader_that(|other| other != leader).await,
+        Some(_) => cluster.leader_that(stream, |other| other != leader).await,
         None => None,
     };
-    tally.count(
-        "nats_leader_step_down",
-        &cluster::name(leader),
-        next.is_some(),
-    );
+    let whom = format!("{stream} from {}", cluster::name(leader));
+    tally.count("nats_leader_step_down", &whom, next.is_some());
 }
 
-/// A replica of the scheduler, and what its clock shows.
+async fn consumer_step_down(cluster: &Cluster, consumer: (&str, &str), tally: &Tally) {
+    let (stream, name) = consumer;
+    let before = cluster.consumer_leader(stream, name).await;
+    let asked = cluster
+        .order(&format!("$JS.API.CONSUMER.LEADER.STEPDOWN.{stream}.{name}"))
+        .await;
+    let mut moved = false;
+    let until = Instant::now() + cluster::LEADER_DEADLINE;
+    while asked.is_some() && before.is_some() && !moved && Instant::now() < until {
+        sleep(LOOK).await;
+        let now = cluster.consumer_leader(stream, name).await;
+        moved = now.is_some() && now != before;
+    }
+    tally.count("nats_consumer_step_down", name, moved);
+}
+
+/// Fills the disk of the node that has one of its own; then makes room, and starts the node
+/// again, as somebody would who has been called.
+async fn fill_disk(cluster: &Cluster, random: &mut Random, tally: &Tally) -> anyhow::Result<()> {
+    let disk = cluster.disk.as_ref().context("it has a disk")?;
+    let node = cluster.nodes.last().context("there are three")?;
+    let mut process = node.process.lock().await;
+    let full = disk.fill()?;
+    sleep(random.millis(FULL_MS.0, FULL_MS.1)).await;
+    let felt = process.said()?.contains(NO_SPACE);
+    disk.free()?;
+    process.stop().await?;
+    process.restart(&[])?;
+    tally.count("nats_disk_full", process.name(), full && felt);
+    Ok(())
+}
+
+/// Harms the way of one service after another to the cluster, until the deadline.
+pub(crate) async fn harm_network(
+    ways: &[(String, Network)],
+    mut random: Random,
+    deadline: Instant,
+    tally: &Tally,
+) -> anyhow::Result<()> {
+    while pause(
+        random.millis(NETWORK_PAUSE_MS.0, NETWORK_PAUSE_MS.1),
+        deadline,
+    )
+    .await
+    {
+        let which = usize::try_from(random.below(ways.len() as u64))?;
+        let (name, network) = ways.get(which).context("it is one of them")?;
+        let delay = random.millis(DELAY_MS.0, DELAY_MS.1);
+        let kinds = [
+            ("network_swallows", Way::Swallows),
+            ("network_stalls", Way::Stalls),
+            ("network_refuses", Way::Refuses),
+            ("network_slow", Way::Slow(delay)),
+            ("network_mute", Way::Mute),
+            ("network_deaf", Way::Deaf),
+            ("network_drop", Way::Refuses),
+        ];
+        let (kind, way) = random.one_of(&kinds).context("there are kinds")?;
+        let time = match kind {
+            "network_drop" => DROP,
+            _ => random.millis(CUT_MS.0, CUT_MS.1),
+        };
+        let felt = network.be(way, time).await;
+        tally.count(kind, name, felt);
+    }
+    Ok(())
+}
+
+/// What is harmed, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    kill: &'static str,
+    stop: &'static str,
+    freeze: &'static str,
+    /// Between two faults.
+    pause_ms: (u64, u64),
+    /// How long it is frozen.
+    freeze_ms: (u64, u64),
+}
+
+/// Three of them share the work, and any of them may be away.
+pub(crate) const SCHEDULER: Kind = Kind {
+    kill: "scheduler_kill",
+    stop: "scheduler_stop",
+    freeze: "scheduler_freeze",
+    pause_ms: (2_000, 8_000),
+    freeze_ms: (1_000, 8_000),
+};
+pub(crate) const GATEWAY: Kind = Kind {
+    kill: "gateway_kill",
+    stop: "gateway_stop",
+    freeze: "gateway_freeze",
+    pause_ms: (6_000, 18_000),
+    freeze_ms: (1_000, 8_000),
+};
+pub(crate) const ROUTER: Kind = Kind {
+    kill: "router_kill",
+    stop: "router_stop",
+    freeze: "router_freeze",
+    pause_ms: (4_000, 14_000),
+    freeze_ms: (1_000, 20_000),
+};
+pub(crate) const RESOLVER: Kind = Kind {
+    kill: "resolver_kill",
+    stop: "resolver_stop",
+    freeze: "resolver_freeze",
+    pause_ms: (6_000, 18_000),
+    freeze_ms: (1_000, 20_000),
+};
+pub(crate) const WORKER: Kind = Kind {
+    kill: "worker_kill",
+    stop: "worker_stop",
+    freeze: "worker_freeze",
+    pause_ms: (6_000, 18_000),
+    freeze_ms: (1_000, 20_000),
+};
+
+/// A replica of a service, and what its clock shows.
 #[derive(Debug)]
 pub(crate) struct Replica {
     pub(crate) process: Daemon,
     pub(crate) clock: Clock,
+    pub(crate) kind: Kind,
 }
 
 /// What the clock of a replica shows.
@@ -216,6 +382,16 @@ impl Clock {
 }
 
 impl Replica {
+    /// Fails where it has ended by itself.
+    pub(crate) fn has_not_ended(&mut self) -> anyhow::Result<()> {
+        let Some(status) = self.process.ended() else {
+            return Ok(());
+        };
+        let said = self.process.said()?;
+        let last = said.lines().last().unwrap_or_default();
+        anyhow::bail!("{} ended by itself ({status}): {last}", self.process.name())
+    }
+
     /// Counts a wrong clock where the program itself shows it: by the time in its log.
     pub(crate) async fn see_clock(&mut self, tally: &Tally) -> anyhow::Result<()> {
         let Some(kind) = self.clock.kind() else {
@@ -234,15 +410,24 @@ impl Replica {
         Ok(())
     }
 
-    async fn kill(&mut self, random: &mut Random, tally: &Tally) -> anyhow::Result<()> {
-        let gone = self.process.kill().await?;
+    /// Kills it, or has it stop by itself; and starts it again.
+    async fn end(&mut self, kills: bool, random: &mut Random, tally: &Tally) -> anyhow::Result<()> {
+        let gone = match kills {
+            true => self.process.kill().await?,
+            false => self.process.stop().await?,
+        };
         sleep(random.millis(DEAD_MS.0, DEAD_MS.1)).await;
         let changed = self.clock.after_restart() != self.clock;
         self.clock = self.clock.after_restart();
         let faketime = self.clock.faketime().to_owned();
         self.process.restart(&[("FAKETIME".to_owned(), faketime)])?;
         let back = self.process.pid().is_ok();
-        tally.count("scheduler_kill", self.process.name(), gone && back);
+        let kind = if kills {
+            self.kind.kill
+        } else {
+            self.kind.stop
+        };
+        tally.count(kind, self.process.name(), gone && back);
         if changed {
             self.see_clock(tally).await?;
         }
@@ -250,38 +435,27 @@ impl Replica {
     }
 
     async fn freeze(&mut self, random: &mut Random, tally: &Tally) -> anyhow::Result<()> {
-        let time = random.millis(FREEZE_MS.0, FREEZE_MS.1);
-        let frozen = self.process.freeze(time).await?;
-        tally.count("scheduler_freeze", self.process.name(), frozen);
+        let (from, to) = self.kind.freeze_ms;
+        let frozen = self.process.freeze(random.millis(from, to)).await?;
+        tally.count(self.kind.freeze, self.process.name(), frozen);
         Ok(())
     }
 }
 
-/// Harms one scheduler until the deadline; the others may be harmed at the same time.
-pub(crate) async fn harm_scheduler(
+/// Harms one process until the deadline; the others may be harmed at the same time.
+pub(crate) async fn harm(
     replica: &mut Replica,
     mut random: Random,
     deadline: Instant,
     tally: &Tally,
 ) -> anyhow::Result<()> {
-    while pause(
-        random.millis(SCHEDULER_PAUSE_MS.0, SCHEDULER_PAUSE_MS.1),
-        deadline,
-    )
-    .await
-    {
-        if let Some(status) = replica.process.ended() {
-            let said = replica.process.said()?;
-            let last = said.lines().last().unwrap_or_default();
-            anyhow::bail!(
-                "{} ended by itself ({status}): {last}",
-                replica.process.name()
-            );
-        }
-        if random.below(2) == 0 {
-            replica.kill(&mut random, tally).await?;
-        } else {
-            replica.freeze(&mut random, tally).await?;
+    let (from, to) = replica.kind.pause_ms;
+    while pause(random.millis(from, to), deadline).await {
+        replica.has_not_ended()?;
+        match random.below(5) {
+            0 | 1 => replica.freeze(&mut random, tally).await?,
+            2 | 3 => replica.end(true, &mut random, tally).await?,
+            _ => replica.end(false, &mut random, tally).await?,
         }
     }
     Ok(())

@@ -1,13 +1,22 @@
 //! Three nats-servers as one cluster on loopback, each with a store of its own.
 
-use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use async_nats::{Client, ConnectOptions};
 use futures::future::join_all;
+use kaizen_proto::stream;
 use kaizen_tests::{Daemon, Launch, lasting_port, server_program};
 use serde_json::Value;
 use tokio::{
+    process::Command,
     sync::Mutex,
     time::{Instant, sleep, timeout},
 };
@@ -15,8 +24,11 @@ use tokio::{
 /// Nodes; two of them are a quorum.
 pub(crate) const NODES: usize = 3;
 const POLL: Duration = Duration::from_millis(50);
+const BALLAST_BLOCK_BYTES: usize = 1024 * 1024;
 /// How long one question to a node may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+/// How long all copies may take to be current again.
+const HEAL_DEADLINE: Duration = Duration::from_secs(60);
 /// How long the cluster may take to find itself a leader.
 pub(crate) const LEADER_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -25,6 +37,7 @@ pub(crate) const LEADER_DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) struct Node {
     pub(crate) process: Mutex<Daemon>,
     client: Client,
+    port: u16,
     url: String,
 }
 
@@ -32,10 +45,18 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
+    /// The last node's own disk, where one could be mounted.
+    pub(crate) disk: Option<Disk>,
 }
 
 impl Cluster {
-    pub(crate) async fn start(folder: &Path) -> anyhow::Result<Self> {
+    /// Starts it with its stores below a folder; the last node's is a disk of so many bytes,
+    /// where that may be mounted.
+    pub(crate) async fn start(folder: &Path, disk_bytes: Option<u64>) -> anyhow::Result<Self> {
+        let disk = match disk_bytes {
+            Some(bytes) => Disk::mount(&folder.join(name(NODES - 1)), bytes).await,
+            None => None,
+        };
         let mut ports = BTreeSet::new();
         while ports.len() < 2 * NODES {
             ports.insert(lasting_port());
@@ -64,18 +85,18 @@ impl Cluster {
             nodes.push(Node {
                 process,
                 client,
+                port: *port,
                 url,
             });
         }
-        let cluster = Self { nodes };
+        let cluster = Self { nodes, disk };
         cluster.ready().await?;
         Ok(cluster)
     }
 
-    /// The addresses of all nodes, as services take them.
-    pub(crate) fn url(&self) -> String {
-        let urls: Vec<&str> = self.nodes.iter().map(|node| node.url.as_str()).collect();
-        urls.join(",")
+    /// The ports of all nodes.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.nodes.iter().map(|node| node.port).collect()
     }
 
     /// Waits until JetStream answers on every node.
@@ -99,18 +120,21 @@ impl Cluster {
         }
     }
 
-    /// The node that leads TICKS now, as most of those say that know one.
-    pub(crate) async fn leader(&self) -> Option<usize> {
-        let info = self.ask("$JS.API.STREAM.INFO.TICKS").await?;
-        let leader = info["cluster"]["leader"].as_str()?;
-        (0..NODES).find(|n| name(*n) == leader)
+    /// The node that leads a stream now, as most of those say that know one.
+    pub(crate) async fn leader(&self, stream: &str) -> Option<usize> {
+        let info = self.ask(&format!("$JS.API.STREAM.INFO.{stream}")).await?;
+        led_by(&info)
     }
 
-    /// Waits for a leader of TICKS for which `wanted` holds.
-    pub(crate) async fn leader_that(&self, wanted: impl Fn(usize) -> bool) -> Option<usize> {
+    /// Waits for a leader of a stream for which `wanted` holds.
+    pub(crate) async fn leader_that(
+        &self,
+        stream: &str,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         let deadline = Instant::now() + LEADER_DEADLINE;
         while Instant::now() < deadline {
-            match self.leader().await {
+            match self.leader(stream).await {
                 Some(leader) if wanted(leader) => return Some(leader),
                 _ => sleep(POLL).await,
             }
@@ -118,24 +142,38 @@ impl Cluster {
         None
     }
 
-    /// Waits until every copy of TICKS is current.
+    /// The node that leads a consumer now.
+    pub(crate) async fn consumer_leader(&self, stream: &str, consumer: &str) -> Option<usize> {
+        let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
+        led_by(&self.ask(&subject).await?)
+    }
+
+    /// Waits until every copy of every stream is current.
     pub(crate) async fn healed(&self) -> bool {
-        let deadline = Instant::now() + LEADER_DEADLINE;
-        while Instant::now() < deadline {
-            if let Some(info) = self.ask("$JS.API.STREAM.INFO.TICKS").await
-                && let Some(replicas) = info["cluster"]["replicas"].as_array()
-                && replicas.len() == NODES - 1
-                && replicas.iter().all(|replica| replica["current"] == true)
-            {
-                return true;
+        let deadline = Instant::now() + HEAL_DEADLINE;
+        for stream in stream::ALL {
+            while !self.is_current(stream).await {
+                if Instant::now() > deadline {
+                    return false;
+                }
+                sleep(POLL).await;
             }
-            sleep(POLL).await;
         }
-        false
+        true
+    }
+
+    async fn is_current(&self, stream: &str) -> bool {
+        let Some(info) = self.ask(&format!("$JS.API.STREAM.INFO.{stream}")).await else {
+            return false;
+        };
+        let replicas = info["cluster"]["replicas"].as_array();
+        replicas.is_some_and(|replicas| {
+            replicas.len() == NODES - 1 && replicas.iter().all(|r| r["current"] == true)
+        })
     }
 
     /// The first answer that a node gives; all are asked.
-    pub(crate) async fn ask(&self, subject: &'static str) -> Option<Value> {
+    pub(crate) async fn ask(&self, subject: &str) -> Option<Value> {
         let asked = self.nodes.iter().map(|node| {
             Box::pin(async {
                 let answer = node.ask(subject).await;
@@ -150,7 +188,7 @@ impl Cluster {
 
     /// The answer of the first node that gives one; asked one by one, as the question changes
     /// something.
-    pub(crate) async fn order(&self, subject: &'static str) -> Option<Value> {
+    pub(crate) async fn order(&self, subject: &str) -> Option<Value> {
         for node in &self.nodes {
             if let Some(answer) = node.ask(subject).await {
                 return answer.get("error").is_none().then_some(answer);
@@ -174,10 +212,17 @@ impl Cluster {
 }
 
 impl Node {
-    async fn ask(&self, subject: &'static str) -> Option<Value> {
-        let answer = timeout(ANSWER_DEADLINE, self.client.request(subject, "".into())).await;
+    async fn ask(&self, subject: &str) -> Option<Value> {
+        let asked = self.client.request(subject.to_owned(), "".into());
+        let answer = timeout(ANSWER_DEADLINE, asked).await;
         serde_json::from_slice(&answer.ok()?.ok()?.payload).ok()
     }
+}
+
+/// The node that an answer names as leader.
+fn led_by(info: &Value) -> Option<usize> {
+    let leader = info["cluster"]["leader"].as_str()?;
+    (0..NODES).find(|n| name(*n) == leader)
 }
 
 /// To this node and no other.
@@ -201,8 +246,76 @@ fn configuration(name: &str, port: u16, route: u16, routes: &[u16], store: &Path
     format!(
         "server_name: {name}\nlisten: 127.0.0.1:{port}\n\
          jetstream {{ store_dir: {store:?}, sync_interval: 1s }}\n\
-         cluster {{ name: faults, listen: 127.0.0.1:{route}, routes: [{}] }}\n",
+         cluster {{ name: faults, no_advertise: true, listen: 127.0.0.1:{route}, routes: [{}] }}\n",
         routes.join(", "),
         store = store.display().to_string(),
     )
+}
+
+/// A disk of one node: memory that is mounted where its store is, and can be filled.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    folder: PathBuf,
+}
+
+impl Disk {
+    /// `None` where nothing may be mounted.
+    async fn mount(folder: &Path, bytes: u64) -> Option<Self> {
+        fs::create_dir_all(folder).ok()?;
+        let size = format!("size={bytes}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder)
+            .stderr(Stdio::null())
+            .status()
+            .await;
+        mounted.is_ok_and(|status| status.success()).then(|| Self {
+            folder: folder.to_path_buf(),
+        })
+    }
+
+    /// Fills it to the brim; true where nothing more goes in.
+    pub(crate) fn fill(&self) -> anyhow::Result<bool> {
+        let mut file = fs::File::create(self.ballast())?;
+        let mut block = vec![0_u8; BALLAST_BLOCK_BYTES];
+        while !block.is_empty() {
+            if let Err(error) = file.write_all(&block) {
+                if error.kind() != io::ErrorKind::StorageFull {
+                    return Err(error.into());
+                }
+                // What is left may still take a smaller one.
+                block.truncate(block.len() / 2);
+            }
+        }
+        Ok(fs::write(self.folder.join("more"), [0; 64 * 1024]).is_err())
+    }
+
+    /// Makes room again.
+    pub(crate) fn free(&self) -> io::Result<()> {
+        _ = fs::remove_file(self.folder.join("more"));
+        fs::remove_file(self.ballast())
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.folder.join("ballast")
+    }
+
+    /// Copies what is on it to a folder beside it, before it goes.
+    pub(crate) fn keep(&self) {
+        _ = std::process::Command::new("cp")
+            .arg("-a")
+            .arg(&self.folder)
+            .arg(self.folder.with_extension("kept"))
+            .status();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Whoever still has a file open there keeps it until he ends.
+        _ = std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(&self.folder)
+            .status();
+    }
 }

@@ -1,8 +1,10 @@
-//! The fault test: three schedulers and a cluster of three nats-servers are killed, frozen and
-//! lied to about the time, and then every slot is accounted for.
+//! The fault test: a whole mesh of real processes on a cluster of three nats-servers is killed,
+//! frozen, cut off, starved of disk and lied to about the time, under load; and then every slot,
+//! event and task is accounted for.
 //!
-//! The faults follow from a seed, and each counts only where its effect was seen. What the
-//! schedulers did is judged by [`kaizen_tests::history`], which computes the slots by itself.
+//! The faults follow from a seed, and each counts only where its effect was seen. What the mesh
+//! did is judged by [`kaizen_tests::history`], which computes the slots by itself, and by
+//! [`kaizen_tests::account`], which computes what had to follow from every event and slot.
 
 #![allow(
     clippy::print_stdout,
@@ -14,9 +16,14 @@
 
 mod chaos;
 mod cluster;
+mod load;
 mod mesh;
+mod network;
 mod random;
+mod read;
+mod recovery;
 mod report;
+mod settle;
 
 use std::{
     collections::BTreeMap,
@@ -26,31 +33,42 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use chaos::{Tally, harm_cluster, harm_scheduler};
+use chaos::{Tally, harm_cluster, harm_network};
 use clap::Parser;
 use cluster::Cluster;
 use jiff::Timestamp;
 use kaizen_proto::stream;
-use kaizen_tests::history::{Expected, Record, check};
-use mesh::{Definition, Mesh, Reader};
+use kaizen_tests::{
+    account::{Account, Message, Totals},
+    history::{Cadence, Expected, Record, check},
+};
+use load::Load;
+use mesh::{Definition, Mesh};
 use random::Random;
+use read::Reader;
+use recovery::Recovery;
 use report::Report;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 /// Clocks of nodes on one machine are one clock; the server rounds nothing.
 const EARLY_MAX: Duration = Duration::from_millis(5);
-/// How long all definitions may take to catch up once nothing is harmed any more.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(120);
 /// How long all must tick after the last fault.
 const LIVE_SECONDS: i64 = 3;
 const PROGRESS: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(500);
+/// Events a second that are posted, and published.
+const POSTED_PER_SECOND: u64 = 150;
+const PUBLISHED_PER_SECOND: u64 = 120;
+/// How long after the fault phase recovery is still measured.
+const RECOVERY_TAIL: Duration = Duration::from_secs(10);
+/// Room on the disk that is filled, at the start and for each second of load.
+const DISK_BYTES: u64 = 128 * 1024 * 1024;
+const DISK_BYTES_PER_SECOND: u64 = 512 * 1024;
 /// A definition of each second fills its subject in TICKS after 10,000 s, and older ones go.
 const SECONDS_MAX: u64 = 9_000;
 
-/// Harms a mesh of real processes, and accounts for every slot.
+/// Harms a mesh of real processes under load, and accounts for every slot, event and task.
 #[derive(Debug, Parser)]
-#[command(name = "tick-faults")]
+#[command(name = "mesh-faults")]
 struct Args {
     /// How long it is harmed
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(10..=SECONDS_MAX))]
@@ -59,8 +77,11 @@ struct Args {
     #[arg(long)]
     seed: Option<u64>,
     /// Fails where fewer faults took effect
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 30)]
     faults_min: u64,
+    /// Fails where fewer events were confirmed in a second, on average
+    #[arg(long, default_value_t = 200)]
+    load_min: u64,
     /// libfaketime.so.1, for clocks that are wrong
     #[arg(
         long,
@@ -94,7 +115,7 @@ async fn main() -> ExitCode {
 
 /// True where nothing was found wrong.
 async fn prove(args: &Args) -> anyhow::Result<bool> {
-    let folder = tempfile::Builder::new().prefix("tick-faults-").tempdir()?;
+    let folder = tempfile::Builder::new().prefix("mesh-faults-").tempdir()?;
     let ran = run(args, folder.path()).await;
     let failed = !matches!(&ran, Ok(report) if report.passed());
     if failed {
@@ -136,22 +157,62 @@ async fn run(args: &Args, folder: &Path) -> anyhow::Result<Report> {
     );
     let mut random = Random::new(seed);
     let tally = Tally::new(args.quiet);
-    let cluster = Cluster::start(folder).await?;
-    let mut mesh = Mesh::start(folder, &cluster.url(), faketime, &tally).await?;
+    let disk = DISK_BYTES + args.seconds * DISK_BYTES_PER_SECOND;
+    let cluster = Cluster::start(folder, Some(disk)).await?;
+    if cluster.disk.is_none() {
+        eprintln!("nothing may be mounted here, so no disk will be full");
+    }
+    let ran = run_on(args, seed, &mut random, &cluster, folder, &tally).await;
+    if !matches!(&ran, Ok(report) if report.passed())
+        && let Some(disk) = &cluster.disk
+    {
+        disk.keep();
+    }
+    ran
+}
+
+async fn run_on(
+    args: &Args,
+    seed: u64,
+    random: &mut Random,
+    cluster: &Cluster,
+    folder: &Path,
+    tally: &Tally,
+) -> anyhow::Result<Report> {
+    let faketime = (!args.right_clocks).then_some(args.faketime.as_path());
+    let mut mesh = Mesh::start(folder, cluster, faketime, tally).await?;
     let definitions = mesh::definitions();
     mesh.apply(&definitions, 1).await?;
-    let reader = Reader::new(&cluster).await?;
+    let reader = Reader::new(cluster).await?;
     let applied = Timestamp::now().as_second();
     tally.say("definitions are applied");
 
-    let changes = harm(args, &mut random, &cluster, &mut mesh, &definitions, &tally).await?;
+    let run = Run {
+        cluster,
+        load: Load::new(seed),
+        recovery: Recovery::default(),
+        tally,
+    };
+    let changes = run.harm(args, random, &mut mesh, &definitions).await?;
     tally.say("nothing is harmed any more");
     // A little further, so that all must be at work again.
     let end = Timestamp::now().as_second() + LIVE_SECONDS;
-    let settled = settle(&reader, &definitions, applied..end, &tally).await;
-    let violations = account(&reader, &definitions, end, folder).await?;
-    let (lateness, violations) = violations;
-    let ticked = mesh.replicas.iter().map(|replica| {
+    let ticked = settle::ticked(&reader, &definitions, applied..end, tally).await;
+    mesh.have_not_ended()?;
+    // From here on nothing new comes.
+    for scheduler in &mut mesh.schedulers {
+        scheduler.process.stop().await?;
+    }
+    let settled = settle::quiet(cluster, &reader, tally).await;
+    for other in &mut mesh.others {
+        other.has_not_ended()?;
+    }
+    let accounted = run
+        .account(&reader, &mesh, &definitions, end, folder)
+        .await?;
+    let mut violations = accounted.violations;
+    violations.extend(run.verify(&mesh).await?);
+    let ticked_by = mesh.schedulers.iter().map(|replica| {
         let count = replica.process.count("\"ticked\"");
         (replica.process.name().to_owned(), count)
     });
@@ -160,114 +221,224 @@ async fn run(args: &Args, folder: &Path) -> anyhow::Result<Report> {
         seconds: args.seconds,
         definitions: definitions.len(),
         changes,
-        lateness,
+        lateness: accounted.lateness,
         faults: tally.seen(),
         faults_unseen: tally.unseen(),
         faults_min: args.faults_min,
-        ticked: ticked.collect(),
-        settled_after_s: settled.map(|after| after.as_secs_f64()),
+        load_min: args.load_min,
+        posted: run.load.posted.count(),
+        published: run.load.published.count(),
+        unconfirmed: run.load.unconfirmed.get(),
+        load_took: run.load.took.get(),
+        totals: accounted.totals,
+        redelivered: accounted.redelivered,
+        recovery: run.recovery.millis(),
+        ticked: ticked_by.collect(),
+        settled_after_s: ticked
+            .zip(settled)
+            .map(|(ticked, settled)| (ticked + settled).as_secs_f64()),
         violations,
     })
 }
 
-/// Harms all at once until the time is over; answers how often definitions were changed.
-async fn harm(
-    args: &Args,
-    random: &mut Random,
-    cluster: &Cluster,
-    mesh: &mut Mesh,
-    definitions: &[Definition],
-    tally: &Tally,
-) -> anyhow::Result<u64> {
-    let deadline = Instant::now() + Duration::from_secs(args.seconds);
-    let client = mesh.changes();
-    let changing = mesh::change(&client, definitions, random.fork(), deadline, tally);
-    let nodes = harm_cluster(cluster, random.fork(), deadline, tally);
-    let replicas = mesh
-        .replicas
-        .iter_mut()
-        .map(|replica| harm_scheduler(replica, random.fork(), deadline, tally));
-    let replicas = futures::future::try_join_all(replicas);
-    let progress = progress(cluster, deadline, tally);
-    let (changes, (), _, ()) = tokio::try_join!(changing, nodes, replicas, progress)?;
-    for other in &mut mesh.others {
-        let ended = other.ended();
-        ensure!(
-            ended.is_none(),
-            "{} ended by itself, see {}",
-            other.name(),
-            other.log().display()
+/// A run on a cluster.
+struct Run<'a> {
+    cluster: &'a Cluster,
+    load: Load,
+    recovery: Recovery,
+    tally: &'a Tally,
+}
+
+/// What the history tells.
+struct Accounted {
+    lateness: Vec<jiff::SignedDuration>,
+    totals: Totals,
+    /// How often messages came again, by consumer.
+    redelivered: BTreeMap<String, u64>,
+    /// Whose, and what.
+    violations: Vec<(String, String)>,
+}
+
+impl Run<'_> {
+    /// Harms all at once until the time is over; answers how often definitions were changed.
+    async fn harm(
+        &self,
+        args: &Args,
+        random: &mut Random,
+        mesh: &mut Mesh,
+        definitions: &[Definition],
+    ) -> anyhow::Result<u64> {
+        let tally = self.tally;
+        let deadline = Instant::now() + Duration::from_secs(args.seconds);
+        let clients = mesh.changes();
+        let changing = mesh::change(&clients, definitions, random.fork(), deadline, tally);
+        let nodes = harm_cluster(self.cluster, random.fork(), deadline, tally);
+        let ways = harm_network(&mesh.ways, random.fork(), deadline, tally);
+        let all = mesh.schedulers.iter_mut().chain(&mut mesh.others);
+        let processes = all.map(|replica| chaos::harm(replica, random.fork(), deadline, tally));
+        let processes = futures::future::try_join_all(processes);
+        let client = self.cluster.connect().await?;
+        let load = async {
+            let from = Instant::now();
+            tokio::join!(
+                self.load.post(&mesh.http, POSTED_PER_SECOND, deadline),
+                self.load.publish(&client, PUBLISHED_PER_SECOND, deadline)
+            );
+            self.load.took.set(from.elapsed());
+            Ok(())
+        };
+        let recovery = async {
+            let until = deadline + RECOVERY_TAIL;
+            let watched = self
+                .recovery
+                .watch(self.cluster, &self.load, &mesh.trace, tally, until);
+            watched.await;
+            Ok(())
+        };
+        let progress = self.progress(deadline);
+        let (changes, (), (), _, (), (), ()) =
+            tokio::try_join!(changing, nodes, ways, processes, load, recovery, progress)?;
+        Ok(changes)
+    }
+
+    async fn progress(&self, deadline: Instant) -> anyhow::Result<()> {
+        while chaos::pause(PROGRESS, deadline).await {
+            let info = self.cluster.ask("$JS.API.STREAM.INFO.TICKS").await;
+            let ticks = info.map_or("?".to_owned(), |info| info["state"]["messages"].to_string());
+            self.tally.say(&format!(
+                "{} events posted, {} published, {ticks} messages in TICKS, {} faults with effect",
+                self.load.posted.count(),
+                self.load.published.count(),
+                self.tally.total()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Reads the streams, and holds them against what they must hold.
+    async fn account(
+        &self,
+        reader: &Reader,
+        mesh: &Mesh,
+        definitions: &[Definition],
+        end: i64,
+        folder: &Path,
+    ) -> anyhow::Result<Accounted> {
+        let mut account = Account::default();
+        let counts = reader.each(stream::EVENTS, |message| {
+            account.event(&given(message));
+        });
+        let events = counts.await.context("EVENTS")?;
+        let mut ticks: BTreeMap<String, Vec<Record>> = BTreeMap::new();
+        let counts = reader.each(stream::TICKS, |message| {
+            account.tick(&given(message));
+            let subject = message.subject.to_string();
+            ticks.entry(subject).or_default().push(record(message));
+        });
+        let of_ticks = counts.await.context("TICKS")?;
+        self.tally.say("EVENTS and TICKS are read");
+        for (source, event) in self.load.accepted() {
+            account.accepted(source, &event.id, &event.payload);
+        }
+        let mut of_tasks = 0;
+        let mut of_decisions = 0;
+        let counts = reader.each(stream::LEDGER, |message| {
+            of_tasks += u64::from(message.subject.starts_with("kaizen.task."));
+            of_decisions += u64::from(message.subject.starts_with("kaizen.decision."));
+            account.ledger(&given(message));
+        });
+        let ledger = counts.await.context("LEDGER")?;
+        let mut revisions: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        let counts = reader.each(stream::REGISTRY, |message| {
+            let subject = message.subject.to_string();
+            revisions.entry(subject).or_default().push(message.sequence);
+        });
+        let registry = counts.await.context("REGISTRY")?;
+        self.tally.say("LEDGER and REGISTRY are read");
+        for task in std::fs::read_to_string(&mesh.trace)?.lines() {
+            account.run(task);
+        }
+        let mut redelivered = BTreeMap::new();
+        for (stream, consumer) in settle::CONSUMERS {
+            let info = settle::consumer(self.cluster, stream, consumer).await?;
+            account.progress(&settle::progress(consumer, &info));
+            let meant = match consumer {
+                stream::ROUTER_EVENTS => events.messages,
+                stream::ROUTER_TICKS => of_ticks.messages,
+                stream::ROUTER_BOUND => of_decisions,
+                _ => of_tasks,
+            };
+            let delivered = info["delivered"]["consumer_seq"].as_u64().unwrap_or(0);
+            redelivered.insert(consumer.to_owned(), delivered.saturating_sub(meant));
+        }
+        let checkpoint = reader.last(stream::LEDGER, settle::CHECKPOINT).await;
+        account.checkpoint(&checkpoint.unwrap_or_default(), events.last);
+        for counts in [&events, &of_ticks, &ledger, &registry] {
+            account.counts(counts);
+        }
+        let (found, totals) = account.close();
+        let mut violations: Vec<(String, String)> = found
+            .iter()
+            .map(|violation| ("mesh".to_owned(), violation.to_string()))
+            .collect();
+        let refused = self.load.refused.borrow();
+        violations.extend(
+            refused
+                .iter()
+                .map(|said| ("gateway".to_owned(), said.clone())),
         );
+        write_history(folder, &ticks)?;
+        let (lateness, of_slots) = slots(definitions, ticks, &revisions, end)?;
+        violations.extend(of_slots);
+        Ok(Accounted {
+            lateness,
+            totals,
+            redelivered,
+            violations,
+        })
     }
-    Ok(changes)
+
+    /// What the mesh finds wrong with itself.
+    async fn verify(&self, _mesh: &Mesh) -> anyhow::Result<Vec<(String, String)>> {
+        Ok(Vec::new())
+    }
 }
 
-async fn progress(cluster: &Cluster, deadline: Instant, tally: &Tally) -> anyhow::Result<()> {
-    while chaos::pause(PROGRESS, deadline).await {
-        let info = cluster.ask("$JS.API.STREAM.INFO.TICKS").await;
-        let ticks = info.map_or("?".to_owned(), |info| info["state"]["messages"].to_string());
-        tally.say(&format!(
-            "{ticks} messages in TICKS, {} faults with effect",
-            tally.total()
-        ));
+/// A message as the checker takes it.
+fn given(message: &async_nats::jetstream::message::StreamMessage) -> Message<'_> {
+    let nanoseconds = message.time.unix_timestamp_nanos();
+    Message {
+        sequence: message.sequence,
+        stored: Timestamp::from_nanosecond(nanoseconds).unwrap_or_default(),
+        subject: message.subject.as_str(),
+        payload: &message.payload,
     }
-    Ok(())
 }
 
-/// Waits until each definition's last slot in this stretch stands, its start excluded and its
-/// end included; answers how long that took.
-async fn settle(
-    reader: &Reader,
+fn record(message: &async_nats::jetstream::message::StreamMessage) -> Record {
+    Record {
+        sequence: message.sequence,
+        stored: given(message).stored,
+        says: serde_json::from_slice(&message.payload).unwrap_or_default(),
+    }
+}
+
+type Slots = (Vec<jiff::SignedDuration>, Vec<(String, String)>);
+
+/// Holds each definition's history against its cadence.
+fn slots(
     definitions: &[Definition],
-    stretch: std::ops::Range<i64>,
-    tally: &Tally,
-) -> Option<Duration> {
-    let from = Instant::now();
-    let mut waiting: Vec<&Definition> = definitions.iter().collect();
-    while from.elapsed() < SETTLE_DEADLINE {
-        let mut still = Vec::new();
-        for definition in waiting {
-            let needed = definition.cadence.last_due(stretch.start, stretch.end);
-            let slot = reader.last_slot(&definition.id).await;
-            if needed.is_some_and(|needed| slot.is_none_or(|slot| slot < needed)) {
-                still.push(definition);
-            }
-        }
-        if still.is_empty() {
-            return Some(from.elapsed());
-        }
-        waiting = still;
-        sleep(POLL).await;
-    }
-    let ids: Vec<&str> = waiting
-        .iter()
-        .map(|definition| definition.id.as_str())
-        .collect();
-    tally.say(&format!("not settled: {}", ids.join(", ")));
-    None
-}
-
-type Accounted = (Vec<jiff::SignedDuration>, Vec<(String, String)>);
-
-/// Reads TICKS and REGISTRY, and holds each definition's history against its cadence.
-async fn account(
-    reader: &Reader,
-    definitions: &[Definition],
+    mut ticks: BTreeMap<String, Vec<Record>>,
+    revisions: &BTreeMap<String, Vec<u64>>,
     end: i64,
-    folder: &Path,
-) -> anyhow::Result<Accounted> {
-    let mut ticks: BTreeMap<String, Vec<Record>> = BTreeMap::new();
-    for (subject, record) in reader.all(stream::TICKS).await.context("TICKS")? {
-        ticks.entry(subject).or_default().push(record);
-    }
-    let mut revisions: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for (subject, record) in reader.all(stream::REGISTRY).await.context("REGISTRY")? {
-        revisions.entry(subject).or_default().push(record.sequence);
-    }
-    write_history(folder, &ticks)?;
+) -> anyhow::Result<Slots> {
     let mut lateness = Vec::new();
     let mut violations = Vec::new();
-    for definition in definitions {
+    let slotted = kaizen_tests::account::asked::SLOTTED.map(|(id, seconds)| Definition {
+        id: id.to_owned(),
+        cadence: Cadence::Every { seconds },
+    });
+    for definition in definitions.iter().chain(&slotted) {
         let (on_ticks, on_registry) = mesh::subjects(&definition.id)?;
         let records = ticks.remove(&on_ticks).unwrap_or_default();
         let expected = Expected {

@@ -1,25 +1,27 @@
 //! The mesh under test, and what it is asked to do.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::{Context as _, anyhow, bail};
-use futures::{StreamExt as _, TryStreamExt as _};
+use anyhow::{Context as _, anyhow};
 use kaizen_proto::{
     admin::{ApplyRequest, SourceFile, definitions_client::DefinitionsClient},
-    stream,
     subject::{self, RegistryKind},
 };
-use kaizen_tests::{
-    Daemon, Launch,
-    history::{Cadence, Record},
-    program,
+use kaizen_tests::{Daemon, Launch, account::asked, history::Cadence, lasting_port, program};
+use tokio::time::{Instant, timeout};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
 };
-use tokio::time::{Instant, sleep, timeout};
-use tonic::{Status, transport::Channel};
 
 use crate::{
-    chaos::{Clock, Replica, Tally, pause},
+    chaos::{self, Clock, Kind, Replica, Tally, pause},
     cluster::Cluster,
+    network::Network,
     random::Random,
 };
 
@@ -27,11 +29,8 @@ use crate::{
 const APPLY_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two changes of definitions.
 const CHANGE_PAUSE_MS: (u64, u64) = (3_000, 9_000);
-/// Messages asked for at once.
-const READS_AT_ONCE: usize = 64;
-/// How often a message is asked for.
-const READS_MAX: usize = 20;
-const POLL: Duration = Duration::from_millis(200);
+/// Of each service but the scheduler, and workers.
+const REPLICAS: usize = 2;
 
 /// A definition and when it is due.
 #[derive(Debug, Clone)]
@@ -40,11 +39,11 @@ pub(crate) struct Definition {
     pub(crate) cadence: Cadence,
 }
 
-/// About forty slots each second, of mixed cadence.
+/// About thirty slots each second, of mixed cadence.
 pub(crate) fn definitions() -> Vec<Definition> {
     let every = |seconds| Cadence::Every { seconds };
     let mut kinds = vec![
-        ("every-1s", every(1), 25),
+        ("every-1s", every(1), 14),
         ("every-2s", every(2), 10),
         ("every-3s", every(3), 9),
         ("every-4s", every(4), 8),
@@ -89,85 +88,241 @@ impl Definition {
             self.cadence.timezone(),
         )
     }
+
+    fn file(&self, change: u64) -> SourceFile {
+        SourceFile {
+            name: format!("{}.yaml", self.id),
+            content: self.yaml(change),
+        }
+    }
 }
 
-/// The services, as processes.
+/// The services and workers, as processes, and their ways to the cluster.
 #[derive(Debug)]
 pub(crate) struct Mesh {
-    pub(crate) replicas: Vec<Replica>,
-    /// Gateway and router: they are not harmed.
-    pub(crate) others: Vec<Daemon>,
-    definitions: DefinitionsClient<Channel>,
+    pub(crate) schedulers: Vec<Replica>,
+    /// Gateways, routers, resolvers and workers.
+    pub(crate) others: Vec<Replica>,
+    pub(crate) ways: Vec<(String, Network)>,
+    /// Where the gateways take events.
+    pub(crate) http: Vec<u16>,
+    /// One line for each run of a command: the task.
+    pub(crate) trace: PathBuf,
+    definitions: Vec<DefinitionsClient<Channel>>,
+}
+
+/// What starts the parts of the mesh.
+struct Starter<'a> {
+    folder: &'a Path,
+    nodes: Vec<u16>,
+    ways: Vec<(String, Network)>,
+}
+
+impl Starter<'_> {
+    /// Starts a service on a way of its own to the cluster.
+    async fn start(
+        &mut self,
+        binary: &str,
+        name: &str,
+        kind: Kind,
+        environment: &[(&str, String)],
+    ) -> anyhow::Result<Replica> {
+        let network = Network::to(&self.nodes).await?;
+        let mut launch = launch(binary, name, self.folder, network.url());
+        let further = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()));
+        launch.environment.extend(further);
+        self.ways.push((name.to_owned(), network));
+        Ok(Replica {
+            process: Daemon::start(launch)?,
+            clock: Clock::Right,
+            kind,
+        })
+    }
+
+    async fn gateway(&mut self, n: usize, http: u16, admin: u16) -> anyhow::Result<Replica> {
+        let listen = |port: u16| format!("127.0.0.1:{port}");
+        let environment = [
+            ("KAIZEN_GATEWAY__HTTP_LISTEN", listen(http)),
+            ("KAIZEN_GATEWAY__ADMIN_LISTEN", listen(admin)),
+        ];
+        let name = format!("gateway-{n}");
+        let mut gateway = self
+            .start(
+                "kaizen-metrics-gateway",
+                &name,
+                chaos::GATEWAY,
+                &environment,
+            )
+            .await?;
+        gateway
+            .process
+            .says(|line| line["message"] == "serving")
+            .await?;
+        Ok(gateway)
+    }
+
+    async fn scheduler(
+        &mut self,
+        n: usize,
+        clock: Clock,
+        faketime: Option<&Path>,
+        tally: &Tally,
+    ) -> anyhow::Result<Replica> {
+        // Says who won which slot.
+        let levels = "info,async_nats=warn,kaizen_scheduler::run=debug";
+        let mut environment = vec![("RUST_LOG", levels.to_owned())];
+        let clock = faketime.map_or(Clock::Right, |_| clock);
+        if let Some(faketime) = faketime.filter(|_| clock != Clock::Right) {
+            environment.extend([
+                ("LD_PRELOAD", faketime.display().to_string()),
+                ("FAKETIME", clock.faketime().to_owned()),
+                // A wrong clock still runs evenly.
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ]);
+        }
+        let name = format!("scheduler-{n}");
+        let started = self.start("kaizen-scheduler", &name, chaos::SCHEDULER, &environment);
+        let mut scheduler = started.await?;
+        scheduler.clock = clock;
+        scheduler.see_clock(tally).await?;
+        scheduler
+            .process
+            .says(|line| line["message"] == "scheduling")
+            .await?;
+        Ok(scheduler)
+    }
+
+    async fn worker(&mut self, n: usize, trace: &Path) -> anyhow::Result<Replica> {
+        let name = format!("worker-{n}");
+        let network = Network::to(&self.nodes).await?;
+        let mut launch = launch("kaizen-agentic", &name, self.folder, network.url());
+        launch.environment = vec![
+            ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
+            (
+                "KAIZEN_FAULTS_TRACE".to_owned(),
+                trace.display().to_string(),
+            ),
+        ];
+        let command = "echo \"$KAIZEN_TASK\" >> \"$KAIZEN_FAULTS_TRACE\"";
+        let args = ["--nats", network.url(), "work", "--queue", asked::QUEUE];
+        let how = [
+            "--concurrency",
+            "4",
+            "--name",
+            &name,
+            "--",
+            "/bin/sh",
+            "-c",
+            command,
+        ];
+        launch.args = args
+            .iter()
+            .chain(&how)
+            .map(|arg| (*arg).to_owned())
+            .collect();
+        self.ways.push((name, network));
+        Ok(Replica {
+            process: Daemon::start(launch)?,
+            clock: Clock::Right,
+            kind: chaos::WORKER,
+        })
+    }
 }
 
 impl Mesh {
     pub(crate) async fn start(
         folder: &Path,
-        nats: &str,
+        cluster: &Cluster,
         faketime: Option<&Path>,
         tally: &Tally,
     ) -> anyhow::Result<Self> {
-        let mut gateway = Daemon::start(launch("kaizen-metrics-gateway", "gateway", folder, nats))?;
-        let serving = gateway.says(|line| line["message"] == "serving").await?;
-        let admin = serving["admin"]
-            .as_str()
-            .context("the gateway names its admin address")?;
-        let definitions = DefinitionsClient::connect(format!("http://{admin}")).await?;
-        let router = Daemon::start(launch("kaizen-router", "router", folder, nats))?;
+        let engagement = folder.join("engagement");
+        for (path, content) in asked::files() {
+            let path = engagement.join(path);
+            fs::create_dir_all(path.parent().context("it is below the folder")?)?;
+            fs::write(path, content)?;
+        }
+        let mut starter = Starter {
+            folder,
+            nodes: cluster.ports(),
+            ways: Vec::new(),
+        };
+        let mut others = Vec::new();
+        let mut http = Vec::new();
+        let mut definitions = Vec::new();
+        for n in 0..REPLICAS {
+            let (here, admin) = (lasting_port(), lasting_port());
+            others.push(starter.gateway(n, here, admin).await?);
+            http.push(here);
+            let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{admin}"))?;
+            definitions.push(DefinitionsClient::new(endpoint.connect_lazy()));
+        }
+        let engagements = [("KAIZEN_ENGAGEMENTS_DIR", engagement.display().to_string())];
+        for n in 0..REPLICAS {
+            let (router, resolver) = (format!("router-{n}"), format!("resolver-{n}"));
+            let started = starter.start("kaizen-router", &router, chaos::ROUTER, &[]);
+            others.push(started.await?);
+            let started =
+                starter.start("kaizen-resolver", &resolver, chaos::RESOLVER, &engagements);
+            others.push(started.await?);
+        }
+        let trace = folder.join("runs.txt");
+        fs::write(&trace, "")?;
+        for n in 0..REPLICAS {
+            others.push(starter.worker(n, &trace).await?);
+        }
         let clocks = [Clock::Right, Clock::Ahead, Clock::YearAhead];
-        let mut replicas = Vec::new();
+        let mut schedulers = Vec::new();
         for (n, clock) in clocks.into_iter().enumerate() {
-            let mut launch = launch("kaizen-scheduler", &format!("scheduler-{n}"), folder, nats);
-            // Says who won which slot.
-            let levels = "info,async_nats=warn,kaizen_scheduler::run=debug";
-            launch
-                .environment
-                .push(("RUST_LOG".to_owned(), levels.to_owned()));
-            let clock = faketime.map_or(Clock::Right, |_| clock);
-            if let Some(faketime) = faketime.filter(|_| clock != Clock::Right) {
-                let preload = faketime.display().to_string();
-                launch.environment.extend([
-                    ("LD_PRELOAD".to_owned(), preload),
-                    ("FAKETIME".to_owned(), clock.faketime().to_owned()),
-                    // A wrong clock still runs evenly.
-                    ("FAKETIME_DONT_FAKE_MONOTONIC".to_owned(), "1".to_owned()),
-                ]);
-            }
-            let process = Daemon::start(launch)?;
-            let mut replica = Replica { process, clock };
-            replica.see_clock(tally).await?;
-            replica
-                .process
-                .says(|line| line["message"] == "scheduling")
-                .await?;
-            replicas.push(replica);
+            schedulers.push(starter.scheduler(n, clock, faketime, tally).await?);
         }
         Ok(Self {
-            replicas,
-            others: vec![gateway, router],
+            schedulers,
+            others,
+            ways: starter.ways,
+            http,
+            trace,
             definitions,
         })
     }
 
-    /// Applies these definitions as one change.
+    /// Applies these definitions, and all that the checker accounts for, as one change.
     pub(crate) async fn apply(
         &self,
         definitions: &[Definition],
         change: u64,
     ) -> anyhow::Result<()> {
-        apply(&self.definitions, definitions, change).await
+        let files = definitions.iter().map(|definition| definition.file(change));
+        let files = files.chain([accounted(change)]).collect();
+        apply(&self.definitions, files).await
     }
 
-    /// What changes definitions while others harm the replicas.
-    pub(crate) fn changes(&self) -> DefinitionsClient<Channel> {
+    /// What changes definitions while others harm the services.
+    pub(crate) fn changes(&self) -> Vec<DefinitionsClient<Channel>> {
         self.definitions.clone()
+    }
+
+    /// Fails where something has ended by itself.
+    pub(crate) fn have_not_ended(&mut self) -> anyhow::Result<()> {
+        let mut all = self.schedulers.iter_mut().chain(&mut self.others);
+        all.try_for_each(Replica::has_not_ended)
     }
 }
 
-/// Changes one definition after the other, the trigger excepted, until the deadline. Answers how
-/// many changes were confirmed.
+/// The documents that the checker accounts for.
+fn accounted(change: u64) -> SourceFile {
+    SourceFile {
+        name: "accounted.yaml".to_owned(),
+        content: asked::documents(change),
+    }
+}
+
+/// Changes one definition after the other, the trigger excepted, or all that the checker accounts
+/// for, until the deadline. Answers how many changes were confirmed.
 pub(crate) async fn change(
-    client: &DefinitionsClient<Channel>,
+    clients: &[DefinitionsClient<Channel>],
     definitions: &[Definition],
     mut random: Random,
     deadline: Instant,
@@ -181,12 +336,14 @@ pub(crate) async fn change(
     )
     .await
     {
-        let which = usize::try_from(random.below(definitions.len() as u64))?;
-        let one = definitions
-            .get(which..=which)
-            .context("it is one of them")?;
         change += 1;
-        match apply(client, one, change).await {
+        // Every fourth time those that the checker accounts for.
+        let which = usize::try_from(random.below(definitions.len() as u64))?;
+        let file = match definitions.get(which) {
+            Some(definition) if random.below(4) > 0 => definition.file(change),
+            _ => accounted(change),
+        };
+        match apply(clients, vec![file]).await {
             Ok(()) => confirmed += 1,
             // It may stand all the same: REGISTRY tells.
             Err(error) => tally.say(&format!("a change was not confirmed: {error:#}")),
@@ -196,25 +353,27 @@ pub(crate) async fn change(
 }
 
 async fn apply(
-    client: &DefinitionsClient<Channel>,
-    definitions: &[Definition],
-    change: u64,
+    clients: &[DefinitionsClient<Channel>],
+    files: Vec<SourceFile>,
 ) -> anyhow::Result<()> {
-    let file = |definition: &Definition| SourceFile {
-        name: format!("{}.yaml", definition.id),
-        content: definition.yaml(change),
-    };
     let request = ApplyRequest {
-        files: definitions.iter().map(file).collect(),
+        files,
         validate_only: false,
         ..ApplyRequest::default()
     };
-    let mut client = client.clone();
-    let applied = timeout(APPLY_DEADLINE, client.apply(request)).await;
-    let applied = applied.with_context(|| format!("no answer within {APPLY_DEADLINE:?}"))?;
-    let said = |status: Status| anyhow!("{}: {}", status.code(), status.message());
-    applied.map_err(said)?;
-    Ok(())
+    let mut failed = anyhow!("there is no gateway");
+    for client in clients {
+        let mut client = client.clone();
+        let applied = timeout(APPLY_DEADLINE, client.apply(request.clone())).await;
+        let applied = applied.with_context(|| format!("no answer within {APPLY_DEADLINE:?}"));
+        let said = |status: Status| anyhow!("{}: {}", status.code(), status.message());
+        match applied.and_then(|answer| answer.map_err(said)) {
+            Ok(_) => return Ok(()),
+            // The other one may be better off; what stands already is no change.
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 fn launch(binary: &str, name: &str, folder: &Path, nats: &str) -> Launch {
@@ -231,77 +390,6 @@ fn launch(binary: &str, name: &str, folder: &Path, nats: &str) -> Launch {
             set("KAIZEN_GATEWAY__ADMIN_LISTEN", "127.0.0.1:0"),
         ],
         folder: folder.to_path_buf(),
-    }
-}
-
-/// Reads streams message by message through their leaders: a consumer may be placed on a
-/// follower that is behind.
-#[derive(Debug)]
-pub(crate) struct Reader {
-    jetstream: async_nats::jetstream::Context,
-}
-
-impl Reader {
-    pub(crate) async fn new(cluster: &Cluster) -> anyhow::Result<Self> {
-        let client = cluster.connect().await?;
-        let mut jetstream = async_nats::jetstream::new(client);
-        jetstream.set_timeout(Duration::from_secs(2));
-        Ok(Self { jetstream })
-    }
-
-    /// The slot that the last tick of a definition names, in seconds.
-    pub(crate) async fn last_slot(&self, id: &str) -> Option<i64> {
-        let subject = subject::tick(&id.parse().ok()?);
-        let stream = self
-            .jetstream
-            .get_stream_no_info(stream::TICKS)
-            .await
-            .ok()?;
-        let message = stream
-            .get_last_raw_message_by_subject(&subject)
-            .await
-            .ok()?;
-        let says: serde_json::Value = serde_json::from_slice(&message.payload).ok()?;
-        let slot = says
-            .get("slot")
-            .or_else(|| says.get("previous_slot"))?
-            .as_str()?;
-        let slot: jiff::Timestamp = slot.parse().ok()?;
-        Some(slot.as_second())
-    }
-
-    /// Every message of a stream, by sequence.
-    pub(crate) async fn all(&self, stream: &str) -> anyhow::Result<Vec<(String, Record)>> {
-        let mut handle = self.jetstream.get_stream(stream).await?;
-        let last = handle.info().await?.state.last_sequence;
-        let handle = &handle;
-        let read = |sequence| async move { self.one(handle, sequence).await };
-        futures::stream::iter(1..=last)
-            .map(read)
-            .buffered(READS_AT_ONCE)
-            .try_collect()
-            .await
-    }
-
-    async fn one(
-        &self,
-        stream: &async_nats::jetstream::stream::Stream,
-        sequence: u64,
-    ) -> anyhow::Result<(String, Record)> {
-        for _ in 0..READS_MAX {
-            let Ok(message) = stream.get_raw_message(sequence).await else {
-                sleep(POLL).await;
-                continue;
-            };
-            let nanoseconds = message.time.unix_timestamp_nanos();
-            let record = Record {
-                sequence,
-                stored: jiff::Timestamp::from_nanosecond(nanoseconds)?,
-                says: serde_json::from_slice(&message.payload).unwrap_or_default(),
-            };
-            return Ok((message.subject.to_string(), record));
-        }
-        bail!("message {sequence} cannot be read: nothing in these streams is ever removed")
     }
 }
 

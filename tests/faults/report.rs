@@ -1,8 +1,9 @@
 //! What came of it.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use jiff::SignedDuration;
+use kaizen_tests::account::Totals;
 use serde_json::{Value, json};
 
 /// All that is said at the end.
@@ -16,6 +17,19 @@ pub(crate) struct Report {
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) faults_unseen: BTreeMap<&'static str, u64>,
     pub(crate) faults_min: u64,
+    pub(crate) load_min: u64,
+    /// Events that were answered 202, and that were published and confirmed.
+    pub(crate) posted: u64,
+    pub(crate) published: u64,
+    /// Events that were never confirmed.
+    pub(crate) unconfirmed: u64,
+    /// How long it took until the last was confirmed.
+    pub(crate) load_took: Duration,
+    pub(crate) totals: Totals,
+    /// How often messages came again, by consumer.
+    pub(crate) redelivered: BTreeMap<String, u64>,
+    /// Of each kind of work p50 and maximum, in milliseconds.
+    pub(crate) recovery: Vec<(&'static str, u128, u128)>,
     /// What each replica says that it ticked.
     pub(crate) ticked: Vec<(String, usize)>,
     pub(crate) settled_after_s: Option<f64>,
@@ -26,6 +40,10 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn faults_total(&self) -> u64 {
         self.faults.values().sum()
+    }
+
+    fn load_per_second(&self) -> u64 {
+        (self.posted + self.published) / self.load_took.as_secs().max(1)
     }
 
     pub(crate) fn passed(&self) -> bool {
@@ -45,8 +63,18 @@ impl Report {
         if self.lateness.is_empty() {
             problems.push("no slot was ticked".to_owned());
         }
+        let load = self.load_per_second();
+        if load < self.load_min {
+            let needed = self.load_min;
+            problems.push(format!(
+                "{load} events were confirmed in a second, but {needed} are needed"
+            ));
+        }
+        if self.unconfirmed > 0 {
+            problems.push(format!("{} events were never confirmed", self.unconfirmed));
+        }
         if self.settled_after_s.is_none() {
-            problems.push("some definitions never caught up".to_owned());
+            problems.push("not all came to its end".to_owned());
         }
         let violations = self.violations.iter();
         problems.extend(violations.map(|(definition, what)| format!("{definition}: {what}")));
@@ -63,6 +91,21 @@ impl Report {
             "definitions": self.definitions,
             "changes": self.changes,
             "slots": self.lateness.len(),
+            "events": {
+                "posted": self.posted,
+                "published": self.published,
+                "per_second": self.load_per_second(),
+                "stored": self.totals.events,
+                "stored_again": self.totals.events_again,
+            },
+            "tasks": self.totals.tasks,
+            "runs": self.totals.runs,
+            "taken_over": self.totals.taken_over,
+            "dead": self.totals.dead,
+            "redelivered": self.redelivered,
+            "recovery_ms": self.recovery.iter().map(|(work, p50, max)| {
+                ((*work).to_owned(), json!({"p50": p50, "max": max}))
+            }).collect::<serde_json::Map<_, _>>(),
             "faults_total": self.faults_total(),
             "faults": self.faults,
             "faults_without_effect": self.faults_unseen,
@@ -77,7 +120,7 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let [earliest, p50, p99, max] = self.lateness_ms();
         let mut out = String::new();
-        let mut line = |name: &str, value: String| _ = writeln!(out, "{name:<22} {value}");
+        let mut line = |name: &str, value: String| _ = writeln!(out, "{name:<25} {value}");
         line("seed", self.seed.to_string());
         line("fault phase", format!("{} s", self.seconds));
         line(
@@ -89,6 +132,32 @@ impl Report {
             "lateness",
             format!("p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms (least {earliest:.1} ms)"),
         );
+        line(
+            "events",
+            format!(
+                "{} answered 202, {} published raw: {}/s; {} stored, {} of them again",
+                self.posted,
+                self.published,
+                self.load_per_second(),
+                self.totals.events,
+                self.totals.events_again
+            ),
+        );
+        line(
+            "tasks",
+            format!(
+                "{}, {} runs, {} taken over",
+                self.totals.tasks, self.totals.runs, self.totals.taken_over
+            ),
+        );
+        line("dead letters", listed(&self.totals.dead));
+        line("redelivered", listed(&self.redelivered));
+        for (work, p50, max) in &self.recovery {
+            line(
+                &format!("recovery: {work}"),
+                format!("p50 {p50} ms, max {max} ms"),
+            );
+        }
         line(
             "settled",
             self.settled_after_s
@@ -125,4 +194,10 @@ impl Report {
         };
         [at(0), at(50), at(99), at(100)]
     }
+}
+
+fn listed(counts: &BTreeMap<String, u64>) -> String {
+    let all: u64 = counts.values().sum();
+    let each = counts.iter().map(|(name, count)| format!("{name} {count}"));
+    format!("{all} ({})", each.collect::<Vec<_>>().join(", "))
 }

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::{
     process::{Child, Command},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{is_stopped, signal};
@@ -22,6 +22,8 @@ use crate::{is_stopped, signal};
 const POLL: Duration = Duration::from_millis(10);
 /// How long a signal may take to be seen.
 const SIGNAL_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a program may take to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(40);
 /// How long a program may take to say what is waited for.
 const LOG_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -106,6 +108,19 @@ impl Daemon {
         use std::os::unix::process::ExitStatusExt as _;
         self.child.start_kill()?;
         Ok(self.child.wait().await?.signal() == Some(9))
+    }
+
+    /// Stops it as an operator does, and kills it where it does not stop in time. True where it
+    /// ended well by itself.
+    pub async fn stop(&mut self) -> anyhow::Result<bool> {
+        signal(self.pid()?, Signal::SIGTERM);
+        match timeout(STOP_DEADLINE, self.child.wait()).await {
+            Ok(status) => Ok(status?.success()),
+            Err(_) => {
+                self.kill().await?;
+                Ok(false)
+            }
+        }
     }
 
     /// Starts it again after it was killed, with a changed environment.

@@ -19,6 +19,7 @@
     reason = "what goes wrong in a test fails it"
 )]
 
+pub mod account;
 mod bench;
 mod binary;
 mod cli;

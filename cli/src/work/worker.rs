@@ -280,10 +280,19 @@ impl Worker {
             sequence: last.sequence,
             record: last.record,
         });
-        let Some(standing) = standing.filter(|standing| standing.may_take(kept.sequence)) else {
-            acknowledge(delivery).await;
+        let Some(standing) = standing.filter(|standing| standing.knows(kept.sequence)) else {
+            // Whoever answers has not come as far as the node that delivered the order.
+            let subject = &kept.subject;
+            self.output.warn(format_args!(
+                "the ledger's leader does not know {subject} yet; it goes back"
+            ));
+            give_back(delivery).await;
             return Ok(None);
         };
+        if !standing.may_take(kept.sequence) {
+            acknowledge(delivery).await;
+            return Ok(None);
+        }
         let deliveries = delivery.info().map_or(1, |info| info.delivered);
         let taken = TaskRecord::Taken(Taken {
             order: kept.sequence,

@@ -28,6 +28,13 @@ impl Standing {
         self.record.order().unwrap_or(self.sequence)
     }
 
+    /// Whether what was read is as new as this order at least. A node may deliver what it has stored
+    /// before the stream's leader has: then the leader knows what stood before, or nothing.
+    #[must_use]
+    pub fn knows(&self, order: u64) -> bool {
+        self.sequence >= order
+    }
+
     /// Whether a worker to whom an order was delivered may take it: behind what stands. Of an
     /// order that another worker has taken only a new delivery makes one: it was silent for too
     /// long, or gave it back.

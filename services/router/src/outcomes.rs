@@ -9,13 +9,14 @@ use futures::future::join_all;
 use kaizen_messaging::{
     Nats, chain,
     consume::{Handler, Settlement, backoff},
+    read,
     tasks::{self, Kept},
     trace,
 };
 use kaizen_proto::{
     header,
     record::{TaskOrder, TaskOutcome, TaskRecord},
-    subject,
+    stream, subject,
 };
 use kaizen_registry::life;
 use tracing::{Instrument as _, Span, debug, info_span, warn};
@@ -67,6 +68,10 @@ impl Outcomes {
         outcome: &TaskOutcome,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let Some(order) = self.order(outcome.order).await? else {
+            let known = read::last_sequence(&self.nats, stream::LEDGER).await?;
+            if known < kept.sequence {
+                return Err("the ledger's leader does not know it yet".into());
+            }
             warn!(
                 subject = kept.subject,
                 "the ledger has forgotten the order; its end is not told"
@@ -91,10 +96,7 @@ impl Outcomes {
         Ok(())
     }
 
-    async fn order(
-        &self,
-        sequence: u64,
-    ) -> Result<Option<TaskOrder>, kaizen_messaging::read::ReadError> {
+    async fn order(&self, sequence: u64) -> Result<Option<TaskOrder>, read::ReadError> {
         let kept = tasks::at(&self.nats, sequence).await?;
         Ok(kept.and_then(|kept| match kept.record {
             TaskRecord::Order(order) => Some(*order),

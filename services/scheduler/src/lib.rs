@@ -31,7 +31,9 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     }
     let registry = mesh.registry().await?;
     let cursors = cursors::Cursors::load(&mesh.nats, mesh.shutdown.clone()).await?;
-    let clock = timekeeper::start(&mesh).await?;
+    let Some(clock) = timekeeper::start(&mesh).await else {
+        return Ok(());
+    };
     let peers = peers::Peers::start(&mesh).await?;
     let backlog = backlog::Backlog::start(&mesh).await;
     let figures = figures::Figures::new(mesh.health.metrics());

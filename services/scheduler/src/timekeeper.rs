@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use kaizen_lifecycle::Mesh;
 use kaizen_messaging::{
     chain,
     clock::{Observed, SKEW_TOLERANCE, ServerClock},
+    connection::jittered,
 };
 use kaizen_proto::stream;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,11 +19,10 @@ const REFRESH_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks at the machine's clock.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Takes the first reading, and keeps taking others until the mesh shuts down.
-pub(crate) async fn start(mesh: &Mesh) -> anyhow::Result<ServerClock> {
-    let clock = ServerClock::start(&mesh.nats, stream::TICKS)
-        .await
-        .context("cannot read the server's clock")?;
+/// Takes the first reading, and keeps taking others until the mesh shuts down; `None` where it
+/// does before there is one.
+pub(crate) async fn start(mesh: &Mesh) -> Option<ServerClock> {
+    let clock = mesh.shutdown.run_until_cancelled(read(mesh)).await?;
     let ahead: Gauge = Gauge::default();
     mesh.health.metrics().register(
         "kaizen_scheduler_machine_clock_ahead_milliseconds",
@@ -38,7 +37,21 @@ pub(crate) async fn start(mesh: &Mesh) -> anyhow::Result<ServerClock> {
     };
     let shutdown = mesh.shutdown.clone();
     tokio::spawn(async move { shutdown.run_until_cancelled(keeper.keep()).await });
-    Ok(clock)
+    Some(clock)
+}
+
+/// The first reading. Where TICKS has no leader, or the way to it is cut, that is waited for.
+async fn read(mesh: &Mesh) -> ServerClock {
+    loop {
+        match ServerClock::start(&mesh.nats, stream::TICKS).await {
+            Ok(clock) => return clock,
+            Err(error) => warn!(
+                error = chain(&error),
+                "cannot read the server's clock; trying again"
+            ),
+        }
+        tokio::time::sleep(jittered(LOOK_EVERY)).await;
+    }
 }
 
 struct Keeper {

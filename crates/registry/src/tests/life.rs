@@ -70,6 +70,13 @@ fn an_order_is_taken_until_it_has_ended_and_no_older_one_is() {
 }
 
 #[test]
+fn what_was_read_before_the_order_was_stored_does_not_know_it() {
+    assert!(ordered().knows(ORDERED_AT) && taken().knows(ORDERED_AT));
+    // It was ordered again at 20, and who answers has not come as far.
+    assert!(!has_ended(Ended::Failed).knows(20));
+}
+
+#[test]
 fn what_has_not_ended_is_called_off_once() {
     for (what, state) in [(ordered(), TaskState::Open), (taken(), TaskState::Taken)] {
         assert_eq!(what.record.state(), state);

@@ -1,0 +1,330 @@
+//! What is asked of the mesh, and what must follow from an event or a slot: for each definition
+//! the document that is applied, and the few lines of arithmetic that say the same.
+
+use std::collections::{HashMap, VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::identity::{Activation, Trigger};
+
+/// The queue of all tasks.
+pub const QUEUE: &str = "faults";
+/// The engagement whose runs are discovered.
+pub const ENGAGEMENT: &str = "faults";
+/// The repos of its roster, in its order.
+pub const REPOS: [&str; 2] = ["north", "south"];
+/// The type of the events that are measured.
+pub const MEASURED: &str = "kaizen.metrics.recorded";
+/// The type of the events that tell of tasks that were done.
+pub const COMPLETED: &str = "kaizen.task.completed";
+/// A type that nobody has registered.
+pub const UNREGISTERED: &str = "faults.unheard-of";
+
+/// Below this quality each event makes a task of its own.
+const LOW: f64 = 0.008;
+/// Below this quality a project gets a task, and no other one for [`QUIET`].
+const CALM: f64 = 0.1;
+/// How long a project is left alone.
+const QUIET: SignedDuration = SignedDuration::from_secs(7);
+/// Below this quality an event belongs to a row.
+const ROW_BELOW: f64 = 0.15;
+/// Events of a row that are needed.
+const ROW: u64 = 3;
+/// Triggers that a cell of memory remembers.
+const SEEN_MAX: usize = 32;
+
+/// The definitions that events set off.
+const BY_EVENTS: &str = r#"
+kind: ActivityDefinition
+id: low
+description: Change {change}
+trigger: {type: event, event_type: kaizen.metrics.recorded}
+context_sources: [{type: event-payload, bind_to: context.m}]
+rules: [{id: low, when: context.m.quality < 0.008, tasks: [{queue: faults, title: "Low {{ event.id }}"}]}]
+---
+kind: ActivityDefinition
+id: many
+description: Change {change}
+trigger: {type: event, event_type: kaizen.metrics.recorded, filters: [{exact: {attributes.kind: many}}]}
+context_sources: [{type: event-payload, bind_to: context.m}]
+rules:
+  - {id: part, for_each: context.m.parts, as: part, tasks: [{queue: faults, title: "Part {{ part }} of {{ event.id }}"}]}
+  - {id: sum, tasks: [{queue: faults, title: "Sum of {{ event.id }}"}]}
+---
+kind: ActivityDefinition
+id: bound
+description: Change {change}
+trigger: {type: event, event_type: kaizen.metrics.recorded, filters: [{exact: {attributes.kind: bound}}]}
+context_sources:
+  - {type: discover_kaizen_scheduled_repos, bind_to: context.runs, params: {engagement_slug: faults}}
+rules: [{id: run, for_each: context.runs, as: run, tasks: [{queue: faults, title: "Run {{ run.repo }} for {{ event.id }}"}]}]
+---
+kind: ActivityDefinition
+id: homeless
+description: Change {change}
+trigger: {type: event, event_type: kaizen.metrics.recorded, filters: [{exact: {attributes.kind: homeless}}]}
+context_sources:
+  - {type: discover_kaizen_scheduled_repos, bind_to: context.runs, params: {engagement_slug: nobody-knows}}
+rules: [{id: never, tasks: [{queue: faults, title: "Never {{ event.id }}"}]}]
+---
+kind: ActivityDefinition
+id: broken
+description: Change {change}
+trigger: {type: event, event_type: kaizen.metrics.recorded, filters: [{exact: {attributes.kind: broken}}]}
+context_sources: [{type: event-payload, bind_to: context.m}]
+rules: [{id: broken, when: context.m.absent > 1, tasks: [{queue: faults, title: "Never {{ event.id }}"}]}]
+---
+kind: ActivityDefinition
+id: half
+description: Change {change}
+trigger: {type: event, event_type: kaizen.metrics.recorded, filters: [{exact: {attributes.kind: half}}]}
+context_sources: [{type: event-payload, bind_to: context.m}]
+rules:
+  - {id: broken, when: context.m.absent > 1, tasks: [{queue: faults, title: "Never {{ event.id }}"}]}
+  - {id: whole, tasks: [{queue: faults, title: "Half {{ event.id }}"}]}
+---
+kind: ActivityDefinition
+id: after
+description: Change {change}
+trigger: {type: event, event_type: kaizen.task.completed, filters: [{exact: {attributes.definition: half}}]}
+context_sources: [{type: event-payload, bind_to: context.t}]
+rules: [{id: after, tasks: [{queue: faults, title: "After {{ context.t.task }}"}]}]
+---
+kind: ActivityDefinition
+id: calm
+description: Change {change}
+trigger: {type: event, event_type: kaizen.metrics.recorded}
+context_sources: [{type: event-payload, bind_to: context.m}]
+rules:
+  - id: calm
+    when: context.m.quality < 0.1
+    cooldown: {for: 7s, key: "{{ context.m.project }}"}
+    tasks: [{queue: faults, title: "Calm {{ context.m.project }} {{ event.id }}"}]
+---
+kind: ActivityDefinition
+id: row
+description: Change {change}
+trigger: {type: event, event_type: kaizen.metrics.recorded}
+context_sources: [{type: event-payload, bind_to: context.m}]
+rules:
+  - id: row
+    when: context.m.quality < 0.15
+    for: {consecutive: 3, key: "{{ context.m.project }}"}
+    tasks: [{queue: faults, title: "Row {{ context.m.project }} {{ event.id }}"}]
+"#;
+
+/// The definitions that slots set off: every ten seconds, one directly, one with what the
+/// resolver finds.
+const BY_SLOTS: &str = r#"
+kind: ActivityDefinition
+id: job
+description: Change {change}
+trigger: {type: cron, cron: "*/5 * * * * *", timezone: UTC, catchup: {policy: all, window: 24h}}
+rules: [{id: job, tasks: [{queue: faults, title: "Job {{ trigger.slot }}"}]}]
+---
+kind: ActivityDefinition
+id: roll
+description: Change {change}
+trigger: {type: cron, cron: "*/10 * * * * *", timezone: UTC, catchup: {policy: all, window: 24h}}
+context_sources:
+  - {type: discover_kaizen_scheduled_repos, bind_to: context.runs, params: {engagement_slug: faults}}
+rules: [{id: roll, for_each: context.runs, as: run, tasks: [{queue: faults, title: "Roll {{ run.repo }} {{ trigger.slot }}"}]}]
+"#;
+
+const ENGAGEMENT_RECORD: &str = "kind: Engagement\nslug: faults\nroster_path: roster.yaml\n";
+
+/// The definitions that slots set off, with how many seconds lie between their slots.
+pub const SLOTTED: [(&str, i64); 2] = [("job", 5), ("roll", 10)];
+
+/// All documents, as they are applied for the so-manieth time: the descriptions alone change.
+#[must_use]
+pub fn documents(change: u64) -> String {
+    let change = change.to_string();
+    format!("{ENGAGEMENT_RECORD}---{BY_EVENTS}---{BY_SLOTS}").replace("{change}", &change)
+}
+
+/// The files of the engagement: path below its folder, and content.
+#[must_use]
+pub fn files() -> Vec<(String, String)> {
+    let schedule = "version: 1\nengagement: faults\nagents:\n  coach: {cadence: daily}\n";
+    let repos = REPOS.iter().map(|repo| {
+        let path = format!("repos/{repo}/.kaizen/schedule.yml");
+        (path, schedule.to_owned())
+    });
+    let named = REPOS
+        .iter()
+        .map(|repo| format!("  - {{name: {repo}, path: repos/{repo}}}\n"));
+    let roster = format!(
+        "version: 1\nengagement: faults\nrepos:\n{}",
+        named.collect::<String>()
+    );
+    repos.chain([("roster.yaml".to_owned(), roster)]).collect()
+}
+
+/// What must follow from one trigger of one definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Must {
+    /// The definition.
+    pub definition: &'static str,
+    /// The activation.
+    pub activation: Activation,
+    /// The titles of its tasks, in the order of their numbers.
+    pub titles: Vec<String>,
+    /// Stage and reason of its dead letter, where it has one.
+    pub letter: Option<(&'static str, &'static str)>,
+    /// Whether a decision is recorded.
+    pub recorded: bool,
+}
+
+/// An event as far as it matters.
+#[derive(Debug, Clone)]
+pub(super) struct Event<'a> {
+    pub(super) id: &'a str,
+    pub(super) trigger: Trigger,
+    pub(super) attributes: &'a Value,
+}
+
+/// What slots of a definition lead to.
+pub(super) fn of_slot(definition: &'static str, slot: Timestamp) -> Must {
+    let activation = Activation::of(definition, &Trigger::of_slot(definition, slot).to_string());
+    let (titles, recorded) = match definition {
+        "job" => (vec![format!("Job {slot}")], false),
+        _ => {
+            let roll = |repo: &&str| format!("Roll {repo} {slot}");
+            (REPOS.iter().map(roll).collect(), true)
+        }
+    };
+    Must {
+        definition,
+        activation,
+        titles,
+        letter: None,
+        recorded,
+    }
+}
+
+/// What an event leads to that tells of a task that was done.
+pub(super) fn of_completed(event: &Event<'_>) -> Option<Must> {
+    let task = event.attributes["task"].as_str()?;
+    let title = format!("After {task}");
+    (event.attributes["definition"] == "half").then(|| must("after", event, vec![title]))
+}
+
+/// What a measured event leads to in definitions without memory.
+pub(super) fn of_measured(event: &Event<'_>) -> Vec<Must> {
+    let id = event.id;
+    let mut all = Vec::new();
+    if quality(event) < LOW {
+        all.push(must("low", event, vec![format!("Low {id}")]));
+    }
+    match event.attributes["kind"].as_str().unwrap_or_default() {
+        "many" => {
+            let parts = event.attributes["parts"].as_array();
+            let parts = parts.into_iter().flatten().filter_map(Value::as_str);
+            let mut titles: Vec<String> =
+                parts.map(|part| format!("Part {part} of {id}")).collect();
+            titles.push(format!("Sum of {id}"));
+            all.push(must("many", event, titles));
+        }
+        "bound" => {
+            let run = |repo: &&str| format!("Run {repo} for {id}");
+            let titles = REPOS.iter().map(run).collect();
+            all.push(Must {
+                recorded: true,
+                ..must("bound", event, titles)
+            });
+        }
+        "homeless" => all.push(Must {
+            letter: Some(("resolve", "context_error")),
+            recorded: true,
+            ..must("homeless", event, Vec::new())
+        }),
+        "broken" => all.push(Must {
+            letter: Some(("decide", "rule_error")),
+            ..must("broken", event, Vec::new())
+        }),
+        "half" => all.push(Must {
+            letter: Some(("decide", "rule_error")),
+            ..must("half", event, vec![format!("Half {id}")])
+        }),
+        _ => {}
+    }
+    all
+}
+
+/// What rules with memory keep, replayed over the events in their stored order.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    /// The latest time at which an event was stored.
+    clock: Timestamp,
+    /// Of each project, until when it is left alone.
+    calm: HashMap<String, Cell<Timestamp>>,
+    /// Of each project, how long the row is.
+    row: HashMap<String, Cell<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Cell<T> {
+    value: T,
+    seen: VecDeque<Trigger>,
+}
+
+impl<T> Cell<T> {
+    /// False where this trigger was taken in before.
+    fn takes(&mut self, trigger: Trigger) -> bool {
+        if self.seen.contains(&trigger) {
+            return false;
+        }
+        if self.seen.len() == SEEN_MAX {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(trigger);
+        true
+    }
+}
+
+impl Replay {
+    /// Lets time pass up to when a message was stored.
+    pub(super) fn pass(&mut self, stored: Timestamp) {
+        self.clock = self.clock.max(stored);
+    }
+
+    /// What this event leads to, after all that came before.
+    pub(super) fn measured(&mut self, event: &Event<'_>) -> Vec<Must> {
+        let project = event.attributes["project"].as_str().unwrap_or_default();
+        let mut all = Vec::new();
+        if quality(event) < CALM {
+            let cell = self.calm.entry(project.to_owned()).or_default();
+            if cell.takes(event.trigger) && self.clock >= cell.value {
+                cell.value = self.clock + QUIET;
+                let title = format!("Calm {project} {}", event.id);
+                all.push(must("calm", event, vec![title]));
+            }
+        }
+        let cell = self.row.entry(project.to_owned()).or_default();
+        if cell.takes(event.trigger) {
+            let low = quality(event) < ROW_BELOW;
+            cell.value = if low { cell.value + 1 } else { 0 };
+            if low && cell.value >= ROW {
+                let title = format!("Row {project} {}", event.id);
+                all.push(must("row", event, vec![title]));
+            }
+        }
+        all
+    }
+}
+
+fn must(definition: &'static str, event: &Event<'_>, titles: Vec<String>) -> Must {
+    Must {
+        definition,
+        activation: Activation::of(definition, &event.trigger.to_string()),
+        titles,
+        letter: None,
+        recorded: false,
+    }
+}
+
+fn quality(event: &Event<'_>) -> f64 {
+    event.attributes["quality"].as_f64().unwrap_or(1.0)
+}
