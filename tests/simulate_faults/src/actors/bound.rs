@@ -161,7 +161,10 @@ fn follow(
         open: BTreeMap::new(),
         tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
         rules: decision.rules.clone(),
+        // The pending record before it has it.
+        trigger_hash: None,
         planned: None,
+        parts: None,
     };
     let decided = Decided {
         record: Some((record, waiting.sequence)),

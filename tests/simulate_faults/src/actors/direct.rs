@@ -183,6 +183,7 @@ fn activate(
             envelope: envelope.and_then(|envelope| serde_json::to_value(envelope).ok()),
             trigger_hash: trigger.content_hash.clone(),
             hops: trigger.hops,
+            redrive: 0,
         };
         return Some(ledger::pending(definition, activation, pending, letter));
     }

@@ -604,6 +604,7 @@ impl Pass<'_> {
             clock: self.memory.clock(),
             registry: self.registry,
             next: self.memory.next_deadline(),
+            open: Vec::new(),
         }
     }
 
@@ -627,7 +628,9 @@ impl Pass<'_> {
             open: concluded.open,
             tasks: u32::try_from(decision.tasks.len()).unwrap_or(u32::MAX),
             rules: decision.rules.clone(),
+            trigger_hash: Some(concluded.trigger.content_hash.clone()),
             planned: None,
+            parts: None,
         });
         let decided = Decided {
             record: record.map(|record| (record, 0)),
