@@ -9,7 +9,7 @@ use std::{
 };
 
 use kaizen_proto::stream;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::{
     documents::{BUILT, DEFINITIONS, SOLD, VERSIONS},
@@ -305,20 +305,20 @@ fn steps(draw: &mut Random, definitions: &[&'static str]) -> Vec<(Micros, Step)>
 }
 
 /// An event: mostly one of its own, now and then another under an id that is taken.
-fn event(draw: &mut Random, number: u64, event_type: &str) -> serde_json::Value {
+fn event(draw: &mut Random, number: u64, event_type: &str) -> Value {
     let id = if draw.happens(1_200) {
         draw.below(number + 1)
     } else {
         number
     };
     let project = draw.one_of(&["a", "b", "c"]).copied().unwrap_or("a");
-    let mut attributes = json!({"project": project});
+    let mut attributes = Map::from_iter([("project".to_owned(), json!(project))]);
     // Without a value the rules that ask for it fail.
     if draw.happens(9_300) {
-        attributes["value"] = json!(draw.below(100));
+        attributes.insert("value".to_owned(), json!(draw.below(100)));
     }
     if draw.happens(7_000) {
-        attributes["odd"] = json!(draw.below(2));
+        attributes.insert("odd".to_owned(), json!(draw.below(2)));
     }
     json!({"id": format!("e{id}"), "type": event_type, "source": "shop", "attributes": attributes})
 }
@@ -329,17 +329,18 @@ fn publish(draw: &mut Random, number: u64) -> Step {
 }
 
 fn raw(draw: &mut Random, number: u64) -> Step {
-    let mut event = event(draw, number, SOLD);
+    let event = event(draw, number, SOLD);
+    let with = |key: &str, value: Value| {
+        let mut event = event.clone();
+        if let Some(fields) = event.as_object_mut() {
+            fields.insert(key.to_owned(), value);
+        }
+        event.to_string().into_bytes()
+    };
     match draw.below(6) {
         0 => Step::Raw(SOLD, b"{broken".to_vec()),
-        1 => {
-            event["type"] = json!("shop.unknown");
-            Step::Raw("shop.unknown", event.to_string().into_bytes())
-        }
-        2 => {
-            event["attributes"] = json!({"value": "much"});
-            Step::Raw(SOLD, event.to_string().into_bytes())
-        }
+        1 => Step::Raw("shop.unknown", with("type", json!("shop.unknown"))),
+        2 => Step::Raw(SOLD, with("attributes", json!({"value": "much"}))),
         _ => Step::Raw(SOLD, event.to_string().into_bytes()),
     }
 }

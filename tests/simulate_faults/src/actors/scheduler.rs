@@ -216,7 +216,7 @@ impl Entry {
                 };
                 Look::Tick(tick, due.late)
             }
-            None => next_desired(schedule, after, at).map_or(Look::Idle, |next| wait_for(next)),
+            None => next_desired(schedule, after, at).map_or(Look::Idle, wait_for),
         }
     }
 
@@ -226,7 +226,7 @@ impl Entry {
         match u64::try_from(rank) {
             Ok(0) | Err(_) => desired,
             // Now and then replicas disagree who goes first, and race.
-            Ok(_) if desired / SECOND % 3 == 0 => desired,
+            Ok(_) if (desired / SECOND).is_multiple_of(3) => desired,
             Ok(rank) => desired.max(self.since) + rank * HANDOVER,
         }
     }

@@ -26,11 +26,14 @@ pub struct Broker {
     feeds: Vec<Feed>,
 }
 
+/// What is done with a message that a feed delivers.
+type Take = dyn Fn(&Sim, &Rc<Message>);
+
 /// A consumer that a process made for itself: each message from a position on, one after another.
 struct Feed {
     stream: &'static str,
     reader: Process,
-    take: Rc<dyn Fn(&Sim, &Rc<Message>)>,
+    take: Rc<Take>,
     /// When its last message arrives: the next does not overtake it.
     last: Micros,
 }
