@@ -10,7 +10,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{Nats, chain, connection::jittered, streams::ACK_WAIT};
+use crate::{Nats, chain, connection::jittered, mutant::Mutant, streams::ACK_WAIT};
 
 /// Messages handed over at once.
 pub const BATCH_MAX: usize = 256;
@@ -123,7 +123,15 @@ async fn run(
                 }
             }
         }
-        handle_and_settle(&deliveries, handler).await;
+        if Mutant::DrainDrops.lives() {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => settle_all(&deliveries).await,
+                () = handle_and_settle(&deliveries, handler) => {}
+            }
+        } else {
+            handle_and_settle(&deliveries, handler).await;
+        }
         if failed {
             return;
         }
@@ -140,6 +148,9 @@ async fn handle_and_settle(deliveries: &[Message], handler: &impl Handler) {
     if deliveries.is_empty() {
         return;
     }
+    if Mutant::AckFirst.lives() {
+        settle_all(deliveries).await;
+    }
     let mut handling = std::pin::pin!(handler.handle(deliveries));
     let settlements = loop {
         tokio::select! {
@@ -150,6 +161,7 @@ async fn handle_and_settle(deliveries: &[Message], handler: &impl Handler) {
     for (message, settlement) in deliveries.iter().zip(settlements) {
         let kind = match settlement {
             Settlement::Ack => AckKind::Ack,
+            Settlement::Nak(_) if Mutant::NakAtOnce.lives() => AckKind::Nak(None),
             Settlement::Nak(delay) => AckKind::Nak(Some(delay)),
         };
         if let Err(error) = message.ack_with(kind).await {
@@ -157,6 +169,13 @@ async fn handle_and_settle(deliveries: &[Message], handler: &impl Handler) {
             let error = chain(error.as_ref());
             warn!(error, "cannot settle a delivery");
         }
+    }
+}
+
+/// What mutants do.
+async fn settle_all(deliveries: &[Message]) {
+    for message in deliveries {
+        _ = message.ack_with(AckKind::Ack).await;
     }
 }
 

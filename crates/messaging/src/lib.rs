@@ -11,6 +11,7 @@ pub mod commit;
 pub mod connection;
 pub mod consume;
 pub mod follow;
+pub mod mutant;
 pub mod pipeline;
 pub mod raw;
 pub mod read;

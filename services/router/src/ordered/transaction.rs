@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use kaizen_messaging::{CommitError, Committed, Message, chain, connection::jittered};
+use kaizen_messaging::{
+    CommitError, Committed, Message, chain, connection::jittered, mutant::Mutant,
+};
 use kaizen_proto::{id::CellId, record::Checkpoint};
 use tracing::{debug, warn};
 
@@ -124,7 +126,13 @@ impl Ordered {
     ) -> Result<u64, Ended> {
         let reader = self.reader.token();
         for attempt in 1..=ATTEMPTS_MAX {
-            let messages = self.messages(&transaction, expected);
+            let mut messages = self.messages(&transaction, expected);
+            if Mutant::CheckpointOutside.lives()
+                && let Some(checkpoint) = messages.pop()
+            {
+                _ = self.nats.commit.store(messages).await;
+                messages = vec![checkpoint];
+            }
             let count = messages.len();
             let doubtful = match self.nats.commit.store(messages).await {
                 Ok(Committed::Stored(sequence)) => {
