@@ -472,7 +472,9 @@ impl Run<'_> {
         let admin = mesh.admin.first().context("there are gateways")?;
         let server = format!("http://127.0.0.1:{admin}");
         let said = verify(&["--server", &server, "-o", "json"]).output();
-        let said = timeout(VERIFY_DEADLINE, said).await.context("mesh verify")??;
+        let said = timeout(VERIFY_DEADLINE, said)
+            .await
+            .context("mesh verify")??;
         self.tally.say("the mesh has verified itself");
         if said.status.success() {
             return Ok(Vec::new());
