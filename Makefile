@@ -1,7 +1,7 @@
 # Names for what the scripts do. Everything works without make, too: see scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test calendar cel matching simulate fuzz faults simulate-faults bench what-if smoke schemas check clean
+.PHONY: help setup demo test calendar cel matching simulate fuzz faults mutants simulate-faults bench what-if smoke schemas check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +30,11 @@ simulate: ## what a month of the example's mesh costs on a virtual clock, in tri
 fuzz: ## every parser against whatever bytes break it, 60 s each; ARGS="--seconds 600 cron"
 	@scripts/fuzz $(ARGS)
 
-faults: ## harm a mesh of real processes for two minutes, and account for every slot; ARGS="--seconds 600"
+faults: ## harm a mesh of real processes under load for two minutes, and account for all of it; ARGS="--seconds 600"
 	@scripts/faults $(ARGS)
+
+mutants: ## eleven deliberate bugs, each of which the fault test must notice; ARGS=ack-first
+	@scripts/mutants $(ARGS)
 
 simulate-faults: ## ten thousand seeds of faults over a modelled broker; ARGS="--minutes 20"
 	@scripts/simulate-faults $(ARGS)

@@ -91,6 +91,27 @@ impl Tally {
     }
 }
 
+/// Which faults there are, where not all of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Aim {
+    /// What the names of those begin with that there are; empty, all.
+    pub(crate) only: &'static [&'static str],
+    /// So many times shorter are the pauses; 0 as 1.
+    pub(crate) hurry: u32,
+    /// How long workers are frozen, where not as always.
+    pub(crate) worker_freeze_ms: Option<(u64, u64)>,
+}
+
+impl Aim {
+    fn at(&self, kind: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|begin| kind.starts_with(begin))
+    }
+
+    fn pause(&self, random: &mut Random, (from, to): (u64, u64)) -> Duration {
+        random.millis(from, to) / self.hurry.max(1)
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Kill,
@@ -112,21 +133,27 @@ const CONSUMERS: [(&str, &str); 5] = [
 /// Harms one node of the cluster at a time, so that the other two can go on, until the deadline.
 pub(crate) async fn harm_cluster(
     cluster: &Cluster,
+    aim: Aim,
     mut random: Random,
     deadline: Instant,
     tally: &Tally,
 ) -> anyhow::Result<()> {
-    let mut kinds = vec![
-        Fault::Kill,
-        Fault::Freeze,
-        Fault::StepDown,
-        Fault::StepDown,
-        Fault::ConsumerStepDown,
+    let all = [
+        ("nats_kill", Fault::Kill),
+        ("nats_freeze", Fault::Freeze),
+        ("nats_leader_step_down", Fault::StepDown),
+        ("nats_leader_step_down", Fault::StepDown),
+        ("nats_consumer_step_down", Fault::ConsumerStepDown),
+        ("nats_disk_full", Fault::FullDisk),
     ];
-    if cluster.disk.is_some() {
-        kinds.push(Fault::FullDisk);
+    let possible = all.into_iter().filter(|(name, kind)| {
+        aim.at(name) && (cluster.disk.is_some() || !matches!(kind, Fault::FullDisk))
+    });
+    let kinds: Vec<Fault> = possible.map(|(_, kind)| kind).collect();
+    if kinds.is_empty() {
+        return Ok(());
     }
-    while pause(random.millis(NATS_PAUSE_MS.0, NATS_PAUSE_MS.1), deadline).await {
+    while pause(aim.pause(&mut random, NATS_PAUSE_MS), deadline).await {
         let stream = random.one_of(&stream::ALL).context("there are streams")?;
         // A second node may only be harmed once the first is of use again.
         let Some(leader) = cluster.leader_that(stream, |_| true).await else {
@@ -243,16 +270,15 @@ async fn fill_disk(cluster: &Cluster, random: &mut Random, tally: &Tally) -> any
 /// Harms the way of one service after another to the cluster, until the deadline.
 pub(crate) async fn harm_network(
     ways: &[(String, Network)],
+    aim: Aim,
     mut random: Random,
     deadline: Instant,
     tally: &Tally,
 ) -> anyhow::Result<()> {
-    while pause(
-        random.millis(NETWORK_PAUSE_MS.0, NETWORK_PAUSE_MS.1),
-        deadline,
-    )
-    .await
-    {
+    if !aim.at("network_") {
+        return Ok(());
+    }
+    while pause(aim.pause(&mut random, NETWORK_PAUSE_MS), deadline).await {
         let which = usize::try_from(random.below(ways.len() as u64))?;
         let (name, network) = ways.get(which).context("it is one of them")?;
         let delay = random.millis(DELAY_MS.0, DELAY_MS.1);
@@ -445,17 +471,29 @@ impl Replica {
 /// Harms one process until the deadline; the others may be harmed at the same time.
 pub(crate) async fn harm(
     replica: &mut Replica,
+    aim: Aim,
     mut random: Random,
     deadline: Instant,
     tally: &Tally,
 ) -> anyhow::Result<()> {
-    let (from, to) = replica.kind.pause_ms;
-    while pause(random.millis(from, to), deadline).await {
+    let Kind {
+        freeze, kill, stop, ..
+    } = replica.kind;
+    let mut kinds = vec![freeze, freeze, kill, kill, stop];
+    kinds.retain(|kind| aim.at(kind));
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    if let Some(freeze_ms) = aim.worker_freeze_ms.filter(|_| freeze == WORKER.freeze) {
+        replica.kind.freeze_ms = freeze_ms;
+    }
+    while pause(aim.pause(&mut random, replica.kind.pause_ms), deadline).await {
         replica.has_not_ended()?;
-        match random.below(5) {
-            0 | 1 => replica.freeze(&mut random, tally).await?,
-            2 | 3 => replica.end(true, &mut random, tally).await?,
-            _ => replica.end(false, &mut random, tally).await?,
+        let kind = random.one_of(&kinds).context("there are kinds")?;
+        if kind == freeze {
+            replica.freeze(&mut random, tally).await?;
+        } else {
+            replica.end(kind == kill, &mut random, tally).await?;
         }
     }
     Ok(())

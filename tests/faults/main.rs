@@ -18,6 +18,7 @@ mod chaos;
 mod cluster;
 mod load;
 mod mesh;
+mod mutants;
 mod network;
 mod random;
 mod read;
@@ -33,14 +34,16 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use chaos::{Tally, harm_cluster, harm_network};
+use chaos::{Aim, Tally, harm_cluster, harm_network};
 use clap::Parser;
 use cluster::Cluster;
 use jiff::Timestamp;
+use kaizen_messaging::mutant::Mutant;
 use kaizen_proto::stream;
 use kaizen_tests::{
     account::{Account, Message, Totals},
     history::{Cadence, Expected, Record, check},
+    program,
 };
 use load::Load;
 use mesh::{Definition, Mesh};
@@ -48,7 +51,7 @@ use random::Random;
 use read::Reader;
 use recovery::Recovery;
 use report::Report;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// Clocks of nodes on one machine are one clock; the server rounds nothing.
 const EARLY_MAX: Duration = Duration::from_millis(5);
@@ -58,6 +61,8 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// Events a second that are posted, and published.
 const POSTED_PER_SECOND: u64 = 150;
 const PUBLISHED_PER_SECOND: u64 = 120;
+/// How long the mesh may take to verify itself.
+const VERIFY_DEADLINE: Duration = Duration::from_secs(300);
 /// How long after the fault phase recovery is still measured.
 const RECOVERY_TAIL: Duration = Duration::from_secs(10);
 /// Room on the disk that is filled, at the start and for each second of load.
@@ -98,6 +103,44 @@ struct Args {
     /// Says nothing of single faults
     #[arg(short, long)]
     quiet: bool,
+    /// Keeps logs and stores where nothing is wrong, too
+    #[arg(long)]
+    keep: bool,
+    /// Has services that were built for it misbehave, each on purpose in its own way, until that is
+    /// noticed: one of them by name, or `all`
+    #[arg(long, value_name = "NAME", value_parser = mutants_named)]
+    mutants: Option<Named>,
+}
+
+/// Mutants that somebody named.
+#[derive(Debug, Clone)]
+struct Named(Vec<Mutant>);
+
+fn mutants_named(name: &str) -> Result<Named, String> {
+    let of_name = |mutant: &Mutant| name == "all" || mutant.name() == name;
+    let found: Vec<Mutant> = Mutant::ALL.into_iter().filter(of_name).collect();
+    if found.is_empty() {
+        let names = Mutant::ALL.map(Mutant::name);
+        return Err(format!("use all, {}", names.join(", ")));
+    }
+    Ok(Named(found))
+}
+
+/// What is done in a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    seconds: u64,
+    seed: u64,
+    aim: Aim,
+    mutant: Option<Mutant>,
+    /// How many seconds a command of a worker takes.
+    command_s: &'static str,
+    faketime: Option<PathBuf>,
+    /// Whether one node gets a disk that is filled.
+    disk: bool,
+    faults_min: u64,
+    load_min: u64,
+    quiet: bool,
 }
 
 // One thread: the kernel ends the children with the thread that started them.
@@ -113,14 +156,28 @@ async fn main() -> ExitCode {
     }
 }
 
-/// True where nothing was found wrong.
+/// True where nothing was found wrong; of mutants, where something was.
 async fn prove(args: &Args) -> anyhow::Result<bool> {
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => SystemTime::UNIX_EPOCH.elapsed()?.subsec_nanos().into(),
+    };
+    if let Some(Named(mutants)) = &args.mutants {
+        return mutants::catch(mutants, seed, args.quiet).await;
+    }
     let folder = tempfile::Builder::new().prefix("mesh-faults-").tempdir()?;
-    let ran = run(args, folder.path()).await;
+    let plan = plan(args, seed)?;
+    let ran = run(&plan, folder.path()).await;
     let failed = !matches!(&ran, Ok(report) if report.passed());
-    if failed {
+    if failed || args.keep {
         let kept = folder.keep();
         eprintln!("logs and stores are kept in {}", kept.display());
+    }
+    if failed {
+        eprintln!(
+            "run it again with: make faults ARGS=\"--seconds {} --seed {seed}\"",
+            args.seconds
+        );
     }
     let report = ran?;
     match args.output.as_str() {
@@ -130,39 +187,43 @@ async fn prove(args: &Args) -> anyhow::Result<bool> {
     for problem in report.problems().iter().take(50) {
         eprintln!("FAILED: {problem}");
     }
-    if failed {
-        eprintln!(
-            "run it again with: make faults ARGS=\"--seconds {} --seed {}\"",
-            report.seconds, report.seed
-        );
-    }
     Ok(!failed)
 }
 
-async fn run(args: &Args, folder: &Path) -> anyhow::Result<Report> {
+fn plan(args: &Args, seed: u64) -> anyhow::Result<Plan> {
     let faketime = (!args.right_clocks).then_some(args.faketime.as_path());
     ensure!(
         faketime.is_none_or(Path::exists),
         "{} is not there: install libfaketime (Debian: apt-get install faketime), or name it with --faketime",
         args.faketime.display()
     );
-    let seed = match args.seed {
-        Some(seed) => seed,
-        None => SystemTime::UNIX_EPOCH.elapsed()?.subsec_nanos().into(),
-    };
-    eprintln!(
-        "seed {seed}, {} s; logs in {}",
-        args.seconds,
-        folder.display()
-    );
+    Ok(Plan {
+        seconds: args.seconds,
+        seed,
+        aim: Aim::default(),
+        mutant: None,
+        command_s: "0",
+        faketime: faketime.map(Path::to_path_buf),
+        disk: true,
+        faults_min: args.faults_min,
+        load_min: args.load_min,
+        quiet: args.quiet,
+    })
+}
+
+async fn run(plan: &Plan, folder: &Path) -> anyhow::Result<Report> {
+    let Plan { seconds, seed, .. } = *plan;
+    if plan.mutant.is_none() || !plan.quiet {
+        eprintln!("seed {seed}, {seconds} s; logs in {}", folder.display());
+    }
     let mut random = Random::new(seed);
-    let tally = Tally::new(args.quiet);
-    let disk = DISK_BYTES + args.seconds * DISK_BYTES_PER_SECOND;
-    let cluster = Cluster::start(folder, Some(disk)).await?;
-    if cluster.disk.is_none() {
+    let tally = Tally::new(plan.quiet);
+    let disk = DISK_BYTES + seconds * DISK_BYTES_PER_SECOND;
+    let cluster = Cluster::start(folder, plan.disk.then_some(disk)).await?;
+    if plan.disk && cluster.disk.is_none() {
         eprintln!("nothing may be mounted here, so no disk will be full");
     }
-    let ran = run_on(args, seed, &mut random, &cluster, folder, &tally).await;
+    let ran = run_on(plan, &mut random, &cluster, folder, &tally).await;
     if !matches!(&ran, Ok(report) if report.passed())
         && let Some(disk) = &cluster.disk
     {
@@ -172,15 +233,13 @@ async fn run(args: &Args, folder: &Path) -> anyhow::Result<Report> {
 }
 
 async fn run_on(
-    args: &Args,
-    seed: u64,
+    plan: &Plan,
     random: &mut Random,
     cluster: &Cluster,
     folder: &Path,
     tally: &Tally,
 ) -> anyhow::Result<Report> {
-    let faketime = (!args.right_clocks).then_some(args.faketime.as_path());
-    let mut mesh = Mesh::start(folder, cluster, faketime, tally).await?;
+    let mut mesh = Mesh::start(folder, cluster, plan, tally).await?;
     let definitions = mesh::definitions();
     mesh.apply(&definitions, 1).await?;
     let reader = Reader::new(cluster).await?;
@@ -189,11 +248,11 @@ async fn run_on(
 
     let run = Run {
         cluster,
-        load: Load::new(seed),
+        load: Load::new(plan.seed),
         recovery: Recovery::default(),
         tally,
     };
-    let changes = run.harm(args, random, &mut mesh, &definitions).await?;
+    let changes = run.harm(plan, random, &mut mesh, &definitions).await?;
     tally.say("nothing is harmed any more");
     // A little further, so that all must be at work again.
     let end = Timestamp::now().as_second() + LIVE_SECONDS;
@@ -217,15 +276,15 @@ async fn run_on(
         (replica.process.name().to_owned(), count)
     });
     Ok(Report {
-        seed,
-        seconds: args.seconds,
+        seed: plan.seed,
+        seconds: plan.seconds,
         definitions: definitions.len(),
         changes,
         lateness: accounted.lateness,
         faults: tally.seen(),
         faults_unseen: tally.unseen(),
-        faults_min: args.faults_min,
-        load_min: args.load_min,
+        faults_min: plan.faults_min,
+        load_min: plan.load_min,
         posted: run.load.posted.count(),
         published: run.load.published.count(),
         unconfirmed: run.load.unconfirmed.get(),
@@ -263,19 +322,20 @@ impl Run<'_> {
     /// Harms all at once until the time is over; answers how often definitions were changed.
     async fn harm(
         &self,
-        args: &Args,
+        plan: &Plan,
         random: &mut Random,
         mesh: &mut Mesh,
         definitions: &[Definition],
     ) -> anyhow::Result<u64> {
-        let tally = self.tally;
-        let deadline = Instant::now() + Duration::from_secs(args.seconds);
+        let (tally, aim) = (self.tally, plan.aim);
+        let deadline = Instant::now() + Duration::from_secs(plan.seconds);
         let clients = mesh.changes();
         let changing = mesh::change(&clients, definitions, random.fork(), deadline, tally);
-        let nodes = harm_cluster(self.cluster, random.fork(), deadline, tally);
-        let ways = harm_network(&mesh.ways, random.fork(), deadline, tally);
+        let nodes = harm_cluster(self.cluster, aim, random.fork(), deadline, tally);
+        let ways = harm_network(&mesh.ways, aim, random.fork(), deadline, tally);
         let all = mesh.schedulers.iter_mut().chain(&mut mesh.others);
-        let processes = all.map(|replica| chaos::harm(replica, random.fork(), deadline, tally));
+        let processes =
+            all.map(|replica| chaos::harm(replica, aim, random.fork(), deadline, tally));
         let processes = futures::future::try_join_all(processes);
         let client = self.cluster.connect().await?;
         let load = async {
@@ -398,9 +458,30 @@ impl Run<'_> {
         })
     }
 
-    /// What the mesh finds wrong with itself.
-    async fn verify(&self, _mesh: &Mesh) -> anyhow::Result<Vec<(String, String)>> {
-        Ok(Vec::new())
+    /// What the mesh finds wrong with itself: `kaizen-agentic mesh verify`, where it knows that.
+    async fn verify(&self, mesh: &Mesh) -> anyhow::Result<Vec<(String, String)>> {
+        let verify = |args: &[&str]| {
+            let mut command = tokio::process::Command::new(program("kaizen-agentic"));
+            command.env_clear().args(["mesh", "verify"]).args(args);
+            command
+        };
+        if !verify(&["--help"]).output().await?.status.success() {
+            self.tally.say("there is no `mesh verify` yet");
+            return Ok(Vec::new());
+        }
+        let admin = mesh.admin.first().context("there are gateways")?;
+        let server = format!("http://127.0.0.1:{admin}");
+        let said = verify(&["--server", &server, "-o", "json"]).output();
+        let said = timeout(VERIFY_DEADLINE, said)
+            .await
+            .context("mesh verify")??;
+        self.tally.say("the mesh has verified itself");
+        if said.status.success() {
+            return Ok(Vec::new());
+        }
+        let report = String::from_utf8_lossy(&said.stdout).into_owned()
+            + &String::from_utf8_lossy(&said.stderr);
+        Ok(vec![("mesh verify".to_owned(), report)])
     }
 }
 

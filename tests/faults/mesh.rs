@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
+use kaizen_messaging::mutant;
 use kaizen_proto::{
     admin::{ApplyRequest, SourceFile, definitions_client::DefinitionsClient},
     subject::{self, RegistryKind},
@@ -19,6 +20,7 @@ use tonic::{
 };
 
 use crate::{
+    Plan,
     chaos::{self, Clock, Kind, Replica, Tally, pause},
     cluster::Cluster,
     network::Network,
@@ -106,6 +108,8 @@ pub(crate) struct Mesh {
     pub(crate) ways: Vec<(String, Network)>,
     /// Where the gateways take events.
     pub(crate) http: Vec<u16>,
+    /// Where they answer the command line.
+    pub(crate) admin: Vec<u16>,
     /// One line for each run of a command: the task.
     pub(crate) trace: PathBuf,
     definitions: Vec<DefinitionsClient<Channel>>,
@@ -114,11 +118,18 @@ pub(crate) struct Mesh {
 /// What starts the parts of the mesh.
 struct Starter<'a> {
     folder: &'a Path,
+    plan: &'a Plan,
     nodes: Vec<u16>,
     ways: Vec<(String, Network)>,
 }
 
 impl Starter<'_> {
+    /// What makes a mutant of a service.
+    fn mutation(&self) -> Option<(String, String)> {
+        let mutant = self.plan.mutant?;
+        Some((mutant::VARIABLE.to_owned(), mutant.name().to_owned()))
+    }
+
     /// Starts a service on a way of its own to the cluster.
     async fn start(
         &mut self,
@@ -129,6 +140,7 @@ impl Starter<'_> {
     ) -> anyhow::Result<Replica> {
         let network = Network::to(&self.nodes).await?;
         let mut launch = launch(binary, name, self.folder, network.url());
+        launch.environment.extend(self.mutation());
         let further = environment
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.clone()));
@@ -167,9 +179,9 @@ impl Starter<'_> {
         &mut self,
         n: usize,
         clock: Clock,
-        faketime: Option<&Path>,
         tally: &Tally,
     ) -> anyhow::Result<Replica> {
+        let faketime = self.plan.faketime.as_deref();
         // Says who won which slot.
         let levels = "info,async_nats=warn,kaizen_scheduler::run=debug";
         let mut environment = vec![("RUST_LOG", levels.to_owned())];
@@ -205,7 +217,9 @@ impl Starter<'_> {
                 trace.display().to_string(),
             ),
         ];
-        let command = "echo \"$KAIZEN_TASK\" >> \"$KAIZEN_FAULTS_TRACE\"";
+        launch.environment.extend(self.mutation());
+        let seconds = self.plan.command_s;
+        let command = "[ $0 = 0 ] || sleep $0; echo \"$KAIZEN_TASK\" >> \"$KAIZEN_FAULTS_TRACE\"";
         let args = ["--nats", network.url(), "work", "--queue", asked::QUEUE];
         let how = [
             "--concurrency",
@@ -216,6 +230,7 @@ impl Starter<'_> {
             "/bin/sh",
             "-c",
             command,
+            seconds,
         ];
         launch.args = args
             .iter()
@@ -235,7 +250,7 @@ impl Mesh {
     pub(crate) async fn start(
         folder: &Path,
         cluster: &Cluster,
-        faketime: Option<&Path>,
+        plan: &Plan,
         tally: &Tally,
     ) -> anyhow::Result<Self> {
         let engagement = folder.join("engagement");
@@ -246,16 +261,19 @@ impl Mesh {
         }
         let mut starter = Starter {
             folder,
+            plan,
             nodes: cluster.ports(),
             ways: Vec::new(),
         };
         let mut others = Vec::new();
         let mut http = Vec::new();
+        let mut admins = Vec::new();
         let mut definitions = Vec::new();
         for n in 0..REPLICAS {
             let (here, admin) = (lasting_port(), lasting_port());
             others.push(starter.gateway(n, here, admin).await?);
             http.push(here);
+            admins.push(admin);
             let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{admin}"))?;
             definitions.push(DefinitionsClient::new(endpoint.connect_lazy()));
         }
@@ -276,13 +294,14 @@ impl Mesh {
         let clocks = [Clock::Right, Clock::Ahead, Clock::YearAhead];
         let mut schedulers = Vec::new();
         for (n, clock) in clocks.into_iter().enumerate() {
-            schedulers.push(starter.scheduler(n, clock, faketime, tally).await?);
+            schedulers.push(starter.scheduler(n, clock, tally).await?);
         }
         Ok(Self {
             schedulers,
             others,
             ways: starter.ways,
             http,
+            admin: admins,
             trace,
             definitions,
         })

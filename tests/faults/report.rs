@@ -46,6 +46,18 @@ impl Report {
         (self.posted + self.published) / self.load_took.as_secs().max(1)
     }
 
+    /// The first thing that was found wrong with the mesh, whatever the run itself was worth.
+    pub(crate) fn caught(&self) -> Option<String> {
+        if let Some((whose, what)) = self.violations.first() {
+            let count = self.violations.len();
+            return Some(format!("{count} violations, first {whose}: {what}"));
+        }
+        if self.settled_after_s.is_none() {
+            return Some("not all came to its end".to_owned());
+        }
+        (self.unconfirmed > 0).then(|| format!("{} events never confirmed", self.unconfirmed))
+    }
+
     pub(crate) fn passed(&self) -> bool {
         self.problems().is_empty()
     }

@@ -17,7 +17,9 @@ use futures::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::{Nats, chain, connection::jittered, failure::Backoff, streams::ACK_WAIT};
+use crate::{
+    Nats, chain, connection::jittered, failure::Backoff, mutant::Mutant, streams::ACK_WAIT,
+};
 
 /// Messages handed over at once.
 pub const BATCH_MAX: usize = 256;
@@ -200,7 +202,15 @@ async fn run<'a>(
                 }
             }
         }
-        hand.take(deliveries, handler);
+        if Mutant::DrainDrops.lives() {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => settle_all(&deliveries).await,
+                _ = handle_and_settle(deliveries.clone(), handler) => {}
+            }
+        } else {
+            hand.take(deliveries, handler);
+        }
         if failed {
             return;
         }
@@ -219,6 +229,9 @@ async fn give_back(mut batches: ReadyChunks<pull::Stream>) {
 
 /// Answers how many they were.
 async fn handle_and_settle(deliveries: Vec<Message>, handler: &impl Handler) -> usize {
+    if Mutant::AckFirst.lives() {
+        settle_all(&deliveries).await;
+    }
     let settlements = {
         let mut handling = std::pin::pin!(handler.handle(&deliveries));
         loop {
@@ -231,6 +244,7 @@ async fn handle_and_settle(deliveries: Vec<Message>, handler: &impl Handler) -> 
     for (message, settlement) in deliveries.iter().zip(settlements) {
         let kind = match settlement {
             Settlement::Ack => AckKind::Ack,
+            Settlement::Nak(_) if Mutant::NakAtOnce.lives() => AckKind::Nak(None),
             Settlement::Nak(delay) => AckKind::Nak(Some(delay)),
         };
         if let Err(error) = message.ack_with(kind).await {
@@ -240,6 +254,13 @@ async fn handle_and_settle(deliveries: Vec<Message>, handler: &impl Handler) -> 
         }
     }
     deliveries.len()
+}
+
+/// What mutants do.
+async fn settle_all(deliveries: &[Message]) {
+    for message in deliveries {
+        _ = message.ack_with(AckKind::Ack).await;
+    }
 }
 
 async fn keep_alive(deliveries: &[Message]) {

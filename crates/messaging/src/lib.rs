@@ -15,6 +15,7 @@ pub mod denied;
 pub mod failure;
 pub mod follow;
 pub mod letters;
+pub mod mutant;
 pub mod pipeline;
 pub mod raw;
 pub mod read;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use kaizen_messaging::{
-    CommitError, Committed, Failure as _, Message, chain, connection::jittered,
+    CommitError, Committed, Failure as _, Message, chain, connection::jittered, mutant::Mutant,
 };
 use kaizen_proto::{
     id::CellId,
@@ -138,7 +138,13 @@ impl Ordered {
     ) -> Result<u64, Ended> {
         let reader = self.reader.token();
         for attempt in 1..=ATTEMPTS_MAX {
-            let messages = self.messages(&transaction, expected);
+            let mut messages = self.messages(&transaction, expected);
+            if Mutant::CheckpointOutside.lives()
+                && let Some(checkpoint) = messages.pop()
+            {
+                _ = self.nats.commit.store(messages).await;
+                messages = vec![checkpoint];
+            }
             let count = messages.len();
             let doubtful = match self.nats.commit.store(messages).await {
                 Ok(Committed::Stored(sequence)) => {
