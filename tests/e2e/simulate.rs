@@ -349,7 +349,7 @@ async fn two_simulations_run_at_once_and_end_when_nobody_listens() {
     assert_eq!(busy.code(), Code::ResourceExhausted);
     assert!(
         busy.message()
-            .contains("2 backtests, simulations or comparisons run already"),
+            .contains("2 backtests, simulations, comparisons or verifications run already"),
         "{busy}"
     );
     drop(running);
