@@ -316,19 +316,25 @@ async fn a_thousand_random_events_are_explained_as_they_were_dealt_with() {
     let (mesh, _engagement) = with_pilots(&services).await;
     mesh.apply(&definitions()).await;
     let mut random = Random(seed);
-    let mut published: Vec<(&str, Vec<u8>)> = Vec::new();
+    // Each with the place of its first copy.
+    let mut published: Vec<(u32, (&str, Vec<u8>))> = Vec::new();
     let mut again = 0;
     for n in 0..EVENTS {
-        let event = match random.below(20) {
-            0 if n > 0 => {
+        let back = 1 + random.below(n.clamp(1, APART_MAX));
+        let copied = match random.below(20) {
+            0 => published.get(usize::try_from(n.saturating_sub(back)).unwrap()),
+            _ => None,
+        };
+        // A copy of a copy may be further from the first than memory reaches.
+        let (first, event) = match copied.filter(|(first, _)| n - first <= APART_MAX) {
+            Some(copied) => {
                 again += 1;
-                let back = 1 + random.below(n.min(APART_MAX));
-                published[usize::try_from(n - back).unwrap()].clone()
+                copied.clone()
             }
-            _ => random.event(n),
+            None => (n, random.event(n)),
         };
         mesh.publish(event.0, &event.1).await;
-        published.push(event);
+        published.push((first, event));
     }
     mesh.stored.settled().await;
     mesh.stored
