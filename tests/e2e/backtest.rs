@@ -135,7 +135,7 @@ const TAKE_OVERS_MIN: usize = 3;
 const REDELIVERIES_MIN: u64 = 1;
 
 /// Posts events to the gateway, one after another, each until it is stored; up to `end`.
-pub(crate) async fn post_until(end: Arc<AtomicBool>, http: String) -> usize {
+async fn post_until(end: Arc<AtomicBool>, http: String) -> usize {
     let mut posted = 0;
     while !end.load(Ordering::Relaxed) {
         let quality = if posted % 3 == 0 { 0.9 } else { 0.5 };

@@ -1,13 +1,7 @@
 //! `mesh verify`, through the command line: clean after whatever the mesh went through, and not
 //! after somebody has laid hands on LEDGER.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::collections::BTreeSet;
 
 use async_nats::HeaderMap;
 use kaizen_proto::{
@@ -24,7 +18,6 @@ use kaizen_tests::{Binary, Mesh, Which, until};
 use serde_json::{Value, json};
 
 use crate::{
-    backtest::post_until,
     bound_lane::{ROSTER, with_pilots},
     documents::{RECORDED, bad_run_bytes, bound, ticking},
     explained_events::{Random, definitions},
@@ -347,43 +340,60 @@ async fn in_parts(mesh: &Mesh, report: &Value) {
 
 /// Routers that are killed.
 const KILLS: usize = 4;
+/// Events that come meanwhile, each time.
+const BURST: usize = 150;
 /// Events that are settled before the next one is.
 const SETTLED: u64 = 20;
+
+async fn publish_burst(mesh: &Mesh, burst: usize) {
+    for n in 0..BURST {
+        let quality = f64::from(u32::try_from(n).unwrap() % 10) / 10.0;
+        let project = format!("project-{}", n % 7);
+        let event = json!({"id": format!("{burst}-{n}"), "type": "kaizen.metrics.recorded",
+            "source": "e2e",
+            "attributes": {"agent": "coach", "project": project, "quality": quality}});
+        mesh.publish(RECORDED, event.to_string().as_bytes()).await;
+    }
+}
+
+/// Up to where both lanes have dealt with events.
+async fn dealt_with(mesh: &Mesh) -> Result<u64, String> {
+    let settled = mesh.stored.events_acknowledged().await?;
+    let remembered = mesh.stored.position(Reader::Events).await?;
+    Ok(settled.min(remembered))
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_clean_after_routers_were_killed() {
     let (mesh, _engagement) = with_pilots(&[Which::Gateway, Which::Resolver]).await;
     let nats = mesh.config.nats.url.clone();
     mesh.apply(&every_lane()).await;
-    let end = Arc::new(AtomicBool::new(false));
-    let posting = tokio::spawn(post_until(end.clone(), mesh.context.http.clone()));
     let start = || Binary::start(&mesh.cli, "kaizen-router", &nats, &[]);
     let mut routers = [start(), start()];
+    let readers = [Reader::Events, Reader::EventsBound];
     for kill in 0..KILLS {
         let since = mesh.stored.last_sequence(EVENTS).await;
-        until("both lanes go on", async || {
-            let settled = mesh.stored.events_acknowledged().await?;
-            let remembered = mesh.stored.position(Reader::Events).await?;
-            match settled.min(remembered) {
-                least if least > since + SETTLED => Ok(()),
-                least => Err(format!("{least} of {}", since + SETTLED)),
-            }
-        })
-        .await;
-        routers[kill % 2] = start();
-        mesh.stored.end_leases().await;
+        let killed = async {
+            until("both lanes go on", async || {
+                match dealt_with(&mesh).await? {
+                    least if least > since + SETTLED => Ok(()),
+                    least => Err(format!("{least} of {}", since + SETTLED)),
+                }
+            })
+            .await;
+            routers[kill % 2] = start();
+            mesh.stored.end_leases().await;
+        };
+        tokio::join!(publish_burst(&mesh, kill), killed);
         // While it is in the middle of it, nothing is missing either.
         let report = verify(&mesh, &[], 0);
         assert_eq!(report["clean"], true, "{report:#}");
+        mesh.stored.settled().await;
+        mesh.stored.remembered(&readers).await;
     }
-    end.store(true, Ordering::Relaxed);
-    let posted = posting.await.unwrap();
-    let readers = [Reader::Events, Reader::EventsBound];
-    mesh.stored.settled().await;
-    mesh.stored.remembered(&readers).await;
     mesh.stored.settled().await;
     let report = verify(&mesh, &[], 0);
-    println!("{posted} events: {report:#}");
+    println!("{report:#}");
     assert_eq!(
         (&report["open"], &report["unknown"]),
         (&json!(0), &json!(0))
