@@ -141,7 +141,7 @@ impl Gatherer {
             bytes += event.payload.len();
             let fits = batch.len() < EVENTS_MAX && bytes <= BYTES_MAX;
             let is_new = identities.insert(event.trigger_id.clone());
-            if !batch.is_empty() && !(fits && is_new) {
+            if !(batch.is_empty() || fits && is_new) {
                 break;
             }
             batch.extend(self.next.pop_front());

@@ -161,7 +161,7 @@ struct Held {
 impl Verify<'_> {
     pub(super) fn hold(
         &mut self,
-        replayed: Replayed,
+        replayed: &Replayed,
         trigger: Option<&Trigger>,
         is_settled: bool,
         ledger: &mut impl Ledger,
@@ -175,7 +175,7 @@ impl Verify<'_> {
                 }
             }
             Followed::Unknown(why) => {
-                self.unknown(&replayed, trigger, why, is_settled, ledger);
+                self.unknown(replayed, trigger, why, is_settled, ledger);
             }
         }
     }
@@ -304,7 +304,8 @@ impl Verify<'_> {
             Lane::Ordered(reader) => !reader.is_bound(),
         };
         let is_context = self.is_of(token, DeadStage::Resolve, Some(DeadReason::ContextError));
-        !is_decided && !(is_inline && is_context) && !self.is_of_conflict(token)
+        let is_final = is_decided || is_inline && is_context || self.is_of_conflict(token);
+        !is_final
     }
 
     fn is_of_conflict(&self, token: u32) -> bool {

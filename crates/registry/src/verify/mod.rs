@@ -193,7 +193,7 @@ impl<'a> Verify<'a> {
         self.note(input, is_asked);
         let due = self.replay.pass_time(input.stream, input.stored_at, ledger);
         for replayed in due {
-            self.replayed(replayed, None, input.sequence, ledger);
+            self.replayed(&replayed, None, input.sequence, ledger);
         }
         match input.judge(self.setup.view) {
             Ok(None) => {}
@@ -214,7 +214,7 @@ impl<'a> Verify<'a> {
                     let followed = self.replay.set_off(&set_off.trigger, one, ledger);
                     for replayed in followed {
                         let trigger = Some(&set_off.trigger);
-                        self.replayed(replayed, trigger, input.sequence, ledger);
+                        self.replayed(&replayed, trigger, input.sequence, ledger);
                     }
                 }
             }
@@ -331,7 +331,7 @@ impl<'a> Verify<'a> {
     /// What followed for one definition: from a trigger, or from a deadline before it.
     fn replayed(
         &mut self,
-        replayed: Replayed,
+        replayed: &Replayed,
         trigger: Option<&Trigger>,
         position: u64,
         ledger: &mut impl Ledger,
@@ -414,7 +414,7 @@ impl<'a> Verify<'a> {
                     Followed::Concluded(concluded) => concluded.trigger.record.stored_at(),
                     Followed::Noted | Followed::Unknown(_) => continue,
                 };
-                self.hold(replayed, None, at < clock, ledger);
+                self.hold(&replayed, None, at < clock, ledger);
             }
         }
     }

@@ -625,7 +625,7 @@ fn what_no_trigger_explains_is_unexplained() {
     let (_, _, mut order) = mesh.order("kaizen.task.plain.");
     order.activation = ActivationId::new(&order.definition, &TriggerId::of_event("s", "none"));
     let subject = subject::task(&order.definition, order.activation, 0, &order.queue);
-    let sequence = mesh.put(&subject, &TaskRecord::Order(Box::new(order.clone())));
+    let sequence = mesh.put(&subject, &TaskRecord::Order(Box::new(order)));
     let found = mesh.found(Kind::Unexplained);
     assert_eq!((found.task, found.sequence), (Some(0), sequence));
     assert!(found.why.contains("no trigger"), "{found:?}");
@@ -775,7 +775,7 @@ fn messages_of_a_task_follow_each_other() {
         vec![
             taken(first),
             ended(first, Ended::Failed),
-            again.clone(),
+            again,
             taken(first),
         ],
         // Of an order that never was.
