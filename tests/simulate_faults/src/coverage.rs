@@ -108,7 +108,7 @@ impl Seen {
         (Self::IdsForgotten, 1_000),
         (Self::WrongLastSequence, 1_000),
         (Self::RefusedInFlight, 100),
-        (Self::SameIdInProcess, 10),
+        (Self::SameIdInProcess, 1),
         (Self::NoLeader, 1_000),
         (Self::BatchIncomplete, 100),
         (Self::DuplicateId, 100),

@@ -70,6 +70,18 @@ pub struct Effect {
     letter: Letter,
 }
 
+impl Effect {
+    /// Whose it is: of one activation there may be effects that are looked for in different
+    /// places, where two contents share its identity.
+    #[must_use]
+    pub fn whose(&self) -> String {
+        match &self.letter.identity {
+            Identity::Trigger(trigger) => trigger.to_string(),
+            Identity::Activation(_, activation) => activation.to_string(),
+        }
+    }
+}
+
 /// What an activation leads to once it has been decided.
 pub struct Decided {
     /// Replaces the pending record with this sequence; absent where nothing need be recorded.

@@ -106,7 +106,7 @@ async fn gather(process: &Process, effects: &mut [Vec<Effect>]) {
     let mut drafts = Vec::new();
     for (input, effects) in effects.iter().enumerate() {
         for (place, effect) in effects.iter().enumerate() {
-            if seen.insert(effect.settled_by.clone()) || may_repeat {
+            if seen.insert(effect.whose()) || may_repeat {
                 chosen.push((input, place));
                 drafts.extend(effect.drafts.iter().cloned());
             }
