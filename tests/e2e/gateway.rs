@@ -296,7 +296,7 @@ async fn accepted_means_stored_though_the_server_is_killed_under_load() {
         .iter()
         .map(|event| EventEnvelope::parse(&event.payload).unwrap().id)
         .collect();
-    let accepted = accepted.lock().unwrap();
+    let accepted = accepted.lock().unwrap().clone();
     let lost: Vec<_> = accepted.difference(&stored).collect();
     assert!(
         lost.is_empty(),
