@@ -88,9 +88,17 @@ impl Effect {
         self.messages.len()
     }
 
-    /// Where what settles it stands: the same for all effects of one activation.
-    pub(crate) fn settled_by(&self) -> &str {
-        &self.settled_by
+    /// The same for all effects of one activation, wherever what settles them stands, and for no
+    /// others: guards see what is committed alone, so no two of them may be stored at once.
+    pub(crate) fn of(&self) -> String {
+        match &self.letter.identity {
+            Identity::Activation {
+                definition,
+                activation,
+                ..
+            } => format!("{definition}.{activation}"),
+            Identity::Trigger(_) => self.settled_by.clone(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use futures::future::join_all;
-use kaizen_messaging::{Committed, Message};
+use kaizen_messaging::{Committed, Message, mutant::Mutant};
 use tracing::{Instrument as _, Span, debug};
 
 use super::{Effect, EffectError, HEADERS_BYTES_MAX, Ledger};
@@ -45,11 +45,12 @@ struct Groups {
 impl Groups {
     fn of(effects: Vec<Vec<Effect>>, payload_max: usize) -> Self {
         let mut groups = Self::default();
-        let mut settled_by = HashSet::new();
+        let mut known = HashSet::new();
         for (input, effects) in effects.into_iter().enumerate() {
             for effect in effects {
                 let follows = Following { input, effect };
-                if !settled_by.insert(follows.effect.settled_by.clone()) {
+                let is_new = known.insert(follows.effect.of());
+                if !is_new && !Mutant::TwiceInABatch.lives() {
                     groups.later.push(follows);
                 } else if follows.effect.goes_alone(payload_max) {
                     groups.alone.push(follows);

@@ -35,8 +35,8 @@ pub(super) struct Transaction {
     /// The last state of each cell.
     cells: BTreeMap<CellId, Message>,
     effects: Vec<Effect>,
-    /// Where each of them is looked for.
-    settled_by: HashSet<String>,
+    /// Whose they are.
+    known: HashSet<String>,
     messages: usize,
     bytes: usize,
 }
@@ -76,7 +76,7 @@ impl Transaction {
             checkpoint,
             cells: BTreeMap::new(),
             effects: Vec::new(),
-            settled_by: HashSet::new(),
+            known: HashSet::new(),
             messages: 0,
             bytes: 0,
         }
@@ -98,7 +98,7 @@ impl Transaction {
     /// standing once that is stored.
     pub(super) fn repeats(&self, step: &Step) -> bool {
         let mut effects = step.effects.iter();
-        effects.any(|effect| self.settled_by.contains(effect.settled_by()))
+        effects.any(|effect| self.known.contains(&effect.of()))
     }
 
     /// Whether a step still fits.
@@ -113,8 +113,7 @@ impl Transaction {
         self.messages += step.messages();
         self.bytes += step.bytes();
         self.checkpoint = checkpoint;
-        let settled_by = step.effects.iter().map(Effect::settled_by);
-        self.settled_by.extend(settled_by.map(str::to_owned));
+        self.known.extend(step.effects.iter().map(Effect::of));
         self.effects.extend(step.effects);
         for (id, message) in step.cells {
             // A later state of the same cell replaces the earlier one.
