@@ -458,21 +458,15 @@ impl Run<'_> {
         })
     }
 
-    /// What the mesh finds wrong with itself: `kaizen-agentic mesh verify`, where it knows that.
+    /// What the mesh finds wrong with itself, by `kaizen-agentic mesh verify`.
     async fn verify(&self, mesh: &Mesh) -> anyhow::Result<Vec<(String, String)>> {
-        let verify = |args: &[&str]| {
-            let mut command = tokio::process::Command::new(program("kaizen-agentic"));
-            command.env_clear().args(["mesh", "verify"]).args(args);
-            command
-        };
-        if !verify(&["--help"]).output().await?.status.success() {
-            self.tally.say("there is no `mesh verify` yet");
-            return Ok(Vec::new());
-        }
         let admin = mesh.admin.first().context("there are gateways")?;
         let server = format!("http://127.0.0.1:{admin}");
-        let said = verify(&["--server", &server, "-o", "json"]).output();
-        let said = timeout(VERIFY_DEADLINE, said)
+        let mut verify = tokio::process::Command::new(program("kaizen-agentic"));
+        verify
+            .env_clear()
+            .args(["mesh", "verify", "--server", &server, "-o", "json"]);
+        let said = timeout(VERIFY_DEADLINE, verify.output())
             .await
             .context("mesh verify")??;
         self.tally.say("the mesh has verified itself");
