@@ -17,11 +17,11 @@ use tokio::{
     time::Instant,
 };
 
-use crate::connection::jittered;
-
-use crate::failure::{Failure, FailureKind};
-
-use crate::mutant::Mutant;
+use crate::{
+    connection::jittered,
+    failure::{Failure, FailureKind},
+    mutant::Mutant,
+};
 
 /// Atomic batches in flight from one process. The server takes 50 for each stream.
 const BATCHES_IN_FLIGHT_MAX: usize = 20;
