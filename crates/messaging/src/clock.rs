@@ -8,13 +8,16 @@ use std::{
 use async_nats::jetstream::response::Response;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use tracing::warn;
 
-use crate::{Nats, read::ReadError};
+use crate::{Nats, chain, connection::jittered, read::ReadError};
 
 /// A reading is good for this long; then the clock of this machine may have gone its own way.
 const READING_AGE_MAX: Duration = Duration::from_secs(60);
 /// An answer that took longer says too little of what time it is when it arrives.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(200);
+/// Between two attempts to take the first reading.
+const FIRST_READING_EVERY: Duration = Duration::from_secs(1);
 /// A difference beyond this is worth telling.
 pub const SKEW_TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
 
@@ -86,14 +89,26 @@ pub struct ServerClock {
 }
 
 impl ServerClock {
-    /// Takes the first reading from the leader of `stream`.
-    pub async fn start(nats: &Nats, stream: &'static str) -> Result<Self, ReadError> {
-        let (reading, _) = read(nats, stream).await?;
-        Ok(Self {
-            nats: nats.clone(),
-            stream,
-            reading: Arc::new(RwLock::new(reading)),
-        })
+    /// Takes the first reading from the leader of `stream`. Where it has none, or the way to it is
+    /// cut, that is waited for.
+    pub async fn start(nats: &Nats, stream: &'static str) -> Self {
+        loop {
+            match read(nats, stream).await {
+                Ok((reading, _)) => {
+                    return Self {
+                        nats: nats.clone(),
+                        stream,
+                        reading: Arc::new(RwLock::new(reading)),
+                    };
+                }
+                Err(error) => warn!(
+                    stream,
+                    error = chain(&error),
+                    "cannot read the server's clock; trying again"
+                ),
+            }
+            tokio::time::sleep(jittered(FIRST_READING_EVERY)).await;
+        }
     }
 
     /// What time it is; `None` where the last reading is too old to tell.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use kaizen_lifecycle::CancellationToken;
-use kaizen_messaging::{Nats, chain, clock::ServerClock, read::ReadError};
+use kaizen_messaging::{Nats, chain, clock::ServerClock};
 use kaizen_proto::stream;
 use kaizen_registry::input::horizon;
 use tokio::time::sleep;
@@ -24,10 +24,10 @@ struct Inner {
 }
 
 impl Horizon {
-    pub(crate) async fn start(nats: &Nats, ledger_age: Duration) -> Result<Self, ReadError> {
-        let clock = ServerClock::start(nats, stream::LEDGER).await?;
+    pub(crate) async fn start(nats: &Nats, ledger_age: Duration) -> Self {
+        let clock = ServerClock::start(nats, stream::LEDGER).await;
         let ledger_age = SignedDuration::try_from(ledger_age).unwrap_or(SignedDuration::MAX);
-        Ok(Self(Arc::new(Inner { clock, ledger_age })))
+        Self(Arc::new(Inner { clock, ledger_age }))
     }
 
     /// As far as the clock is known. A clock that is behind makes nothing stale that is not.

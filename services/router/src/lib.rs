@@ -49,7 +49,10 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     }
     let registry = mesh.registry().await?;
     let ledger = effect::Ledger::new(&mesh.nats, mesh.config.streams.ledger_ttl());
-    let horizon = horizon::Horizon::start(&mesh.nats, mesh.config.streams.ledger_ttl()).await?;
+    let horizon = horizon::Horizon::start(&mesh.nats, mesh.config.streams.ledger_ttl());
+    let Some(horizon) = mesh.shutdown.run_until_cancelled(horizon).await else {
+        return Ok(());
+    };
     let direct = direct::Direct::new(registry.clone(), ledger.clone(), horizon.clone());
     let circuit = circuit::Circuit::new(&mesh.nats, &part, mesh.health.metrics(), &mesh.shutdown);
     let parking = release::Parking::new(&mesh.config.router);

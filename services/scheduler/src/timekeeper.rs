@@ -8,7 +8,6 @@ use kaizen_lifecycle::Mesh;
 use kaizen_messaging::{
     chain,
     clock::{Observed, SKEW_TOLERANCE, ServerClock},
-    connection::jittered,
 };
 use kaizen_proto::stream;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,7 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Takes the first reading, and keeps taking others until the mesh shuts down; `None` where it
 /// does before there is one.
 pub(crate) async fn start(mesh: &Mesh) -> Option<ServerClock> {
-    let clock = mesh.shutdown.run_until_cancelled(read(mesh)).await?;
+    let clock = ServerClock::start(&mesh.nats, stream::TICKS);
+    let clock = mesh.shutdown.run_until_cancelled(clock).await?;
     let ahead: Gauge = Gauge::default();
     mesh.health.metrics().register(
         "kaizen_scheduler_machine_clock_ahead_milliseconds",
@@ -38,20 +38,6 @@ pub(crate) async fn start(mesh: &Mesh) -> Option<ServerClock> {
     let shutdown = mesh.shutdown.clone();
     tokio::spawn(async move { shutdown.run_until_cancelled(keeper.keep()).await });
     Some(clock)
-}
-
-/// The first reading. Where TICKS has no leader, or the way to it is cut, that is waited for.
-async fn read(mesh: &Mesh) -> ServerClock {
-    loop {
-        match ServerClock::start(&mesh.nats, stream::TICKS).await {
-            Ok(clock) => return clock,
-            Err(error) => warn!(
-                error = chain(&error),
-                "cannot read the server's clock; trying again"
-            ),
-        }
-        tokio::time::sleep(jittered(LOOK_EVERY)).await;
-    }
 }
 
 struct Keeper {
