@@ -463,15 +463,11 @@ impl Bound {
     fn wait(&self, waiting: &Waiting, not_yet: NotYet) -> Result<Duration, Box<Effect>> {
         let (attempt, delay) = (waiting.attempt, backoff(waiting.attempt));
         let NotYet { error, source_type } = not_yet;
-        let Some(source_type) = source_type else {
+        let admits = |of: &String| self.parking.admits(waiting.sequence, of, delay);
+        let Some(source_type) = source_type.filter(|of| !admits(of)) else {
             warn!(error, attempt, "context not bound; trying again");
             return Ok(delay);
         };
-        let sequence = waiting.sequence;
-        if self.parking.admits(sequence, &source_type, delay) {
-            warn!(error, attempt, "context not bound; trying again");
-            return Ok(delay);
-        }
         warn!(error, source_type, "too many wait for this source; parked");
         let letter = waiting.letter.clone();
         let effect = self.ledger.parked(&source_type, &error, letter);

@@ -29,7 +29,7 @@ impl Ledger {
             subject::decision(definition, *activation),
             subject::activation_tasks(definition, *activation),
         ] {
-            let first = read::first(self.nats(), stream::LEDGER, &filter).await?;
+            let first = read::first(&self.nats, stream::LEDGER, &filter).await?;
             if first.is_some_and(|first| is_of_other(&first.payload, trigger_hash)) {
                 let (stage, reason) = (DeadStage::Store, DeadReason::IdentityConflict);
                 return Ok(Some(self.dead(stage, reason, CONFLICT, letter)));

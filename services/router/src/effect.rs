@@ -289,10 +289,6 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn nats(&self) -> &Nats {
-        &self.nats
-    }
-
     /// Stores a dead letter.
     pub(crate) fn dead(
         &self,
@@ -553,7 +549,8 @@ impl Ledger {
         if self.conflicts(effect).await? {
             let (stage, reason) = (DeadStage::Store, DeadReason::IdentityConflict);
             let letter = self.letter(stage, reason, CONFLICT, &effect.letter);
-            effect.messages.extend(self.renewed(letter).await?);
+            // What is left would stand beside what is of the other.
+            effect.messages = self.renewed(letter).await?.into_iter().collect();
         }
         Ok(true)
     }

@@ -263,8 +263,10 @@ impl Pass<'_> {
         let fresh = set_off.fresh(self.ordered.horizon.now());
         let original = input.original_of(set_off);
         for revision in &set_off.revisions {
+            let trigger_id = set_off.trigger.record.trigger_id();
+            let activation = ActivationId::new(revision.value.id(), trigger_id);
             if let Err(stale) = &fresh {
-                let letter = letter(revision, &set_off.trigger, &input.original);
+                let letter = letter(revision, activation, &original);
                 let (stage, reason) = (DeadStage::Admission, stale.reason);
                 let ledger = &self.ordered.ledger;
                 effects.push(ledger.dead(stage, reason, &stale.error, letter));
@@ -281,7 +283,7 @@ impl Pass<'_> {
                 }
                 // Joins and silences take note; all others have taken it in before.
                 None if revision.value.is_set_off_by_each() => {
-                    let letter = letter(revision, &set_off.trigger, &original);
+                    let letter = letter(revision, activation, &original);
                     effects.extend(self.conflict(&set_off.trigger, letter).await?);
                 }
                 None => {}
@@ -542,14 +544,7 @@ impl Pass<'_> {
         let beside = self.memory.changed() + taken + BESIDE_TASKS;
         let at_once = MESSAGES_MAX.saturating_sub(beside).min(TASKS_AT_ONCE_MAX);
         let definition = concluded.revision.value.id();
-        let letter = Letter {
-            identity: Identity::Activation {
-                definition: definition.clone(),
-                revision: concluded.revision.number,
-                activation: concluded.activation,
-            },
-            original: original.clone(),
-        };
+        let letter = letter(&concluded.revision, concluded.activation, original);
         let decision = match concluded.decision {
             Ok(decision) => decision,
             Err(error) => {
@@ -694,14 +689,17 @@ impl Pass<'_> {
     }
 }
 
-/// The letter of what a trigger sets off, where it comes to that.
-fn letter(revision: &Revision<Definition>, trigger: &Trigger, original: &Original) -> Letter {
-    let definition = revision.value.id();
+/// The letter of an activation, where it comes to that.
+fn letter(
+    revision: &Revision<Definition>,
+    activation: ActivationId,
+    original: &Original,
+) -> Letter {
     Letter {
         identity: Identity::Activation {
-            definition: definition.clone(),
+            definition: revision.value.id().clone(),
             revision: revision.number,
-            activation: ActivationId::new(definition, trigger.record.trigger_id()),
+            activation,
         },
         original: original.clone(),
     }
