@@ -97,15 +97,6 @@ pub enum Violation {
         /// What is left.
         what: String,
     },
-    /// One of its messages was delivered over and over again.
-    Redelivered {
-        /// The consumer.
-        consumer: String,
-        /// How often for each message.
-        what: String,
-    },
-    /// `mesh verify` found something.
-    Verify(String),
 }
 
 impl fmt::Display for Violation {
@@ -151,8 +142,6 @@ impl fmt::Display for Violation {
             } => write!(f, "nothing explains {stream} {sequence} on {subject}"),
             Self::Counts { stream, what } => write!(f, "{stream}: {what}"),
             Self::Unsettled { consumer, what } => write!(f, "{consumer}: {what}"),
-            Self::Redelivered { consumer, what } => write!(f, "{consumer}: {what}"),
-            Self::Verify(what) => write!(f, "mesh verify: {what}"),
         }
     }
 }
