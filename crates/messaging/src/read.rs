@@ -120,7 +120,8 @@ pub async fn last_sequence(nats: &Nats, stream: &'static str) -> Result<u64, Rea
 /// What a stream keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Sequence of its first message, or of the next one where it is empty.
+    /// Sequence of its first message, or of the next one where it is empty; 0 where it never held
+    /// any.
     pub first: u64,
     /// When that was stored.
     pub first_at: jiff::Timestamp,
@@ -132,7 +133,9 @@ impl Bounds {
     /// When its oldest message was stored; `None` where it holds none.
     #[must_use]
     pub fn oldest_at(&self) -> Option<jiff::Timestamp> {
-        (self.first <= self.last).then_some(self.first_at)
+        (1..=self.last)
+            .contains(&self.first)
+            .then_some(self.first_at)
     }
 
     /// Whether it still has all that was ever stored.

@@ -141,7 +141,7 @@ impl Admin {
         };
         let events_since = since(window.events_from, stream::EVENTS);
         let ticks_since = since(window.ticks_from, stream::TICKS);
-        let is_all = |since, bounds: Bounds| oldest(bounds).is_none_or(|at| since <= at);
+        let is_all = |since, bounds: Bounds| bounds.oldest_at().is_none_or(|at| since <= at);
         let ledger_since = before(window.events_from.min(window.ticks_from), CLOCKS_APART);
         Ok(Plan {
             is_from_beginning: is_all(events_since, events) && is_all(ticks_since, ticks),
@@ -157,7 +157,7 @@ impl Admin {
             ledger_last,
             ledger_must_reach,
             now,
-            oldest: [events, ticks].into_iter().filter_map(oldest).min(),
+            oldest: oldest(events, ticks),
             room: match usize::try_from(request.room).unwrap_or(ROOM) {
                 0 => ROOM,
                 room => room.min(ROOM),
@@ -226,8 +226,7 @@ impl Admin {
                 "events are verified from {archived} on: EVENTS does not keep older ones"
             ));
         }
-        let oldest = [events, ticks].into_iter().filter_map(oldest);
-        let reaches = oldest.min().unwrap_or(now).max(asked);
+        let reaches = oldest(events, ticks).unwrap_or(now).max(asked);
         if reaches < forgotten {
             notes.push(format!(
                 "verified from {forgotten} on: LEDGER forgets what is older"
@@ -318,9 +317,10 @@ fn first_kept_by<'v>(
     first.map(|first| &**first)
 }
 
-/// When the oldest message of a stream was stored; a stream that never held any has bounds, too.
-fn oldest(bounds: Bounds) -> Option<Timestamp> {
-    bounds.oldest_at().filter(|_| bounds.last > 0)
+/// When the oldest message of either stream was stored.
+fn oldest(events: Bounds, ticks: Bounds) -> Option<Timestamp> {
+    let oldest = [events, ticks].into_iter();
+    oldest.filter_map(|bounds| bounds.oldest_at()).min()
 }
 
 fn ticks_kept() -> u64 {
