@@ -65,6 +65,19 @@ fn verify(mesh: &Mesh, more: &[&str], code: i32) -> Value {
     said.exits(code).json()
 }
 
+/// The report once nothing is open any more: a silence or a limit may fall due when all events
+/// have been dealt with, and memory acts on it some seconds later.
+async fn verify_at_rest(mesh: &Mesh) -> Value {
+    until("nothing is open any more", async || {
+        let report = verify(mesh, &[], 0);
+        match report["open"].as_u64() {
+            Some(0) => Ok(report),
+            open => Err(format!("{open:?} open")),
+        }
+    })
+    .await
+}
+
 async fn publish_load(mesh: &Mesh, seed: u64) {
     let mut random = Random::new(seed);
     let mut published: Vec<(&str, Vec<u8>)> = Vec::new();
@@ -200,7 +213,7 @@ fn found(report: &Value) -> BTreeSet<(String, u64)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_mesh_did_is_clean_and_whatever_somebody_did_to_it_is_found() {
     let (mesh, _engagement) = after_a_load().await;
-    let report = verify(&mesh, &[], 0);
+    let report = verify_at_rest(&mesh).await;
     println!("{report:#}");
     assert_eq!(report["clean"], true);
     assert_eq!(
@@ -392,12 +405,9 @@ async fn it_is_clean_after_routers_were_killed() {
         mesh.stored.remembered(&readers).await;
     }
     mesh.stored.settled().await;
-    let report = verify(&mesh, &[], 0);
+    let report = verify_at_rest(&mesh).await;
     println!("{report:#}");
-    assert_eq!(
-        (&report["open"], &report["unknown"]),
-        (&json!(0), &json!(0))
-    );
+    assert_eq!(report["unknown"], 0);
     assert!(count(&report, "bound", "ordered") + count(&report, "direct", "ordered") > 50);
 }
 
