@@ -92,7 +92,7 @@ impl Tally {
 }
 
 /// Which faults there are, where not all of them.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Aim {
     /// What the names of those begin with that there are; empty, all.
     pub(crate) only: &'static [&'static str],

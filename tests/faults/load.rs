@@ -32,23 +32,43 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(120);
 /// Who says what is measured.
 const SOURCE: &str = "faults";
-const PROJECTS: u64 = 8;
 /// Of a thousand events, so many are of each kind; the others are plain.
-const KINDS: [(&str, u64); 5] = [
+const KINDS: [(&str, u64); 7] = [
     ("many", 4),
     ("bound", 3),
     ("homeless", 2),
     ("broken", 3),
     ("half", 3),
+    ("paced", 8),
+    (CLAIMED, 3),
 ];
+/// The kind of event whose identity is claimed by another content, where it is published.
+const CLAIMED: &str = "claimed";
 /// Of a thousand published events, so many are refused: no JSON, nobody's type, no attributes.
 const REFUSED: [(Bad, u64); 3] = [
     (Bad::Malformed, 8),
     (Bad::Unregistered, 4),
     (Bad::Schemaless, 4),
 ];
-/// Of a thousand events, so many are sent twice.
-const TWICE: u64 = 30;
+/// What the load is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mix {
+    /// How many projects the events are of: each has a memory of its own.
+    pub(crate) projects: u64,
+    /// So many times as often events are of a kind that something follows from.
+    pub(crate) kinds: u64,
+    /// Of a thousand events, so many are sent twice.
+    pub(crate) twice: u64,
+}
+
+impl Mix {
+    /// As in the fault test.
+    pub(crate) const PLAIN: Self = Self {
+        projects: 8,
+        kinds: 1,
+        twice: 30,
+    };
+}
 
 /// How events come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,26 +93,38 @@ pub(crate) struct Generated {
     pub(crate) payload: Vec<u8>,
     event_type: &'static str,
     twice: bool,
+    /// What is sent afterwards under the same identity.
+    other: Option<Vec<u8>>,
 }
 
 impl Generated {
     /// The so-manieth event that comes by a door.
-    pub(crate) fn new(seed: u64, door: Door, number: u64) -> Self {
+    pub(crate) fn new(seed: u64, mix: Mix, door: Door, number: u64) -> Self {
         let (mark, salt) = match door {
             Door::Gateway => ("g", 0),
             Door::Raw => ("r", 1 << 63),
         };
         let mut random = Random::new(seed.wrapping_mul(31) ^ salt ^ number);
         let id = format!("{mark}-{number}");
-        let quality = random.below(1_000) as f64 / 1_000.0;
-        let project = format!("p-{}", random.below(PROJECTS));
-        let kind = pick(&KINDS, random.below(1_000)).unwrap_or("plain");
-        let twice = random.below(1_000) < TWICE;
+        let mut quality = random.below(1_000) as f64 / 1_000.0;
+        let project = format!("p-{}", random.below(mix.projects));
+        let kind = pick(&KINDS, random.below(1_000) / mix.kinds).unwrap_or("plain");
+        let twice = random.below(1_000) < mix.twice;
+        if kind == CLAIMED {
+            // Which of the two is dealt with first is open, so rules with memory let both be.
+            quality = quality.mul_add(0.5, 0.5);
+        }
         let bad = pick(&REFUSED, random.below(1_000)).filter(|_| door == Door::Raw);
         let mut says = json!({"id": id, "type": asked::MEASURED, "source": SOURCE, "attributes": {
             "agent": "coach", "project": project, "quality": quality, "kind": kind, "success": true,
             "time_s": 61.5, "parts": ["a", "b"],
         }});
+        let claimed = door == Door::Raw && kind == CLAIMED && bad.is_none();
+        let other = claimed.then(|| {
+            let mut other = says.clone();
+            other["attributes"]["time_s"] = json!(7);
+            other.to_string().into_bytes()
+        });
         let mut event_type = asked::MEASURED;
         let payload = match bad {
             None => says.to_string(),
@@ -112,7 +144,15 @@ impl Generated {
             payload: payload.into_bytes(),
             event_type,
             twice,
+            other,
         }
+    }
+
+    /// What is sent for it, one after another.
+    fn payloads(&self) -> impl Iterator<Item = &[u8]> {
+        let again = self.twice.then_some(&self.payload);
+        let all = [Some(&self.payload), again, self.other.as_ref()];
+        all.into_iter().flatten().map(Vec::as_slice)
     }
 }
 
@@ -131,6 +171,7 @@ fn pick<T: Copy>(shares: &[(T, u64)], mut number: u64) -> Option<T> {
 #[derive(Debug)]
 pub(crate) struct Load {
     seed: u64,
+    mix: Mix,
     pub(crate) posted: Confirmed,
     pub(crate) published: Confirmed,
     /// Answers that no good event may get.
@@ -172,9 +213,10 @@ impl Confirmed {
 }
 
 impl Load {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, mix: Mix) -> Self {
         Self {
             seed,
+            mix,
             posted: Confirmed::default(),
             published: Confirmed::default(),
             refused: RefCell::default(),
@@ -186,8 +228,11 @@ impl Load {
     /// What was accepted over HTTP: source, and each event.
     pub(crate) fn accepted(&self) -> impl Iterator<Item = (&'static str, Generated)> + '_ {
         let posted = self.posted.numbers().into_iter();
-        let posted = posted.map(|number| Generated::new(self.seed, Door::Gateway, number));
-        posted.map(|event| (SOURCE, event))
+        posted.map(|number| (SOURCE, self.event(Door::Gateway, number)))
+    }
+
+    fn event(&self, door: Door, number: u64) -> Generated {
+        Generated::new(self.seed, self.mix, door, number)
     }
 
     /// Posts so many events a second until the deadline; those that are late follow at once.
@@ -198,10 +243,9 @@ impl Load {
             let first = (poster % gateways.len() as u64) as usize;
             to.rotate_left(first);
             self.pace(poster, POSTERS, per_second, deadline, async |number| {
-                let event = Generated::new(self.seed, Door::Gateway, number);
-                let times = if event.twice { 2 } else { 1 };
-                for _ in 0..times {
-                    if !self.post_one(&mut to, &event, deadline).await {
+                let event = self.event(Door::Gateway, number);
+                for payload in event.payloads() {
+                    if !self.post_one(&mut to, &event.id, payload, deadline).await {
                         return;
                     }
                 }
@@ -212,16 +256,22 @@ impl Load {
         join_all(posters).await;
     }
 
-    async fn post_one(&self, to: &mut [Poster], event: &Generated, deadline: Instant) -> bool {
+    async fn post_one(
+        &self,
+        to: &mut [Poster],
+        id: &str,
+        payload: &[u8],
+        deadline: Instant,
+    ) -> bool {
         while Instant::now() < deadline + CONFIRM_DEADLINE {
             let Some(poster) = to.first_mut() else {
                 break;
             };
-            let answer = timeout(ATTEMPT, poster.post(&event.payload)).await;
+            let answer = timeout(ATTEMPT, poster.post(payload)).await;
             match answer {
                 Ok(Ok(202)) => return true,
                 Ok(Ok(status)) if status < 500 => {
-                    let said = format!("event {} was answered {status}", event.id);
+                    let said = format!("event {id} was answered {status}");
                     self.refused.borrow_mut().push(said);
                     return false;
                 }
@@ -253,10 +303,11 @@ impl Load {
                 per_second,
                 deadline,
                 async |number| {
-                    let event = Generated::new(self.seed, Door::Raw, number);
-                    let times = if event.twice { 2 } else { 1 };
-                    for _ in 0..times {
-                        if !self.publish_one(jetstream, &event, deadline).await {
+                    let event = self.event(Door::Raw, number);
+                    for payload in event.payloads() {
+                        let event_type = event.event_type;
+                        let sent = self.publish_one(jetstream, event_type, payload, deadline);
+                        if !sent.await {
                             return;
                         }
                     }
@@ -270,15 +321,16 @@ impl Load {
     async fn publish_one(
         &self,
         jetstream: &jetstream::Context,
-        event: &Generated,
+        event_type: &str,
+        payload: &[u8],
         deadline: Instant,
     ) -> bool {
-        let Ok(event_type) = event.event_type.parse() else {
+        let Ok(event_type) = event_type.parse() else {
             return false;
         };
         let subject = subject::activity(&event_type);
         while Instant::now() < deadline + CONFIRM_DEADLINE {
-            let payload = event.payload.clone().into();
+            let payload = payload.to_vec().into();
             let sent = jetstream.publish(subject.clone(), payload).await;
             if let Ok(ack) = sent
                 && ack.await.is_ok()

@@ -41,11 +41,11 @@ use jiff::Timestamp;
 use kaizen_messaging::mutant::Mutant;
 use kaizen_proto::stream;
 use kaizen_tests::{
-    account::{Account, Message, Totals},
+    account::{Account, Message, Totals, asked::READERS},
     history::{Cadence, Expected, Record, check},
     program,
 };
-use load::Load;
+use load::{Load, Mix};
 use mesh::{Definition, Mesh};
 use random::Random;
 use read::Reader;
@@ -76,7 +76,7 @@ const SECONDS_MAX: u64 = 9_000;
 #[command(name = "mesh-faults")]
 struct Args {
     /// How long it is harmed
-    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(10..=SECONDS_MAX))]
+    #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u64).range(10..=SECONDS_MAX))]
     seconds: u64,
     /// What the faults follow from [default: from the clock]
     #[arg(long)]
@@ -133,6 +133,7 @@ pub(crate) struct Plan {
     seed: u64,
     aim: Aim,
     mutant: Option<Mutant>,
+    mix: Mix,
     /// How many seconds a command of a worker takes.
     command_s: &'static str,
     faketime: Option<PathBuf>,
@@ -202,6 +203,7 @@ fn plan(args: &Args, seed: u64) -> anyhow::Result<Plan> {
         seed,
         aim: Aim::default(),
         mutant: None,
+        mix: Mix::PLAIN,
         command_s: "0",
         faketime: faketime.map(Path::to_path_buf),
         disk: true,
@@ -248,7 +250,7 @@ async fn run_on(
 
     let run = Run {
         cluster,
-        load: Load::new(plan.seed),
+        load: Load::new(plan.seed, plan.mix),
         recovery: Recovery::default(),
         tally,
     };
@@ -396,6 +398,7 @@ impl Run<'_> {
             ticks.entry(subject).or_default().push(record(message));
         });
         let of_ticks = counts.await.context("TICKS")?;
+        account.all_came();
         self.tally.say("EVENTS and TICKS are read");
         for (source, event) in self.load.accepted() {
             account.accepted(source, &event.id, &event.payload);
@@ -431,8 +434,14 @@ impl Run<'_> {
             let delivered = info["delivered"]["consumer_seq"].as_u64().unwrap_or(0);
             redelivered.insert(consumer.to_owned(), delivered.saturating_sub(meant));
         }
-        let checkpoint = reader.last(stream::LEDGER, settle::CHECKPOINT).await;
-        account.checkpoint(&checkpoint.unwrap_or_default(), events.last);
+        for (name, _) in READERS {
+            let last = match settle::read_by(name) {
+                stream::EVENTS => events.last,
+                _ => of_ticks.last,
+            };
+            let checkpoint = settle::checkpoint(reader, name).await;
+            account.checkpoint(name, &checkpoint, last);
+        }
         for counts in [&events, &of_ticks, &ledger, &registry] {
             account.counts(counts);
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kaizen_proto::stream;
-use kaizen_tests::account::Progress;
+use kaizen_tests::account::{Progress, asked::READERS};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -28,8 +28,6 @@ pub(crate) const CONSUMERS: [(&str, &str); 5] = [
     (stream::LEDGER, stream::ROUTER_OUTCOMES),
     (stream::LEDGER, "queue-faults"),
 ];
-/// Where the reader of rules with memory says how far it has come.
-pub(crate) const CHECKPOINT: &str = "kaizen.state.events.checkpoint";
 
 /// Waits until each definition's last slot in this stretch stands, its start excluded and its
 /// end included; answers how long that took.
@@ -108,12 +106,37 @@ async fn undone(cluster: &Cluster, reader: &Reader) -> Option<String> {
             ));
         }
     }
-    let events = cluster.ask("$JS.API.STREAM.INFO.EVENTS").await;
-    let last = events.and_then(|info| info["state"]["last_seq"].as_u64());
-    let checkpoint = reader.last(stream::LEDGER, CHECKPOINT).await;
-    let position = checkpoint.and_then(|says| says["position"].as_u64());
-    (last.is_none() || last != position)
-        .then(|| format!("EVENTS ends at {last:?}, memory stands at {position:?}"))
+    for (name, _) in READERS {
+        let stream = read_by(name);
+        let info = cluster.ask(&format!("$JS.API.STREAM.INFO.{stream}")).await;
+        let last = info.and_then(|info| info["state"]["last_seq"].as_u64());
+        let says = checkpoint(reader, name).await;
+        let position = says["position"].as_u64();
+        if last.is_none() || last != position {
+            return Some(format!(
+                "{stream} ends at {last:?}, memory of {name} stands at {position:?}"
+            ));
+        }
+        if !says["next"].is_null() {
+            return Some(format!("{name} waits for {}", says["next"]));
+        }
+    }
+    None
+}
+
+/// The stream that a reader of definitions with memory reads.
+pub(crate) fn read_by(reader: &str) -> &'static str {
+    match reader.strip_suffix("-bound").unwrap_or(reader) {
+        "events" => stream::EVENTS,
+        _ => stream::TICKS,
+    }
+}
+
+/// What such a reader says of how far it has come; null where it says nothing.
+pub(crate) async fn checkpoint(reader: &Reader, name: &str) -> Value {
+    let subject = format!("kaizen.state.{name}.checkpoint");
+    let says = reader.last(stream::LEDGER, &subject).await;
+    says.unwrap_or_default()
 }
 
 /// What a consumer says of itself.

@@ -52,6 +52,15 @@ impl Registry {
         self.follower.catch_up().await
     }
 
+    /// As [`Registry::catch_up`], for who starts: while NATS is in trouble it is tried again, until
+    /// `shutdown`.
+    pub async fn catch_up_at_start(
+        &self,
+        shutdown: &CancellationToken,
+    ) -> Result<u64, FollowError> {
+        self.follower.catch_up_at_start(shutdown).await
+    }
+
     /// Returns once the view holds `revision`.
     pub async fn reach(&self, revision: u64) -> Result<(), FollowError> {
         self.follower.reach(revision).await

@@ -59,7 +59,9 @@ pub async fn serve(mesh: Mesh, listeners: Listeners) -> anyhow::Result<()> {
         return Ok(());
     }
     let registry = mesh.registry().await?;
-    seed::event_types(&mesh.nats, &registry).await?;
+    if !seed::event_types(&mesh, &registry).await? {
+        return Ok(());
+    }
     let (events, gatherer) = gather::gather(&mesh.nats);
     let ingest = Arc::new(Ingest::new(mesh.nats.clone(), registry.clone(), events));
     info!(http = %listeners.http.local_addr()?, admin = %listeners.admin.local_addr()?, "serving");

@@ -31,6 +31,16 @@ const QUIET: SignedDuration = SignedDuration::from_secs(7);
 const ROW_BELOW: f64 = 0.15;
 /// Events of a row that are needed.
 const ROW: u64 = 3;
+/// Below this quality an event would like a task of `rate`.
+const RATE_BELOW: f64 = 0.5;
+/// Tasks that `rate` lets pass in a period.
+const RATE: u64 = 2;
+/// How long a period is.
+const PERIOD: SignedDuration = SignedDuration::from_secs(5);
+/// How long `pace`, `tock` and `toll` order nothing after they have.
+const PACE: SignedDuration = SignedDuration::from_secs(11);
+const TOCK: SignedDuration = SignedDuration::from_secs(9);
+const TOLL: SignedDuration = SignedDuration::from_secs(12);
 /// Triggers that a cell of memory remembers.
 const SEEN_MAX: usize = 32;
 
@@ -112,10 +122,41 @@ rules:
     when: context.m.quality < 0.15
     for: {consecutive: 3, key: "{{ context.m.project }}"}
     tasks: [{queue: faults, title: "Row {{ context.m.project }} {{ event.id }}"}]
+---
+kind: ActivityDefinition
+id: rate
+description: Change {change}
+trigger: {type: event, event_type: kaizen.metrics.recorded}
+context_sources: [{type: event-payload, bind_to: context.m}]
+rules:
+  - id: rate
+    when: context.m.quality < 0.5
+    rate_limit: {tasks: 2, per: 5s}
+    tasks: [{queue: faults, title: "Rate {{ event.id }}"}]
+---
+kind: ActivityDefinition
+id: pace
+description: Change {change}
+trigger: {type: event, event_type: kaizen.metrics.recorded, filters: [{exact: {attributes.kind: paced}}]}
+context_sources:
+  - {type: discover_kaizen_scheduled_repos, bind_to: context.runs, params: {engagement_slug: faults}}
+rules:
+  - id: pace
+    for_each: context.runs
+    as: run
+    cooldown: {for: 11s, key: "{{ run.repo }}"}
+    tasks: [{queue: faults, title: "Pace {{ run.repo }} for {{ event.id }}"}]
+---
+kind: ActivityDefinition
+id: claim
+description: Change {change}
+trigger: {type: event, event_type: kaizen.metrics.recorded, filters: [{exact: {attributes.kind: claimed}}]}
+context_sources: [{type: event-payload, bind_to: context.m}]
+rules: [{id: claim, tasks: [{queue: faults, title: "Claim {{ event.id }}"}]}]
 "#;
 
-/// The definitions that slots set off: every ten seconds, one directly, one with what the
-/// resolver finds.
+/// The definitions that slots set off: directly, with what the resolver finds, and both again
+/// with memory.
 const BY_SLOTS: &str = r#"
 kind: ActivityDefinition
 id: job
@@ -130,12 +171,39 @@ trigger: {type: cron, cron: "*/10 * * * * *", timezone: UTC, catchup: {policy: a
 context_sources:
   - {type: discover_kaizen_scheduled_repos, bind_to: context.runs, params: {engagement_slug: faults}}
 rules: [{id: roll, for_each: context.runs, as: run, tasks: [{queue: faults, title: "Roll {{ run.repo }} {{ trigger.slot }}"}]}]
+---
+kind: ActivityDefinition
+id: tock
+description: Change {change}
+trigger: {type: cron, cron: "*/2 * * * * *", timezone: UTC, catchup: {policy: all, window: 24h}}
+rules: [{id: tock, cooldown: {for: 9s}, tasks: [{queue: faults, title: "Tock {{ trigger.slot }}"}]}]
+---
+kind: ActivityDefinition
+id: toll
+description: Change {change}
+trigger: {type: cron, cron: "*/5 * * * * *", timezone: UTC, catchup: {policy: all, window: 24h}}
+context_sources:
+  - {type: discover_kaizen_scheduled_repos, bind_to: context.runs, params: {engagement_slug: faults}}
+rules:
+  - id: toll
+    for_each: context.runs
+    as: run
+    cooldown: {for: 12s, key: "{{ run.repo }}"}
+    tasks: [{queue: faults, title: "Toll {{ run.repo }} {{ trigger.slot }}"}]
 "#;
 
 const ENGAGEMENT_RECORD: &str = "kind: Engagement\nslug: faults\nroster_path: roster.yaml\n";
 
 /// The definitions that slots set off, with how many seconds lie between their slots.
-pub const SLOTTED: [(&str, i64); 2] = [("job", 5), ("roll", 10)];
+pub const SLOTTED: [(&str, i64); 4] = [("job", 5), ("roll", 10), ("tock", 2), ("toll", 5)];
+
+/// The readers of definitions with memory, each with those that it reads for.
+pub const READERS: [(&str, &[&str]); 4] = [
+    ("events", &["calm", "row", "rate"]),
+    ("events-bound", &["pace"]),
+    ("ticks", &["tock"]),
+    ("ticks-bound", &["toll"]),
+];
 
 /// All documents, as they are applied for the so-manieth time: the descriptions alone change.
 #[must_use]
@@ -173,8 +241,24 @@ pub struct Must {
     pub titles: Vec<String>,
     /// Stage and reason of its dead letter, where it has one.
     pub letter: Option<(&'static str, &'static str)>,
-    /// Whether a decision is recorded.
-    pub recorded: bool,
+    /// The records of its decision.
+    pub records: &'static [&'static str],
+}
+
+/// What is recorded of a decision that waits for the resolver, and of one that cannot have it.
+const WAITED: &[&str] = &["pending", "decided"];
+const WAITS: &[&str] = &["pending"];
+/// What is recorded of a decision of a reader that asked the resolver.
+const DECIDED: &[&str] = &["decided"];
+
+/// The one task that stands for those that a period of `rate` held back. Its activation is that of
+/// the period, which nothing else needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandIn {
+    /// The definition.
+    pub definition: &'static str,
+    /// Its title.
+    pub title: String,
 }
 
 /// An event as far as it matters.
@@ -185,23 +269,20 @@ pub(super) struct Event<'a> {
     pub(super) attributes: &'a Value,
 }
 
-/// What slots of a definition lead to.
-pub(super) fn of_slot(definition: &'static str, slot: Timestamp) -> Must {
-    let activation = Activation::of(definition, &Trigger::of_slot(definition, slot).to_string());
-    let (titles, recorded) = match definition {
-        "job" => (vec![format!("Job {slot}")], false),
-        _ => {
-            let roll = |repo: &&str| format!("Roll {repo} {slot}");
-            (REPOS.iter().map(roll).collect(), true)
-        }
-    };
-    Must {
-        definition,
-        activation,
-        titles,
-        letter: None,
-        recorded,
+/// What slots of a definition without memory lead to.
+pub(super) fn of_slot(definition: &'static str, slot: Timestamp) -> Option<Must> {
+    match definition {
+        "job" => Some(at_slot("job", slot, vec![format!("Job {slot}")])),
+        "roll" => Some(Must {
+            records: WAITED,
+            ..at_slot("roll", slot, of_each_repo(|r| format!("Roll {r} {slot}")))
+        }),
+        _ => None,
     }
+}
+
+fn of_each_repo(title: impl Fn(&str) -> String) -> Vec<String> {
+    REPOS.iter().map(|repo| title(repo)).collect()
 }
 
 /// What an event leads to that tells of a task that was done.
@@ -228,16 +309,15 @@ pub(super) fn of_measured(event: &Event<'_>) -> Vec<Must> {
             all.push(must("many", event, titles));
         }
         "bound" => {
-            let run = |repo: &&str| format!("Run {repo} for {id}");
-            let titles = REPOS.iter().map(run).collect();
+            let titles = of_each_repo(|repo| format!("Run {repo} for {id}"));
             all.push(Must {
-                recorded: true,
+                records: WAITED,
                 ..must("bound", event, titles)
             });
         }
         "homeless" => all.push(Must {
             letter: Some(("resolve", "context_error")),
-            recorded: true,
+            records: WAITS,
             ..must("homeless", event, Vec::new())
         }),
         "broken" => all.push(Must {
@@ -248,9 +328,19 @@ pub(super) fn of_measured(event: &Event<'_>) -> Vec<Must> {
             letter: Some(("decide", "rule_error")),
             ..must("half", event, vec![format!("Half {id}")])
         }),
+        "claimed" => all.push(must("claim", event, vec![format!("Claim {id}")])),
         _ => {}
     }
     all
+}
+
+/// What must follow from an event that claims the identity of another one.
+pub(super) fn of_conflict(event: &Event<'_>) -> Option<Must> {
+    let letter = Some(("store", "identity_conflict"));
+    (event.attributes["kind"] == "claimed").then(|| Must {
+        letter,
+        ..must("claim", event, Vec::new())
+    })
 }
 
 /// What rules with memory keep, replayed over the events in their stored order.
@@ -262,6 +352,19 @@ pub(super) struct Replay {
     calm: HashMap<String, Cell<Timestamp>>,
     /// Of each project, how long the row is.
     row: HashMap<String, Cell<u64>>,
+    rate: Cell<Period>,
+    /// Until when nothing is ordered. Both repos are always there, so one time is that of both.
+    pace: Cell<Timestamp>,
+}
+
+/// A period of `rate`.
+#[derive(Debug, Default)]
+struct Period {
+    until: Timestamp,
+    ordered: u64,
+    held: u64,
+    /// Title of the first that was held back.
+    first: String,
 }
 
 #[derive(Debug, Default)]
@@ -284,21 +387,40 @@ impl<T> Cell<T> {
     }
 }
 
+impl Cell<Timestamp> {
+    /// True where this trigger orders something, and then none does for so long.
+    fn passes(&mut self, trigger: Trigger, now: Timestamp, quiet: SignedDuration) -> bool {
+        let passes = self.takes(trigger) && now >= self.value;
+        if passes {
+            self.value = now + quiet;
+        }
+        passes
+    }
+}
+
 impl Replay {
-    /// Lets time pass up to when a message was stored.
-    pub(super) fn pass(&mut self, stored: Timestamp) {
+    /// Lets time pass up to when a message was stored; what a period held back is told as soon as
+    /// it is over.
+    pub(super) fn pass(&mut self, stored: Timestamp) -> Option<StandIn> {
         self.clock = self.clock.max(stored);
+        let is_over = self.rate.value.until < self.clock;
+        is_over.then(|| self.rate.value.told()).flatten()
+    }
+
+    /// What is told of the last period, once nothing comes any more.
+    pub(super) fn end(&mut self) -> Option<StandIn> {
+        self.rate.value.told()
     }
 
     /// What this event leads to, after all that came before.
     pub(super) fn measured(&mut self, event: &Event<'_>) -> Vec<Must> {
         let project = event.attributes["project"].as_str().unwrap_or_default();
+        let (id, now) = (event.id, self.clock);
         let mut all = Vec::new();
         if quality(event) < CALM {
             let cell = self.calm.entry(project.to_owned()).or_default();
-            if cell.takes(event.trigger) && self.clock >= cell.value {
-                cell.value = self.clock + QUIET;
-                let title = format!("Calm {project} {}", event.id);
+            if cell.passes(event.trigger, now, QUIET) {
+                let title = format!("Calm {project} {id}");
                 all.push(must("calm", event, vec![title]));
             }
         }
@@ -307,11 +429,115 @@ impl Replay {
             let low = quality(event) < ROW_BELOW;
             cell.value = if low { cell.value + 1 } else { 0 };
             if low && cell.value >= ROW {
-                let title = format!("Row {project} {}", event.id);
+                let title = format!("Row {project} {id}");
                 all.push(must("row", event, vec![title]));
             }
         }
+        if quality(event) < RATE_BELOW && self.rate.takes(event.trigger) {
+            let title = format!("Rate {id}");
+            let passes = self.rate.value.passes(&title, now);
+            all.extend(passes.then(|| must("rate", event, vec![title])));
+        }
+        if event.attributes["kind"] == "paced" {
+            let again = self.pace.seen.contains(&event.trigger);
+            let titles = match self.pace.passes(event.trigger, now, PACE) {
+                true => of_each_repo(|repo| format!("Pace {repo} for {id}")),
+                false => Vec::new(),
+            };
+            all.extend((!again).then(|| Must {
+                records: DECIDED,
+                ..must("pace", event, titles)
+            }));
+        }
         all
+    }
+}
+
+impl Period {
+    /// Whether the period that holds this instant has room for one more; else it is held back.
+    fn passes(&mut self, title: &str, now: Timestamp) -> bool {
+        if now >= self.until && self.held == 0 {
+            *self = Self {
+                until: now + PERIOD,
+                ..Self::default()
+            };
+        }
+        if self.ordered < RATE {
+            self.ordered += 1;
+            return true;
+        }
+        if self.held == 0 {
+            title.clone_into(&mut self.first);
+        }
+        self.held += 1;
+        false
+    }
+
+    /// The task that stands for those held back, if any were.
+    fn told(&mut self) -> Option<StandIn> {
+        let Self { held, first, .. } = std::mem::take(self);
+        let title = match held {
+            0 => return None,
+            1 => first,
+            held => format!("{held} tasks of rule rate held back: {first}, …"),
+        };
+        let definition = "rate";
+        Some(StandIn { definition, title })
+    }
+}
+
+/// What rules with memory keep, replayed over the ticks in their stored order.
+#[derive(Debug, Default)]
+pub(super) struct TickReplay {
+    clock: Timestamp,
+    tock: Timestamp,
+    toll: Timestamp,
+}
+
+impl TickReplay {
+    /// Lets time pass up to when a message was stored.
+    pub(super) fn pass(&mut self, stored: Timestamp) {
+        self.clock = self.clock.max(stored);
+    }
+
+    /// What this slot leads to, after all that came before; each is ticked once.
+    pub(super) fn slot(&mut self, definition: &str, slot: Timestamp) -> Option<Must> {
+        let now = self.clock;
+        let passes = |until: &mut Timestamp, quiet| {
+            let passes = now >= *until;
+            if passes {
+                *until = now + quiet;
+            }
+            passes
+        };
+        match definition {
+            "tock" => {
+                let title = || format!("Tock {slot}");
+                passes(&mut self.tock, TOCK).then(|| at_slot("tock", slot, vec![title()]))
+            }
+            "toll" => {
+                let titles = match passes(&mut self.toll, TOLL) {
+                    true => of_each_repo(|repo| format!("Toll {repo} {slot}")),
+                    false => Vec::new(),
+                };
+                Some(Must {
+                    records: DECIDED,
+                    ..at_slot("toll", slot, titles)
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn at_slot(definition: &'static str, slot: Timestamp, titles: Vec<String>) -> Must {
+    let trigger = Trigger::of_slot(definition, slot).to_string();
+    Must {
+        definition,
+        activation: Activation::of(definition, &trigger),
+        titles,
+        letter: None,
+        records: &[],
     }
 }
 
@@ -321,7 +547,7 @@ fn must(definition: &'static str, event: &Event<'_>, titles: Vec<String>) -> Mus
         activation: Activation::of(definition, &event.trigger.to_string()),
         titles,
         letter: None,
-        recorded: false,
+        records: &[],
     }
 }
 

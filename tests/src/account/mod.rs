@@ -17,7 +17,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-use asked::{COMPLETED, Event, MEASURED, Must, QUEUE, Replay};
+use asked::{COMPLETED, Event, MEASURED, Must, QUEUE, READERS, Replay, StandIn, TickReplay};
 use identity::Trigger;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -84,8 +84,7 @@ struct Task {
 /// A decision that must be recorded, and what was seen of it.
 #[derive(Debug)]
 struct Recorded {
-    /// Whether it is decided in the end; where its context cannot be bound it is not.
-    decided: bool,
+    must: &'static [&'static str],
     seen: Vec<&'static str>,
 }
 
@@ -96,6 +95,9 @@ type Seen = HashMap<String, u64>;
 #[derive(Debug, Default)]
 pub struct Account {
     replay: Replay,
+    tick_replay: TickReplay,
+    /// Tasks that stand for others, by definition and title, which are not seen yet.
+    stand_ins: HashSet<(&'static str, String)>,
     /// Content of each event in EVENTS, by identity.
     events: HashMap<Trigger, u64>,
     /// By task id.
@@ -132,7 +134,8 @@ impl Account {
     /// Takes in a message of EVENTS.
     pub fn event(&mut self, message: &Message<'_>) {
         self.totals.events += 1;
-        self.replay.pass(message.stored);
+        let told = self.replay.pass(message.stored);
+        self.stands_in(told);
         let Some(named) = message.subject.strip_prefix("activity.") else {
             return self.unexplained("EVENTS", message);
         };
@@ -154,20 +157,23 @@ impl Account {
         if named == COMPLETED {
             return self.completed(&event, source);
         }
-        if self
-            .events
-            .insert(event.trigger, hash(message.payload))
-            .is_some()
-        {
-            self.totals.events_again += 1;
-        }
+        let content = hash(message.payload);
         let mut all = asked::of_measured(&event);
+        match self.events.entry(event.trigger) {
+            Entry::Vacant(entry) => _ = entry.insert(content),
+            Entry::Occupied(entry) => {
+                self.totals.events_again += 1;
+                let other = *entry.get() != content;
+                all.extend(other.then(|| asked::of_conflict(&event)).flatten());
+            }
+        }
         all.extend(self.replay.measured(&event));
         all.into_iter().for_each(|must| self.must(must));
     }
 
     /// Takes in a message of TICKS.
     pub fn tick(&mut self, message: &Message<'_>) {
+        self.tick_replay.pass(message.stored);
         let of = message.subject.strip_prefix("kaizen.tick.");
         let mut slotted = asked::SLOTTED.iter();
         let Some((definition, _)) = slotted.find(|(id, _)| Some(*id) == of) else {
@@ -177,8 +183,16 @@ impl Account {
         let slot = says["slot"].as_str().and_then(|slot| slot.parse().ok());
         if let (Some("tick"), Some(slot)) = (says["kind"].as_str(), slot) {
             self.totals.ticks += 1;
-            self.must(asked::of_slot(definition, slot));
+            let must = asked::of_slot(definition, slot);
+            let must = must.or_else(|| self.tick_replay.slot(definition, slot));
+            must.into_iter().for_each(|must| self.must(must));
         }
+    }
+
+    /// All of EVENTS and TICKS was taken in.
+    pub fn all_came(&mut self) {
+        let told = self.replay.end();
+        self.stands_in(told);
     }
 
     /// An event that was accepted, with the bytes that were sent.
@@ -199,8 +213,7 @@ impl Account {
             ["kaizen", "task", _, activation, n, QUEUE] => self.task(message, activation, n),
             ["kaizen", "decision", _, _] => self.decision(message),
             ["kaizen", "dead", _, reason, _, _] => self.letter(message, reason),
-            ["kaizen", "state", "events", "checkpoint"]
-            | ["kaizen", "state", "events", "calm" | "row", _] => {}
+            ["kaizen", "state", reader, ref of @ ..] if keeps(reader, of) => {}
             _ => self.unexplained("LEDGER", message),
         }
     }
@@ -259,10 +272,10 @@ impl Account {
     }
 
     /// Whether the checkpoint of a reader stands at the end of its stream.
-    pub fn checkpoint(&mut self, says: &Value, last: u64) {
+    pub fn checkpoint(&mut self, reader: &str, says: &Value, last: u64) {
         if says["position"].as_u64() != Some(last) {
             let what = format!("position {} is not the end, {last}", says["position"]);
-            let consumer = "checkpoint of events".to_owned();
+            let consumer = format!("checkpoint of {reader}");
             self.report(Violation::Unsettled { consumer, what });
         }
     }
@@ -296,16 +309,17 @@ impl Account {
             }
         }
         for (subject, decision) in &self.decisions {
-            let must: &[&str] = match decision.decided {
-                true => &["pending", "decided"],
-                false => &["pending"],
-            };
             if decision.seen.is_empty() {
                 lacking.push(Violation::LostDecision(subject.clone()));
-            } else if decision.seen != must {
+            } else if decision.seen != decision.must {
                 lacking.push(Violation::WrongDecision(subject.clone()));
             }
         }
+        let stand_ins = self.stand_ins.iter().cloned();
+        lacking.extend(stand_ins.map(|(definition, title)| {
+            let subject = format!("kaizen.task.{definition}.*.0.{QUEUE}");
+            Violation::LostTask { subject, title }
+        }));
         for (subject, seen) in &self.letters {
             if *seen == 0 {
                 lacking.push(Violation::LostLetter(subject.clone()));
@@ -353,40 +367,52 @@ impl Account {
             activation,
             titles,
             letter,
-            recorded,
+            records,
         } = must;
-        if recorded {
+        if !records.is_empty() {
             let subject = format!("kaizen.decision.{definition}.{activation}");
-            let decided = letter.is_none();
-            let seen = Vec::new();
-            let recorded = Recorded { decided, seen };
-            self.decisions.entry(subject).or_insert(recorded);
+            let (must, seen) = (records, Vec::new());
+            self.decisions
+                .entry(subject)
+                .or_insert(Recorded { must, seen });
         }
         if let Some((stage, reason)) = letter {
             let subject = format!("kaizen.dead.{stage}.{reason}.{definition}.{activation}");
             self.letters.entry(subject).or_insert(0);
         }
         for (n, title) in (0_u32..).zip(titles) {
+            let subject = format!("kaizen.task.{definition}.{activation}.{n}.{QUEUE}");
             // The same trigger again leads to the same.
-            if let Entry::Vacant(entry) = self.tasks.entry(format!("{activation}.{n}")) {
-                entry.insert(Task {
-                    subject: format!("kaizen.task.{definition}.{activation}.{n}.{QUEUE}"),
-                    title,
-                    order: None,
-                    taken: false,
-                    ended: false,
-                    worked: false,
-                });
-            }
+            self.tasks
+                .entry(format!("{activation}.{n}"))
+                .or_insert_with(|| Task::new(subject, title));
         }
+    }
+
+    fn stands_in(&mut self, told: Option<StandIn>) {
+        let told = told.map(|StandIn { definition, title }| (definition, title));
+        self.stand_ins.extend(told);
     }
 
     fn task(&mut self, message: &Message<'_>, activation: &str, n: &str) {
         let says: Value = serde_json::from_slice(message.payload).unwrap_or_default();
-        let known = self.tasks.get_mut(&format!("{activation}.{n}"));
+        let id = format!("{activation}.{n}");
         let subject = message.subject.to_owned();
+        let title = says["title"].as_str().unwrap_or_default();
+        if n == "0" && !self.tasks.contains_key(&id) {
+            let mut stand_ins = self.stand_ins.iter();
+            let is_this = |(of, known): &&(&str, String)| {
+                known == title && subject.starts_with(&format!("kaizen.task.{of}."))
+            };
+            if let Some(stand_in) = stand_ins.find(is_this).cloned() {
+                self.stand_ins.remove(&stand_in);
+                let task = Task::new(subject.clone(), stand_in.1);
+                self.tasks.insert(id.clone(), task);
+            }
+        }
+        let known = self.tasks.get_mut(&id);
         let Some(task) = known.filter(|task| task.subject == subject) else {
-            let title = says["title"].as_str().unwrap_or_default().to_owned();
+            let title = title.to_owned();
             return self.report(Violation::StrangeTask { subject, title });
         };
         let found = match says["kind"].as_str() {
@@ -427,6 +453,17 @@ impl Account {
 }
 
 impl Task {
+    fn new(subject: String, title: String) -> Self {
+        Self {
+            subject,
+            title,
+            order: None,
+            taken: false,
+            ended: false,
+            worked: false,
+        }
+    }
+
     fn ordered(&mut self, message: &Message<'_>, says: &Value) -> Option<Violation> {
         let subject = self.subject.clone();
         if self.order.replace(message.sequence).is_some() {
@@ -469,6 +506,19 @@ impl Task {
             subject: self.subject.clone(),
             ended: ended.to_owned(),
         })
+    }
+}
+
+/// Whether a reader with memory keeps such a message: its checkpoint, or a cell.
+fn keeps(reader: &str, of: &[&str]) -> bool {
+    let mut readers = READERS.iter();
+    let Some((_, definitions)) = readers.find(|(name, _)| *name == reader) else {
+        return false;
+    };
+    match of {
+        ["checkpoint"] => true,
+        [definition, _] => definitions.contains(definition),
+        _ => false,
     }
 }
 

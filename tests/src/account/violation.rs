@@ -70,7 +70,7 @@ pub enum Violation {
     StrangeLetter(String),
     /// A decision that must be recorded is not.
     LostDecision(String),
-    /// A decision was recorded more often than once, or in the wrong order.
+    /// What is recorded of a decision is too much, too little, or in the wrong order.
     WrongDecision(String),
     /// A decision that nothing explains.
     StrangeDecision(String),
@@ -132,7 +132,7 @@ impl fmt::Display for Violation {
             Self::LostDecision(subject) => write!(f, "decision {subject} is lost"),
             Self::WrongDecision(subject) => write!(
                 f,
-                "decision {subject} is not pending once and then decided once"
+                "what is recorded of decision {subject} is not what must be, once"
             ),
             Self::StrangeDecision(subject) => write!(f, "nothing explains decision {subject}"),
             Self::Unexplained {

@@ -221,7 +221,8 @@ pub(crate) fn limit(
     let State::Rate(rate) = &mut cell.state else {
         return Err(foreign(&clause.place));
     };
-    if now >= rate.until {
+    // At its very end what was held back has not been told yet, and counts still.
+    if now > rate.until || (now == rate.until && rate.held == 0) {
         *rate = Rate {
             since: now,
             until: now.checked_add(per).unwrap_or(now),

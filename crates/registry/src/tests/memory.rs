@@ -308,6 +308,19 @@ fn what_exceeds_a_rate_limit_becomes_one_task() {
 }
 
 #[test]
+fn what_was_held_back_is_told_where_an_event_comes_at_the_very_end_of_the_period() {
+    let mut world = World::new(&rule("rate_limit: {tasks: 1, per: 60s}"));
+    assert_eq!(world.metric(0.0, 0.1), ["low 0.1"]);
+    assert_eq!(world.metric(1.0, 0.2), [""; 0]);
+    assert_eq!(world.metric(60.0, 0.3), [""; 0]);
+    let concluded = world.pass(at("2026-11-22T10:01:01Z"));
+    let [task] = tasks(&concluded)[..] else {
+        panic!("one task expected: {concluded:?}")
+    };
+    assert_eq!(task.body, "- low 0.2\n- low 0.3");
+}
+
+#[test]
 fn a_trigger_that_comes_again_does_not_count_twice() {
     let mut world = World::new(&rule("for: 2"));
     let first = event(0.0, "a", "kaizen.metrics.recorded", &json!({"rate": 0.1}));

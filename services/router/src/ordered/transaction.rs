@@ -26,6 +26,8 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 const ATTEMPTS_MAX: u32 = 20;
 /// Wait before it is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// How much later a mutant stores the checkpoint.
+const MUTANT_DELAY: Duration = Duration::from_millis(300);
 
 /// Steps that are to be stored at once.
 #[derive(Debug)]
@@ -142,6 +144,8 @@ impl Ordered {
                 && let Some(checkpoint) = messages.pop()
             {
                 _ = self.nats.commit.store(messages).await;
+                // As who notes now and then how far he has come.
+                tokio::time::sleep(MUTANT_DELAY).await;
                 messages = vec![checkpoint];
             }
             let count = messages.len();
