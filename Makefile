@@ -30,7 +30,7 @@ simulate: ## what a month of the example's mesh costs on a virtual clock, in tri
 fuzz: ## every parser against whatever bytes break it, 60 s each; ARGS="--seconds 600 cron"
 	@scripts/fuzz $(ARGS)
 
-faults: ## harm a mesh of real processes under load for two minutes, and account for all of it; ARGS="--seconds 600"
+faults: ## harm a mesh of real processes under load for three minutes, and account for all of it; ARGS="--seconds 600"
 	@scripts/faults $(ARGS)
 
 mutants: ## eleven deliberate bugs, each of which the fault test must notice; ARGS=ack-first

@@ -50,6 +50,7 @@ mod shipped_config;
 mod simulate;
 mod soundness;
 mod sources;
+mod starting;
 mod task_fields;
 mod tick_verbs;
 mod ticks;

@@ -1,5 +1,6 @@
 //! A way to the NATS server that a test holds shut at a chosen message, to kill whoever sends it
-//! between two of its steps: what it has sent before stands, what comes after never will.
+//! between two of its steps: what it has sent before stands, what comes after never will. Or to
+//! let it go on, once it has noticed, on another connection.
 
 use std::{
     net::Ipv4Addr,
@@ -21,6 +22,7 @@ use tokio::{
 pub struct Link {
     url: String,
     held: watch::Receiver<Option<String>>,
+    open: watch::Sender<bool>,
     passed: Arc<Mutex<Vec<String>>>,
     _carrying: JoinSet<()>,
 }
@@ -32,6 +34,7 @@ struct Gate {
     shut_at: usize,
     passed: Arc<Mutex<Vec<String>>>,
     held: watch::Sender<Option<String>>,
+    open: watch::Receiver<bool>,
 }
 
 impl Link {
@@ -44,11 +47,13 @@ impl Link {
         let server = server.trim_start_matches("nats://").to_owned();
         let passed = Arc::new(Mutex::new(Vec::new()));
         let (sender, held) = watch::channel(None);
+        let (open, opened) = watch::channel(false);
         let gate = Arc::new(Gate {
             counts,
             shut_at,
             passed: passed.clone(),
             held: sender,
+            open: opened,
         });
         let mut carrying = JoinSet::new();
         carrying.spawn(async move {
@@ -61,6 +66,7 @@ impl Link {
         Self {
             url,
             held,
+            open,
             passed,
             _carrying: carrying,
         }
@@ -76,6 +82,11 @@ impl Link {
     pub async fn held(&mut self) -> String {
         let held = self.held.wait_for(Option::is_some).await;
         held.expect("the link carries on").clone().unwrap()
+    }
+
+    /// Ends the connection that is held, and passes on all that comes on others.
+    pub fn open(&self) {
+        self.open.send_replace(true);
     }
 
     /// Subjects of what was counted and has passed, in order.
@@ -119,7 +130,8 @@ async fn pass_on(
             bytes.resize(start + size + 2, 0);
             client.read_exact(&mut bytes[start..]).await?;
             if !gate.admits(subject) {
-                return std::future::pending().await;
+                _ = gate.open.clone().wait_for(|open| *open).await;
+                return Ok(());
             }
         }
         server.write_all(&bytes).await?;
@@ -128,6 +140,9 @@ async fn pass_on(
 
 impl Gate {
     fn admits(&self, subject: &str) -> bool {
+        if *self.open.borrow() {
+            return true;
+        }
         if self.held.borrow().is_some() {
             return false;
         }

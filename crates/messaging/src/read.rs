@@ -10,7 +10,12 @@ use async_nats::jetstream::{
 };
 use futures::StreamExt as _;
 
-use crate::{Nats, connection::jittered, instant};
+use crate::{
+    Nats,
+    connection::jittered,
+    failure::{Failure, FailureKind},
+    instant,
+};
 
 /// A read that failed; trying again may help.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +40,12 @@ impl ReadError {
             what: what.into(),
             source,
         }
+    }
+}
+
+impl Failure for ReadError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Transient
     }
 }
 

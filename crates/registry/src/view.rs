@@ -384,6 +384,16 @@ impl View {
             .filter_map(|entry| entry.revision.as_ref())
     }
 
+    /// The revisions of a definition that came behind `position`, oldest first.
+    pub fn definition_behind(
+        &self,
+        id: &DefinitionId,
+        position: u64,
+    ) -> impl Iterator<Item = &Arc<Revision<Definition>>> {
+        let all = self.definition_after(id, Timestamp::MIN);
+        all.filter(move |revision| revision.number > position)
+    }
+
     /// What stood since a certain revision of a definition, that one first, each with the time
     /// from which on it did; absent where the definition was removed or cannot be read. Empty
     /// where that revision is not kept.

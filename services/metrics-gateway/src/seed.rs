@@ -34,7 +34,8 @@ impl Failure for SeedError {
     fn kind(&self) -> FailureKind {
         match self {
             Self::Commit(error) => error.kind(),
-            Self::Read(_) | Self::Unsettled { .. } => FailureKind::Transient,
+            Self::Read(error) => error.kind(),
+            Self::Unsettled { .. } => FailureKind::Transient,
         }
     }
 }

@@ -26,6 +26,7 @@ use kaizen_proto::{
     id::{ActivationId, CellId, DefinitionId},
     record::TriggerRecord,
     resolver::ResolveItem,
+    subject::Reader,
 };
 use serde_json::{Map, Value};
 
@@ -35,7 +36,7 @@ use session::CELLS_PER_DEFINITION_MAX;
 use crate::{
     conclusion::{Watch, Watched},
     decision::Decision,
-    definition::{Definition, TriggerSpec},
+    definition::{Definition, Lane, TriggerSpec},
     trigger::Trigger,
     view::{Revision, View},
 };
@@ -241,6 +242,28 @@ impl Memory {
         Ok(Advance::Due(concluded.map(Box::new)))
     }
 
+    /// Watches what the definitions of its reader want watched that have changed behind `looked`,
+    /// where it has looked before. Of those behind `known`, where any owner of this memory has,
+    /// every revision has its say, in their order, as in a replay: what the first one began goes on.
+    pub fn look_at(&mut self, view: &View, reader: Reader, looked: u64, known: u64) {
+        if looked == 0 {
+            // Once, as it takes a look at every cell.
+            self.retire(view);
+        }
+        let ours = |revision: &Revision<Definition>| revision.value.lane() == Lane::Ordered(reader);
+        for id in view.definitions_changed_since(looked) {
+            let mut revisions: Vec<_> = view
+                .definition_behind(id, known.max(looked))
+                .cloned()
+                .collect();
+            if revisions.is_empty() {
+                revisions.extend(view.definition(id));
+            }
+            let ours = revisions.iter().filter(|revision| ours(revision));
+            ours.for_each(|revision| self.watch(revision));
+        }
+    }
+
     /// Begins to watch the keys that a revision declares, where they are not watched yet; where
     /// they come from a list, it is looked at at the time of the revision.
     pub fn watch(&mut self, revision: &Arc<Revision<Definition>>) {
@@ -264,7 +287,7 @@ impl Memory {
     }
 
     /// Forgets what no revision has a clause for any more.
-    pub fn retire(&mut self, view: &View) {
+    pub(crate) fn retire(&mut self, view: &View) {
         let stale: Vec<CellId> = self
             .cells
             .iter()

@@ -574,6 +574,23 @@ fn a_silence_fires_once_and_again_only_after_it_was_broken() {
 }
 
 #[test]
+fn of_two_revisions_that_nobody_has_looked_at_the_first_begins_a_silence() {
+    let mut view = view(SILENCE);
+    let other = SILENCE.replace("queue: q", "queue: r");
+    apply(&mut view, "2026-11-22T09:30:00Z", &other);
+    let watched_until = |known| {
+        let mut memory = Memory::default();
+        memory.look_at(&view, Reader::Events, 0, known);
+        memory.next_deadline()
+    };
+    assert_eq!(watched_until(0), Some(at("2026-11-22T11:00:00Z")));
+    // What an owner before has looked at, it has begun; what memory has of it does not begin anew.
+    for known in [1, 2] {
+        assert_eq!(watched_until(known), Some(at("2026-11-22T11:30:00Z")));
+    }
+}
+
+#[test]
 fn an_event_at_the_very_deadline_breaks_the_silence() {
     let mut world = World::new(SILENCE);
     assert!(world.take(&metrics(0.0, "a")).is_empty());

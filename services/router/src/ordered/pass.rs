@@ -13,14 +13,14 @@ use jiff::{SignedDuration, Timestamp};
 use kaizen_lifecycle::CancellationToken;
 use kaizen_messaging::{chain, clock::server_time, follow, mutant::Mutant, read};
 use kaizen_proto::{
-    id::{ActivationId, CellId, DefinitionId},
+    id::{ActivationId, CellId},
     record::{Checkpoint, Decided as DecidedRecord, OpenDecision},
     stream, subject,
     subject::{DeadReason, DeadStage},
 };
 use kaizen_registry::{
     Advance, Concluded, Definition, Lacks, Lane, Memory, Recall as _, Records, Revision, SetOff,
-    TASKS_AT_ONCE_MAX, Trigger, View,
+    TASKS_AT_ONCE_MAX, Trigger,
     memory::{Cell, Stored},
 };
 use tokio::time::{MissedTickBehavior, timeout};
@@ -521,7 +521,8 @@ impl Pass<'_> {
             owner: self.owner.clone(),
             position: self.memory.position(),
             clock: self.memory.clock(),
-            registry: self.registry,
+            // It never goes back: what was watched by an owner before is not watched once more.
+            registry: self.registry.max(self.stored.registry),
             next: self.memory.next_deadline(),
             open: self.open.clone(),
         }
@@ -633,33 +634,23 @@ impl Pass<'_> {
         }
         let position = {
             let view = registry.view();
-            let ours = Lane::Ordered(self.ordered.reader);
             if view.position() > self.registry {
-                self.retire(&view);
-                let changed = view.definitions_changed_since(self.registry);
-                changed
-                    .filter_map(|id: &DefinitionId| view.definition(id))
-                    .filter(|revision| revision.value.lane() == ours)
-                    .for_each(|revision| self.memory.watch(&revision));
+                let known = self.stored.registry;
+                let reader = self.ordered.reader;
+                self.memory.look_at(&view, reader, self.registry, known);
             }
             view.position()
         };
-        self.registry = position;
-        // No trigger did it, and whoever takes over does it again: it may be stored in parts.
+        // No trigger did it, and whoever takes over does it again: it may be stored in parts. Until
+        // all of them stand, it is not known how far anybody has looked.
         let mut changed = self.changed().into_iter().peekable();
         while changed.peek().is_some() {
             let cells = changed.by_ref().take(CELLS_AT_ONCE).collect();
             let effects = Vec::new();
             self.gather(Step { cells, effects }).await?;
         }
+        self.registry = position;
         Ok(())
-    }
-
-    /// Forgets what has no clause any more: once, as it takes a look at every cell.
-    fn retire(&mut self, view: &View) {
-        if self.registry == 0 {
-            self.memory.retire(view);
-        }
     }
 
     /// Lets deadlines fall due that no trigger came for: once it is sure that none will.

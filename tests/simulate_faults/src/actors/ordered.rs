@@ -12,7 +12,7 @@ use std::{
 use futures::future::{Either, select};
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
-    id::{CellId, DefinitionId},
+    id::CellId,
     record::{Checkpoint, Decided as DecidedRecord, TaskRecord},
     stream, subject,
     subject::{DeadReason, DeadStage, Reader},
@@ -602,7 +602,8 @@ impl Pass<'_> {
             owner: self.owner.clone(),
             position: self.memory.position(),
             clock: self.memory.clock(),
-            registry: self.registry,
+            // It never goes back: what was watched by an owner before is not watched once more.
+            registry: self.registry.max(self.stored.registry),
             next: self.memory.next_deadline(),
             open: Vec::new(),
         }
@@ -662,23 +663,17 @@ impl Pass<'_> {
         let ordered = self.ordered;
         ordered.registry.catch_up(ordered.process).await?;
         let view = ordered.registry.view(ordered.process);
-        let ours = Lane::Ordered(ordered.reader);
         if view.position() > self.registry {
-            if self.registry == 0 {
-                self.memory.retire(&view);
-            }
-            let changed = view.definitions_changed_since(self.registry);
-            changed
-                .filter_map(|id: &DefinitionId| view.definition(id))
-                .filter(|revision| revision.value.lane() == ours)
-                .for_each(|revision| self.memory.watch(&revision));
+            let known = self.stored.registry;
+            self.memory
+                .look_at(&view, ordered.reader, self.registry, known);
         }
-        self.registry = view.position();
         let cells = self.changed();
         if !cells.is_empty() {
             let effects = Vec::new();
             self.gather(Step { cells, effects }).await?;
         }
+        self.registry = view.position();
         Ok(())
     }
 
