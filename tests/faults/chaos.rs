@@ -103,11 +103,11 @@ pub(crate) struct Aim {
 }
 
 impl Aim {
-    fn at(&self, kind: &str) -> bool {
+    pub(crate) fn at(&self, kind: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|begin| kind.starts_with(begin))
     }
 
-    fn pause(&self, random: &mut Random, (from, to): (u64, u64)) -> Duration {
+    pub(crate) fn pause(&self, random: &mut Random, (from, to): (u64, u64)) -> Duration {
         random.millis(from, to) / self.hurry.max(1)
     }
 }

@@ -33,12 +33,13 @@ const CONFIRM_DEADLINE: Duration = Duration::from_secs(120);
 /// Who says what is measured.
 const SOURCE: &str = "faults";
 /// Of a thousand events, so many are of each kind; the others are plain.
-const KINDS: [(&str, u64); 7] = [
+const KINDS: [(&str, u64); 8] = [
     ("many", 4),
     ("bound", 3),
     ("homeless", 2),
     ("broken", 3),
     ("half", 3),
+    ("echoed", 2),
     ("paced", 8),
     (CLAIMED, 3),
 ];

@@ -25,6 +25,7 @@ mod read;
 mod recovery;
 mod report;
 mod settle;
+mod source;
 
 use std::{
     collections::BTreeMap,
@@ -51,6 +52,7 @@ use random::Random;
 use read::Reader;
 use recovery::Recovery;
 use report::Report;
+use source::Source;
 use tokio::time::{Instant, timeout};
 
 /// Clocks of nodes on one machine are one clock; the server rounds nothing.
@@ -251,6 +253,7 @@ async fn run_on(
 
     let run = Run {
         cluster,
+        source: Source::start(cluster.connect().await?).await?,
         load: Load::new(plan.seed, plan.mix),
         recovery: Recovery::default(),
         tally,
@@ -309,6 +312,7 @@ async fn run_on(
 /// A run on a cluster.
 struct Run<'a> {
     cluster: &'a Cluster,
+    source: Source,
     load: Load,
     recovery: Recovery,
     tally: &'a Tally,
@@ -339,6 +343,11 @@ impl Run<'_> {
         let changing = mesh::change(&clients, definitions, random.fork(), deadline, tally);
         let nodes = harm_cluster(self.cluster, aim, random.fork(), deadline, tally);
         let ways = harm_network(&mesh.ways, aim, random.fork(), deadline, tally);
+        let source = self.source.harm(aim, random.fork(), deadline, tally);
+        let source = async {
+            source.await;
+            Ok(())
+        };
         let all = mesh.schedulers.iter_mut().chain(&mut mesh.others);
         let processes =
             all.map(|replica| chaos::harm(replica, aim, random.fork(), deadline, tally));
@@ -362,8 +371,9 @@ impl Run<'_> {
             Ok(())
         };
         let progress = self.progress(deadline);
-        let (changes, (), (), _, (), (), ()) =
-            tokio::try_join!(changing, nodes, ways, processes, load, recovery, progress)?;
+        let (changes, (), (), (), _, (), (), ()) = tokio::try_join!(
+            changing, nodes, ways, source, processes, load, recovery, progress
+        )?;
         Ok(changes)
     }
 

@@ -45,8 +45,7 @@ fn provoked(mutant: Mutant) -> Provoked {
         | Mutant::TwiceInABatch
         | Mutant::CheckpointOutside => only(&["router_kill", "router_freeze"]),
         Mutant::Infer => only(&["scheduler_", "router_kill", "router_freeze"]),
-        // While LEDGER has no leader, nothing that follows can be stored.
-        Mutant::NakAtOnce => only(&["nats_kill"]),
+        Mutant::NakAtOnce => only(&["source_fails"]),
         // A reader is taken over while a node is away, and that node is asked once it is back.
         Mutant::StaleTakeOver => Provoked {
             seconds: 90,

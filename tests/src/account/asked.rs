@@ -14,6 +14,10 @@ pub const QUEUE: &str = "faults";
 pub const ENGAGEMENT: &str = "faults";
 /// The repos of its roster, in its order.
 pub const REPOS: [&str; 2] = ["north", "south"];
+/// A type of context source that is none of the mesh's own.
+pub const SOURCE_TYPE: &str = "faults_echo";
+/// What that source answers.
+pub const WORD: &str = "here";
 /// The type of the events that are measured.
 pub const MEASURED: &str = "kaizen.metrics.recorded";
 /// The type of the events that tell of tasks that were done.
@@ -69,6 +73,13 @@ trigger: {type: event, event_type: kaizen.metrics.recorded, filters: [{exact: {a
 context_sources:
   - {type: discover_kaizen_scheduled_repos, bind_to: context.runs, params: {engagement_slug: faults}}
 rules: [{id: run, for_each: context.runs, as: run, tasks: [{queue: faults, title: "Run {{ run.repo }} for {{ event.id }}"}]}]
+---
+kind: ActivityDefinition
+id: echo
+description: Change {change}
+trigger: {type: event, event_type: kaizen.metrics.recorded, filters: [{exact: {attributes.kind: echoed}}]}
+context_sources: [{type: faults_echo, bind_to: context.word, timeout: 2s}]
+rules: [{id: echo, tasks: [{queue: faults, title: "Echo {{ context.word }} of {{ event.id }}"}]}]
 ---
 kind: ActivityDefinition
 id: homeless
@@ -315,6 +326,10 @@ pub(super) fn of_measured(event: &Event<'_>) -> Vec<Must> {
                 ..must("bound", event, titles)
             });
         }
+        "echoed" => all.push(Must {
+            records: WAITED,
+            ..must("echo", event, vec![format!("Echo {WORD} of {id}")])
+        }),
         "homeless" => all.push(Must {
             letter: Some(("resolve", "context_error")),
             records: WAITS,
