@@ -12,6 +12,7 @@ use kaizen_proto::{
     header,
     outside::{Failure, Request, Response, request, response},
     record::{Decided, DecisionRecord},
+    subject::Reader,
 };
 use kaizen_tests::{Engagement, Mesh, Which, until};
 use prost::Message as _;
@@ -296,6 +297,34 @@ async fn cached_value_is_used_again_and_its_age_is_recorded() {
         said.stderr
     );
     assert_eq!(outside.asked().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_stored_again_after_a_change_is_what_was_decided_of_it_before() {
+    let mesh = Mesh::start().await;
+    let outside = Outside::answer(&mesh, "weather", |_| value(&json!("mild"))).await;
+    let wants = |weather: &str| {
+        let source = "{type: weather, bind_to: context.weather}";
+        let rule = format!(
+            "{{id: r, when: \"context.weather == '{weather}'\", cooldown: {{for: 1h}}, \
+             tasks: [{{queue: coach, title: '{{{{ event.id }}}}'}}]}}"
+        );
+        definition("remembers", source, &rule)
+    };
+    let readers = [Reader::EventsBound];
+    mesh.apply(&wants("wild")).await;
+    mesh.publish(RECORDED, &bad_run_bytes("a")).await;
+    mesh.stored.remembered(&readers).await;
+    mesh.apply(&wants("mild")).await;
+    // Memory does not know it again, as nothing followed from it. Twice at once, too.
+    for id in ["a", "b", "b", "c"] {
+        mesh.publish(RECORDED, &bad_run_bytes(id)).await;
+    }
+    mesh.stored.remembered(&readers).await;
+    assert_eq!(titles(&mesh, "remembers").await, ["b"]);
+    assert_eq!(mesh.stored.decisions("remembers").await.len(), 3);
+    assert_eq!(outside.asked().len(), 3, "each is asked for once");
+    mesh.cli.run(&["mesh", "verify"]).ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

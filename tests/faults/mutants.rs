@@ -9,6 +9,8 @@ use crate::{Plan, chaos::Aim, load::Mix, run};
 
 /// How often a mutant may get away before it counts as a survivor.
 const ROUNDS_MAX: u64 = 4;
+/// How many of all that was found are shown, where nobody wants quiet.
+const SHOWN: usize = 12;
 /// How much of what caught it is shown.
 const SHOWN_CHARS: usize = 110;
 /// More of what something follows from, much of it twice, and one memory for all of it: what goes
@@ -148,6 +150,13 @@ async fn found(
         eprintln!("logs and stores are kept in {}", folder.keep().display());
     }
     let report = ran?;
+    if !quiet {
+        let problems = report.problems();
+        problems
+            .iter()
+            .take(SHOWN)
+            .for_each(|problem| eprintln!("found: {problem}"));
+    }
     ensure!(report.faults_total() > 0, "no fault took effect");
     Ok(found)
 }

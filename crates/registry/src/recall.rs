@@ -129,6 +129,11 @@ impl Recall for Records {
         if concluded(lacks) == Some(Conclusion::Listed) {
             return self.look(lacks, outside);
         }
+        let decided = self.decided.get(&lacks.activation);
+        if decided.is_some_and(|decided| lacks.is_settled_by(decided)) {
+            outside.settled.insert(lacks.activation);
+            return Ok(());
+        }
         if let Some(item) = &lacks.context {
             let context = self.context(lacks.activation, item)?;
             outside.context.insert(lacks.activation, context);

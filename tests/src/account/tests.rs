@@ -43,6 +43,7 @@ impl History {
             ("third", 0.12, "plain"),
             ("many", 0.9, "many"),
             ("bound", 0.9, "bound"),
+            ("echoed", 0.9, "echoed"),
             ("homeless", 0.9, "homeless"),
             ("broken", 0.9, "broken"),
             ("half", 0.9, "half"),
@@ -64,7 +65,7 @@ impl History {
         let unheard = json!({"id": "u", "type": asked::UNREGISTERED, "source": SOURCE});
         history.publish(asked::UNREGISTERED, unheard.to_string().into_bytes());
         for reason in ["malformed", "schema_violation", "unregistered"] {
-            let sequence = 15 + history.ledger.len();
+            let sequence = 16 + history.ledger.len();
             let subject = format!("kaizen.dead.admission.{reason}.-.at-EVENTS-{sequence}");
             history.ledger.push((subject, json!("bytes")));
         }
@@ -93,6 +94,8 @@ impl History {
             "bound",
             &["Run north for bound", "Run south for bound"],
         );
+        history.decide("echo", "echoed", &["pending", "decided"]);
+        history.order("echo", "echoed", &["Echo here of echoed"]);
         history.decide("homeless", "homeless", &["pending"]);
         history.bury("resolve.context_error", "homeless", "homeless");
         history.bury("decide.rule_error", "broken", "broken");
@@ -265,7 +268,7 @@ fn sound_history_passes() {
     let history = History::sound();
     let (violations, totals) = history.account().close();
     assert_eq!(violations, []);
-    assert_eq!(totals.tasks, 21);
+    assert_eq!(totals.tasks, 22);
     assert_eq!(totals.events_again, 2);
     assert_eq!(totals.dead.values().sum::<u64>(), 7);
 }
@@ -299,6 +302,7 @@ fn lost_task_is_seen_wherever_it_came_from() {
         "Row p third",
         "Part b of many",
         "Run south for bound",
+        "Echo here of echoed",
         "Half half",
         "Claim claimed",
         "Rate quiet",

@@ -17,14 +17,14 @@ pub(crate) mod session;
 pub(crate) mod summary;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
     id::{ActivationId, CellId, DefinitionId},
-    record::TriggerRecord,
+    record::{Decided, TriggerRecord},
     resolver::ResolveItem,
     subject::Reader,
 };
@@ -85,6 +85,8 @@ pub struct Outside {
     pub unread: HashMap<ActivationId, BTreeSet<String>>,
     /// Whether the tasks with these subjects are open.
     pub open: HashMap<String, bool>,
+    /// Activations that are [settled](Lacks::is_settled_by) by a decision that stands.
+    pub settled: HashSet<ActivationId>,
 }
 
 /// What a step lacks: the same step again, with these facts.
@@ -113,6 +115,16 @@ impl Lacks {
         }
     }
 
+    /// Whether this decision of the activation was made for the same trigger when it was stored
+    /// before, of a definition with memory. Then nothing follows from it now, though memory, where
+    /// nothing followed then, does not know it again.
+    #[must_use]
+    pub fn is_settled_by(&self, decided: &Decided) -> bool {
+        let stored = sequence(&self.trigger).zip(sequence(&decided.trigger));
+        matches!(self.revision.value.lane(), Lane::Ordered(_))
+            && stored.is_some_and(|(now, then)| then < now)
+    }
+
     pub(crate) fn context(self, item: ResolveItem) -> Self {
         Self {
             context: Some(Box::new(item)),
@@ -122,6 +134,16 @@ impl Lacks {
 
     pub(crate) fn tasks(self, tasks: BTreeSet<String>) -> Self {
         Self { tasks, ..self }
+    }
+}
+
+/// Where a trigger stands in its stream; what memory concludes stands nowhere.
+fn sequence(trigger: &TriggerRecord) -> Option<u64> {
+    match trigger {
+        TriggerRecord::Event { sequence, .. } | TriggerRecord::Tick { sequence, .. } => {
+            Some(*sequence)
+        }
+        TriggerRecord::Memory { .. } => None,
     }
 }
 
@@ -210,6 +232,10 @@ impl Memory {
         outside: &Outside,
     ) -> Result<Option<Concluded>, Lacks> {
         self.clock = self.clock.max(trigger.record.stored_at());
+        let activation = ActivationId::new(revision.value.id(), trigger.record.trigger_id());
+        if outside.settled.contains(&activation) {
+            return Ok(None);
+        }
         match revision.value.watch() {
             Some(Watch::Join(place)) => self.join(revision, place, trigger, outside),
             Some(Watch::Silence(place, _)) => Ok(self.break_silence(revision, place, trigger)),

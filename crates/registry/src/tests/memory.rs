@@ -332,6 +332,19 @@ fn a_trigger_that_comes_again_does_not_count_twice() {
 }
 
 #[test]
+fn a_trigger_that_was_decided_when_it_was_stored_before_changes_nothing() {
+    let mut world = World::new(&rule("cooldown: {for: 60s}"));
+    let again = event(0.0, "a", "kaizen.metrics.recorded", &json!({"rate": 0.1}));
+    let revision = world.view.definitions().next().unwrap().clone();
+    let activation = ActivationId::new(revision.value.id(), again.record.trigger_id());
+    world.outside.settled.insert(activation);
+    assert!(world.take(&again).is_empty());
+    assert_eq!(world.memory.cells().count(), 0);
+    world.outside.settled.clear();
+    assert_eq!(titles(&world.take(&again)), ["low 0.1"]);
+}
+
+#[test]
 fn another_clause_starts_afresh_and_the_old_one_is_retired() {
     let mut world = World::new(&rule("cooldown: {for: 60s}"));
     world.metric(0.0, 0.5);

@@ -129,7 +129,8 @@ fn bound(snapshot: Value, open: BTreeMap<String, bool>) -> Decided {
             tick: kaizen_proto::record::TickKind::Scheduled,
             trigger_id: TriggerId::of_position(stream::TICKS, 1),
             slot: at(EPOCH),
-            sequence: 1,
+            // Nothing that asks for it was stored behind it.
+            sequence: u64::MAX,
             stored_at: at(EPOCH),
         },
         snapshot,

@@ -323,10 +323,18 @@ impl Ledger {
         &self,
         decision: &OpenDecision,
     ) -> Result<Option<DecidedRecord>, EffectError> {
+        let standing = self.standing_decision(decision).await?;
+        Ok(standing.filter(|record| record.parts.is_some()))
+    }
+
+    /// The record of a decision, where one stands.
+    pub(crate) async fn standing_decision(
+        &self,
+        decision: &OpenDecision,
+    ) -> Result<Option<DecidedRecord>, EffectError> {
         let subject = subject::decision(&decision.definition, decision.activation);
         let standing = read::last(&self.nats, stream::LEDGER, &subject).await?;
-        let standing = standing.and_then(|message| decided(&message.payload));
-        Ok(standing.filter(|record| record.parts.is_some()))
+        Ok(standing.and_then(|message| decided(&message.payload)))
     }
 
     /// Whether a decision or tasks of an activation stand.

@@ -10,7 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kaizen_messaging::{FailureKind, chain, consume::backoff, tasks};
 use kaizen_proto::{
     id::ActivationId,
-    record::CachedSource,
+    record::{CachedSource, OpenDecision},
     resolver::{ResolveItem, ResolveRequest, Snapshot, resolve_result},
 };
 use kaizen_registry::{Lacks, Outside, not_bound};
@@ -62,6 +62,10 @@ impl Ordered {
         since: Instant,
         facts: &mut Facts,
     ) -> Result<Option<Duration>, Ended> {
+        if facts.attempts == 0 && self.is_settled(&lacks).await? {
+            facts.outside.settled.insert(lacks.activation);
+            return Ok(None);
+        }
         let mut looking = stream::iter(lacks.tasks)
             .map(async |task| Ok::<_, Ended>((tasks::is_open(&self.nats, &task).await?, task)))
             .buffer_unordered(LOOKS_MAX);
@@ -111,6 +115,12 @@ impl Ordered {
         Ok(None)
     }
 
+    /// Whether the trigger is one that was stored and decided before.
+    async fn is_settled(&self, lacks: &Lacks) -> Result<bool, Ended> {
+        let standing = self.ledger.standing_decision(&decision_of(lacks)).await?;
+        Ok(standing.is_some_and(|standing| lacks.is_settled_by(&standing)))
+    }
+
     /// What the resolver binds, or why it never will; an error is for now.
     async fn ask(&self, item: ResolveItem) -> Result<Answer, String> {
         let request = ResolveRequest { items: vec![item] };
@@ -128,6 +138,14 @@ impl Ordered {
             }
             None => Err("the resolver gave no answer".to_owned()),
         }
+    }
+}
+
+/// The decision that a step would make.
+pub(super) fn decision_of(lacks: &Lacks) -> OpenDecision {
+    OpenDecision {
+        definition: lacks.revision.value.id().clone(),
+        activation: lacks.activation,
     }
 }
 

@@ -28,7 +28,7 @@ use tracing::{Instrument as _, debug, info, warn};
 
 use super::{
     Ended, Ordered,
-    facts::Facts,
+    facts::{Facts, decision_of},
     standby::Standing,
     transaction::{MESSAGES_MAX, Step, Transaction},
 };
@@ -374,6 +374,10 @@ impl Pass<'_> {
             && self.begun.recall(&lacks, &mut facts.outside).is_ok()
         {
             return Ok(()); // As the owner before was told.
+        }
+        // The same trigger, stored once more: what followed from it is to be found standing.
+        if self.transaction.holds(&decision_of(&lacks)) {
+            self.store().await?;
         }
         // What is about to be stored is open: nobody could have taken it yet.
         lacks.tasks.retain(|task| {

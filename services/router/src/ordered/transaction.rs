@@ -27,7 +27,7 @@ const ATTEMPTS_MAX: u32 = 20;
 /// Wait before it is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How much later a mutant stores the checkpoint.
-const MUTANT_DELAY: Duration = Duration::from_millis(300);
+const MUTANT_DELAY: Duration = Duration::from_millis(100);
 
 /// Steps that are to be stored at once.
 #[derive(Debug)]
@@ -87,6 +87,11 @@ impl Transaction {
     /// Whether nothing but the checkpoint has changed.
     pub(super) fn is_empty(&self) -> bool {
         self.messages == 0
+    }
+
+    /// Whether it holds what follows from this activation.
+    pub(super) fn holds(&self, decision: &OpenDecision) -> bool {
+        self.effects.iter().any(|effect| effect.is_of(decision))
     }
 
     /// Whether it orders the task with this subject.

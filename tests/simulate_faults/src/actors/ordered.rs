@@ -13,7 +13,7 @@ use futures::future::{Either, select};
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
     id::CellId,
-    record::{Checkpoint, Decided as DecidedRecord, TaskRecord},
+    record::{Checkpoint, Decided as DecidedRecord, DecisionRecord, TaskRecord},
     stream, subject,
     subject::{DeadReason, DeadStage, Reader},
 };
@@ -359,6 +359,17 @@ impl Ordered<'_> {
         since: Micros,
         facts: &mut Facts,
     ) -> Result<Option<Micros>, Ended> {
+        if facts.attempts == 0 {
+            let subject = subject::decision(lacks.revision.value.id(), lacks.activation);
+            let last = client::last(self.process, stream::LEDGER, &subject).await?;
+            let record = last.and_then(|last| serde_json::from_slice(&last.payload).ok());
+            if let Some(DecisionRecord::Decided(decided)) = record
+                && lacks.is_settled_by(&decided)
+            {
+                facts.outside.settled.insert(lacks.activation);
+                return Ok(None);
+            }
+        }
         for task in &lacks.tasks {
             let last = client::last(self.process, stream::LEDGER, task).await?;
             let record = last.map(|last| serde_json::from_slice::<TaskRecord>(&last.payload));
@@ -547,6 +558,10 @@ impl Pass<'_> {
         facts: &mut Facts,
     ) -> Result<(), Ended> {
         let ordered = self.ordered;
+        let decision = subject::decision(lacks.revision.value.id(), lacks.activation);
+        if self.transaction.settled_by.contains(&decision) {
+            self.store().await?;
+        }
         let mut finding = pin!(ordered.find_out(lacks, since, facts));
         let waits = loop {
             let shown = pin!(ordered.process.sleep(LOOK_EVERY));
