@@ -31,6 +31,9 @@ use crate::{
 const APPLY_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two changes of definitions.
 const CHANGE_PAUSE_MS: (u64, u64) = (3_000, 9_000);
+/// How often a source that fails is asked: enough for minutes, where each time is waited longer,
+/// and for a moment, where it is not.
+const ATTEMPTS: &str = "20";
 /// Of each service but the scheduler, and workers.
 const REPLICAS: usize = 2;
 
@@ -280,7 +283,8 @@ impl Mesh {
         let engagements = [("KAIZEN_ENGAGEMENTS_DIR", engagement.display().to_string())];
         for n in 0..REPLICAS {
             let (router, resolver) = (format!("router-{n}"), format!("resolver-{n}"));
-            let started = starter.start("kaizen-router", &router, chaos::ROUTER, &[]);
+            let patience = [("KAIZEN_ROUTER__CONTEXT_ATTEMPTS", ATTEMPTS.to_owned())];
+            let started = starter.start("kaizen-router", &router, chaos::ROUTER, &patience);
             others.push(started.await?);
             let started =
                 starter.start("kaizen-resolver", &resolver, chaos::RESOLVER, &engagements);

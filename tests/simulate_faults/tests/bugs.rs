@@ -19,6 +19,7 @@ fn first_seed(mutant: Mutant) -> u64 {
         Mutant::NakWithoutDelay | Mutant::OwnClock => 8,
         Mutant::OutcomeWithoutGuard => 10,
         Mutant::NoCatchUp => 42,
+        Mutant::DecideOverDecided => 53,
         Mutant::StaleTakeOver => 61,
         Mutant::DrainDrops => 85,
         _ => 0,
