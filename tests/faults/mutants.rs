@@ -26,6 +26,7 @@ const DENSE: Mix = Mix {
 struct Provoked {
     seconds: u64,
     aim: Aim,
+    mix: Mix,
     /// How long a command of a worker takes.
     command_s: &'static str,
 }
@@ -38,6 +39,7 @@ fn provoked(mutant: Mutant) -> Provoked {
             hurry: 3,
             worker_freeze_ms: None,
         },
+        mix: DENSE,
         command_s: "0",
     };
     match mutant {
@@ -62,6 +64,8 @@ fn provoked(mutant: Mutant) -> Provoked {
                 hurry: 3,
                 worker_freeze_ms: Some((34_000, 40_000)),
             },
+            // They have enough to do.
+            mix: Mix::PLAIN,
             command_s: "0.3",
         },
         Mutant::DrainDrops => only(&["router_stop"]),
@@ -131,7 +135,7 @@ async fn found(
         seed,
         aim: provoked.aim,
         mutant,
-        mix: DENSE,
+        mix: provoked.mix,
         command_s: provoked.command_s,
         faketime: None,
         disk: false,
