@@ -284,6 +284,14 @@ impl Pass<'_> {
                 // Joins and silences take note; all others have taken it in before.
                 None if revision.value.is_set_off_by_each() => {
                     let letter = letter(revision, activation, &original);
+                    let decision = OpenDecision {
+                        definition: revision.value.id().clone(),
+                        activation,
+                    };
+                    // What followed from the other one may be about to be stored.
+                    if self.transaction.holds(&decision) {
+                        self.store().await?;
+                    }
                     effects.extend(self.conflict(&set_off.trigger, letter).await?);
                 }
                 None => {}
@@ -294,15 +302,7 @@ impl Pass<'_> {
 
     /// A letter for a trigger that memory has taken in before, where that was another one of the
     /// same identity.
-    async fn conflict(
-        &mut self,
-        trigger: &Trigger,
-        letter: Letter,
-    ) -> Result<Option<Effect>, Ended> {
-        // What followed from the other one may be about to be stored.
-        if !self.transaction.is_empty() {
-            self.store().await?;
-        }
+    async fn conflict(&self, trigger: &Trigger, letter: Letter) -> Result<Option<Effect>, Ended> {
         let ledger = &self.ordered.ledger;
         Ok(ledger.conflict(&trigger.content_hash, letter).await?)
     }
