@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use async_nats::HeaderMap;
+use jiff::Timestamp;
 use kaizen_proto::{
     admin::{
         VerifyMeshReport, VerifyMeshRequest, mesh_client::MeshClient, verify_mesh_update::Update,
@@ -256,7 +257,7 @@ async fn what_the_mesh_did_is_clean_and_whatever_somebody_did_to_it_is_found() {
         table.contains("\nclean: what must stand stands once"),
         "{table}"
     );
-    in_parts(&mesh, &report).await;
+    in_parts(&mesh).await;
 
     let gone = Order::of("plain", &tasks, 0);
     delete(&mesh, gone.sequence).await;
@@ -323,15 +324,19 @@ async fn what_the_mesh_did_is_clean_and_whatever_somebody_did_to_it_is_found() {
     );
 }
 
-/// The same in many passes, each with room for little.
-async fn in_parts(mesh: &Mesh, report: &Value) {
+/// The same in many passes, each with room for little. Both up to one instant: deadlines go on.
+async fn in_parts(mesh: &Mesh) {
+    let to = Timestamp::now();
+    let report = &verify(mesh, &["--to", &to.to_string()], 0);
     let mut client = MeshClient::connect(mesh.context.admin.clone())
         .await
         .unwrap();
-    let request = VerifyMeshRequest {
+    let mut request = VerifyMeshRequest {
         room: 300,
         ..VerifyMeshRequest::default()
     };
+    let until = request.to.get_or_insert_default();
+    (until.seconds, until.nanos) = (to.as_second(), to.subsec_nanosecond());
     let mut updates = client.verify(request).await.unwrap().into_inner();
     let mut parts: Option<VerifyMeshReport> = None;
     while let Some(update) = updates.message().await.unwrap() {
