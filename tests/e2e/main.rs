@@ -32,6 +32,7 @@ mod explain;
 mod explained_events;
 mod gateway;
 mod letters;
+mod lost_deliveries;
 mod matching;
 mod memory;
 mod outage;

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::{
     Nats,
     connection::jittered,
+    deliveries::Deliveries,
     follow::open_counted,
     hops, instant,
     read::{self, ReadError},
@@ -97,8 +98,7 @@ pub struct Archive {
     to: Timestamp,
     /// Sequence of the last message that was handed over; 0 before the first.
     position: u64,
-    messages: Option<Pin<Box<ReadyChunks<pull::Stream>>>>,
-    delivered: u64,
+    messages: Option<Pin<Box<ReadyChunks<Deliveries>>>>,
     attempts: u32,
     ended: bool,
 }
@@ -120,7 +120,6 @@ impl Archive {
             to,
             position: 0,
             messages: None,
-            delivered: 0,
             attempts: 0,
             ended: false,
         }
@@ -190,15 +189,12 @@ impl Archive {
         for message in chunk.ok_or("the subscription ended")? {
             let goes_on = match message {
                 Ok(message) => self.take(message, &mut received)?,
+                Err(error) if received.is_empty() => return Err(error.into()),
+                // What came before counts; the rest comes again.
                 Err(_) => false,
             };
             if !goes_on {
-                // What came before counts; the rest comes again.
-                let is_lost = received.is_empty() && !self.ended;
-                return match is_lost {
-                    true => Err("a delivery was lost".into()),
-                    false => Ok(received),
-                };
+                return Ok(received);
             }
         }
         self.messages = Some(messages);
@@ -212,10 +208,6 @@ impl Archive {
         received: &mut Vec<Archived>,
     ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
         let info = message.info()?;
-        self.delivered += 1;
-        if info.consumer_sequence != self.delivered {
-            return Ok(false);
-        }
         let stored_at = instant(info.published);
         self.ended = info.pending == 0 || stored_at >= self.to;
         if stored_at >= self.to {
@@ -229,7 +221,7 @@ impl Archive {
     /// `None` where nothing is left.
     async fn open(
         &mut self,
-    ) -> Result<Option<Pin<Box<ReadyChunks<pull::Stream>>>>, Box<dyn std::error::Error + Send + Sync>>
+    ) -> Result<Option<Pin<Box<ReadyChunks<Deliveries>>>>, Box<dyn std::error::Error + Send + Sync>>
     {
         let config = pull::Config {
             deliver_policy: match self.position {
@@ -242,7 +234,6 @@ impl Archive {
             ..pull::Config::default()
         };
         let (messages, pending) = open_counted(&self.nats, self.stream, config).await?;
-        self.delivered = 0;
         let messages = Box::pin(messages.ready_chunks(CHUNK));
         Ok((pending > 0).then_some(messages))
     }

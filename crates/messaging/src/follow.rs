@@ -18,6 +18,7 @@ use tracing::warn;
 use crate::{
     Nats, chain,
     connection::jittered,
+    deliveries::{Deliveries, DeliveryError},
     instant,
     read::{self, ReadError},
 };
@@ -249,12 +250,11 @@ impl<F: FnMut(&[Stored<'_>]) + Send> Run<F> {
             Err(error) => return error,
         };
         let mut chunks = std::pin::pin!(messages.ready_chunks(CHUNK));
-        let mut delivered = 0;
         while let Some(chunk) = chunks.next().await {
             // What is not taken is not asked for, so the server keeps it.
             _ = timeout(HOLD_MAX, holding.wait_for(|held| !held)).await;
             let (whole, error) = until_error(chunk);
-            if let Err(error) = advance(&whole, &mut delivered, position, apply) {
+            if let Err(error) = advance(&whole, position, apply) {
                 return error;
             }
             if let Some(error) = error {
@@ -270,7 +270,7 @@ async fn in_order(
     stream: &str,
     latest: bool,
     from: u64,
-) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Deliveries, Box<dyn std::error::Error + Send + Sync>> {
     let config = if from == 1 && latest {
         pull::Config {
             deliver_policy: DeliverPolicy::LastPerSubject,
@@ -298,7 +298,7 @@ pub async fn from(
     stream: &str,
     filter: &str,
     sequence: u64,
-) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Deliveries, Box<dyn std::error::Error + Send + Sync>> {
     let config = pull::Config {
         deliver_policy: from_sequence(sequence),
         filter_subject: filter.to_owned(),
@@ -316,7 +316,7 @@ pub async fn since(
     stream: &str,
     filter: &str,
     instant: jiff::Timestamp,
-) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Deliveries, Box<dyn std::error::Error + Send + Sync>> {
     let config = pull::Config {
         deliver_policy: read::since(instant),
         filter_subject: filter.to_owned(),
@@ -334,7 +334,7 @@ pub async fn latest(
     nats: &Nats,
     stream: &str,
     filter: &str,
-) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Deliveries, Box<dyn std::error::Error + Send + Sync>> {
     let config = pull::Config {
         deliver_policy: DeliverPolicy::LastPerSubject,
         filter_subject: filter.to_owned(),
@@ -351,7 +351,7 @@ async fn open(
     nats: &Nats,
     stream: &str,
     config: pull::Config,
-) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Deliveries, Box<dyn std::error::Error + Send + Sync>> {
     let (messages, _) = open_counted(nats, stream, config).await?;
     Ok(messages)
 }
@@ -363,7 +363,7 @@ pub(crate) async fn open_counted(
     nats: &Nats,
     stream: &str,
     config: pull::Config,
-) -> Result<(pull::Stream, u64), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(Deliveries, u64), Box<dyn std::error::Error + Send + Sync>> {
     let handle = nats.jetstream.get_stream_no_info(stream).await?;
     let config = pull::Config {
         name: Some(read::ephemeral_name("follow")),
@@ -381,13 +381,13 @@ pub(crate) async fn open_counted(
         .expires(PULL_EXPIRES)
         .heartbeat(PULL_HEARTBEAT)
         .messages();
-    Ok((messages.await?, pending))
+    Ok((Deliveries::new(messages.await?), pending))
 }
 
-type PullError = async_nats::error::Error<pull::MessagesErrorKind>;
-
 /// The messages before the first error, and that.
-fn until_error(chunk: Vec<Result<Message, PullError>>) -> (Vec<Message>, Option<PullError>) {
+fn until_error(
+    chunk: Vec<Result<Message, DeliveryError>>,
+) -> (Vec<Message>, Option<DeliveryError>) {
     let mut messages = Vec::with_capacity(chunk.len());
     for message in chunk {
         match message {
@@ -401,19 +401,12 @@ fn until_error(chunk: Vec<Result<Message, PullError>>) -> (Vec<Message>, Option<
 /// Hands over what has not been seen yet, and moves the position behind it.
 fn advance(
     messages: &[Message],
-    delivered: &mut u64,
     position: &watch::Sender<u64>,
     apply: &mut impl FnMut(&[Stored<'_>]),
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut fresh = Vec::with_capacity(messages.len());
-    let mut lost = None;
     for message in messages {
         let info = message.info()?;
-        *delivered += 1;
-        if info.consumer_sequence != *delivered {
-            lost = Some(format!("delivery {delivered} was lost"));
-            break;
-        }
         if info.stream_sequence > *position.borrow() {
             fresh.push(stored(message, &info));
         }
@@ -422,7 +415,7 @@ fn advance(
         apply(&fresh);
         position.send_replace(last.sequence);
     }
-    lost.map_or(Ok(()), |lost| Err(lost.into()))
+    Ok(())
 }
 
 fn stored<'a>(message: &'a Message, info: &async_nats::jetstream::message::Info<'_>) -> Stored<'a> {

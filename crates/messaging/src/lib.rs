@@ -11,6 +11,7 @@ pub mod clock;
 pub mod commit;
 pub mod connection;
 pub mod consume;
+pub mod deliveries;
 pub mod denied;
 pub mod failure;
 pub mod follow;

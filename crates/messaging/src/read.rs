@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use crate::{
     Nats,
     connection::jittered,
+    deliveries::Order,
     failure::{Failure, FailureKind},
     instant,
 };
@@ -401,6 +402,7 @@ async fn gather(
     what: &str,
 ) -> Result<Vec<Message>, ReadError> {
     let mut messages = Vec::with_capacity(most.messages);
+    let mut order = Order::default();
     let mut bytes = 0;
     while messages.len() < most.messages && bytes <= most.bytes {
         let before = messages.len();
@@ -417,6 +419,7 @@ async fn gather(
                 what: what.to_owned(),
                 source,
             })?;
+            order.take(&message).map_err(failed(stream, what))?;
             bytes += message.payload.len();
             messages.push(message);
         }
@@ -453,7 +456,9 @@ fn deliver_policy(start: PageStart, last_per_subject: bool) -> DeliverPolicy {
 }
 
 pub(crate) fn since(at: jiff::Timestamp) -> DeliverPolicy {
-    let start = async_nats::datetime::from_nanos(at.as_nanosecond());
+    // Nothing was stored before the epoch, and the client cannot write years before our era.
+    let nanos = at.as_nanosecond().max(0);
+    let start = async_nats::datetime::from_nanos(nanos);
     start.map_or(DeliverPolicy::All, |start_time| {
         DeliverPolicy::ByStartTime { start_time }
     })

@@ -7,11 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::{Message, consumer::pull};
+use async_nats::jetstream::Message;
 use futures::{StreamExt as _, future::pending, stream::ReadyChunks};
 use jiff::{SignedDuration, Timestamp};
 use kaizen_lifecycle::CancellationToken;
-use kaizen_messaging::{chain, clock::server_time, follow, mutant::Mutant, read};
+use kaizen_messaging::{
+    chain,
+    clock::server_time,
+    deliveries::{Deliveries, DeliveryError},
+    follow,
+    mutant::Mutant,
+    read,
+};
 use kaizen_proto::{
     id::{ActivationId, CellId},
     record::{Checkpoint, Decided as DecidedRecord, OpenDecision},
@@ -55,7 +62,8 @@ const BESIDE_TASKS: usize = 2;
 /// Longest wait for the next cell of a memory that is loaded.
 const LOAD_WAIT: Duration = Duration::from_secs(10);
 
-type Triggers = Pin<Box<ReadyChunks<pull::Stream>>>;
+type Triggers = Pin<Box<ReadyChunks<Deliveries>>>;
+type Chunk = Vec<Result<Message, DeliveryError>>;
 
 /// A reader in this replica's hands.
 struct Pass<'a> {
@@ -187,9 +195,7 @@ impl Ordered {
 }
 
 /// The next triggers; never, where none are wanted.
-async fn next(
-    triggers: &mut Option<Triggers>,
-) -> Option<Vec<Result<Message, async_nats::error::Error<pull::MessagesErrorKind>>>> {
+async fn next(triggers: &mut Option<Triggers>) -> Option<Chunk> {
     match triggers {
         Some(triggers) => triggers.next().await,
         None => pending().await,
@@ -198,10 +204,7 @@ async fn next(
 
 impl Pass<'_> {
     /// Takes triggers in, one after another.
-    async fn take(
-        &mut self,
-        chunk: Option<Vec<Result<Message, async_nats::error::Error<pull::MessagesErrorKind>>>>,
-    ) -> Result<(), Ended> {
+    async fn take(&mut self, chunk: Option<Chunk>) -> Result<(), Ended> {
         let Some(chunk) = chunk else {
             self.triggers = None;
             return Ok(());
