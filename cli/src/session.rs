@@ -3,8 +3,11 @@
 use std::{env, future::Future, pin::pin, time::Duration};
 
 use anyhow::{Context as _, anyhow};
-use kaizen_lifecycle::telemetry;
-use kaizen_messaging::{ConnectError, NatsConfig};
+use kaizen_lifecycle::{CancellationToken, telemetry};
+use kaizen_messaging::{
+    ConnectError, NatsConfig,
+    failure::{Backoff, until_done},
+};
 use tracing::{Instrument as _, info_span};
 
 use crate::{
@@ -18,6 +21,11 @@ use crate::{
 const CLIENT_NAME: &str = "kaizen-agentic";
 /// A verb that takes longer says that it is still at it.
 const QUIET: Duration = Duration::from_secs(1);
+/// Between two tries to connect.
+const RETRY: Backoff = Backoff {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(5),
+};
 
 /// One call of the command line.
 #[derive(Debug)]
@@ -50,22 +58,32 @@ impl Session {
     /// Connects to NATS; the error names the address, its origin and what to do.
     pub(crate) async fn connect_nats(&self) -> anyhow::Result<(async_nats::Client, Endpoint)> {
         let endpoint = self.nats_endpoint()?;
-        let config = NatsConfig {
-            url: endpoint.url.clone(),
-            ..NatsConfig::default()
-        };
-        match kaizen_messaging::connect(&config, CLIENT_NAME).await {
+        match kaizen_messaging::connect(&nats_config(&endpoint), CLIENT_NAME).await {
             Ok(client) => Ok((client, endpoint)),
-            Err(ConnectError::Unreachable { .. }) => {
-                Err(anyhow!("{} with --nats URL", endpoint.unreachable()))
-            }
-            Err(ConnectError::Refused { .. }) => Err(anyhow!(
-                "NATS at {} ({}) refuses the credentials; give them in the URL: nats://USER:PASSWORD@HOST:PORT",
-                endpoint.shown(),
-                endpoint.origin
-            )),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(not_connected(&endpoint, error)),
         }
+    }
+
+    /// As [`Session::connect_nats`], for a verb that lasts: where nothing answers it says so, and
+    /// tries until something does. `None` where it is stopped before that.
+    pub(crate) async fn await_nats(
+        &self,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Option<async_nats::Client>> {
+        let endpoint = self.nats_endpoint()?;
+        let config = nats_config(&endpoint);
+        let mut said = false;
+        let attempt = || kaizen_messaging::connect(&config, CLIENT_NAME);
+        let told = |_: &ConnectError| {
+            if !said {
+                let unreachable = endpoint.unreachable();
+                let text = format_args!("{unreachable} with --nats URL; trying again");
+                self.output.warn(text);
+            }
+            said = true;
+        };
+        let connected = until_done(RETRY, shutdown, attempt, told).await;
+        connected.map_err(|error| not_connected(&endpoint, error))
     }
 
     /// Runs a remote verb as the root of a trace. Local verbs start no runtime.
@@ -107,6 +125,27 @@ impl Session {
                 work.await
             }
         }
+    }
+}
+
+fn nats_config(endpoint: &Endpoint) -> NatsConfig {
+    NatsConfig {
+        url: endpoint.url.clone(),
+        ..NatsConfig::default()
+    }
+}
+
+fn not_connected(endpoint: &Endpoint, error: ConnectError) -> anyhow::Error {
+    match error {
+        ConnectError::Unreachable { .. } => {
+            anyhow!("{} with --nats URL", endpoint.unreachable())
+        }
+        ConnectError::Refused { .. } => anyhow!(
+            "NATS at {} ({}) refuses the credentials; give them in the URL: nats://USER:PASSWORD@HOST:PORT",
+            endpoint.shown(),
+            endpoint.origin
+        ),
+        error => error.into(),
     }
 }
 

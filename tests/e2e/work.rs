@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -14,9 +15,13 @@ use kaizen_proto::{
     record::{Ended, TaskOutcome, TaskRecord, TaskState},
     stream,
 };
-use kaizen_tests::{Cli, Mesh, Stored, Which, is_gone, is_stopped, signal, until};
+use kaizen_tests::{Cli, Mesh, Stored, Which, is_gone, is_stopped, lasting_port, signal, until};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
 
 use crate::documents::{RECORDED, REVIEW, REVIEW_ID, bad_run, bad_run_bytes};
 
@@ -311,6 +316,40 @@ async fn failed_task_says_why_and_is_ordered_again_when_asked() {
     assert!(said.stderr.contains("./not-there"), "{}", said.stderr);
     assert_eq!(get(&mesh.cli, &id)["state"], "open");
     mesh.cli.run(&["work", "--queue", "coach"]).exits(2);
+}
+
+/// Has a port lead to a server.
+async fn lead(port: u16, server: &str) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+    let listener = listener.unwrap();
+    while let Ok((mut client, _)) = listener.accept().await {
+        let mut server = TcpStream::connect(server.trim_start_matches("nats://"))
+            .await
+            .unwrap();
+        tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_there_before_nats_waits_for_it() {
+    let mesh = mesh().await;
+    let port = lasting_port();
+    let nats = format!("nats://127.0.0.1:{port}");
+    let options = ["--nats", nats.as_str()];
+    let mut early = Worker::start(&mesh.cli, "early", &options, "true");
+    let mut stopped = Worker::start(&mesh.cli, "stopped", &options, "true");
+    for worker in [&early, &stopped] {
+        worker.says("with --nats URL; trying again").await;
+    }
+    assert_eq!(stopped.stop(Signal::SIGTERM).await, Some(0));
+
+    let server = mesh.config.nats.url.clone();
+    let way = tokio::spawn(async move { lead(port, &server).await });
+    let id = review(&mesh, "e1").await;
+    early.says(&format!(" s {id}")).await;
+    assert!(early.said().contains("done in "), "{}", early.said());
+    assert_eq!(early.stop(Signal::SIGTERM).await, Some(0));
+    way.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

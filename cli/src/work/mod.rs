@@ -76,10 +76,12 @@ async fn work(session: &Session, args: Args) -> anyhow::Result<Exit> {
     if let Some(program) = args.command.first() {
         check_program(Path::new(program))?;
     }
-    let (client, _) = session.connect_nats().await?;
-    let nats = Nats::new(client);
     let shutdown = CancellationToken::new();
     cancel_on_signal(shutdown.clone())?;
+    let Some(client) = session.await_nats(&shutdown).await? else {
+        return Ok(Exit::Ok);
+    };
+    let nats = Nats::new(client);
     let name = args.name.unwrap_or_else(args::by);
     let mut announced = String::new();
     if args.concurrency > 1 {

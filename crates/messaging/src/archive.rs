@@ -88,7 +88,8 @@ fn revision(headers: Option<&HeaderMap>) -> u64 {
 }
 
 /// The messages of a stream on some subjects that were stored in `[from, to)`, oldest first. What
-/// is stored while they are read is among them, as far as it is before `to`.
+/// the leader holds is among them, though the replica that answers may be behind; so is what is
+/// stored while they are read, as far as it is before `to`.
 pub struct Archive {
     nats: Nats,
     stream: &'static str,
@@ -98,6 +99,8 @@ pub struct Archive {
     to: Timestamp,
     /// Sequence of the last message that was handed over; 0 before the first.
     position: u64,
+    /// Sequence of the last one that the leader holds.
+    last: u64,
     messages: Option<Pin<Box<ReadyChunks<Deliveries>>>>,
     attempts: u32,
     ended: bool,
@@ -119,6 +122,7 @@ impl Archive {
             from,
             to,
             position: 0,
+            last: 0,
             messages: None,
             attempts: 0,
             ended: false,
@@ -138,12 +142,6 @@ impl Archive {
                 .saturating_sub(since(self.to).await?);
         }
         Ok(count)
-    }
-
-    /// Sequence of the last message that was handed over; 0 before the first.
-    #[must_use]
-    pub fn position(&self) -> u64 {
-        self.position
     }
 
     /// The next messages; none at the end.
@@ -209,7 +207,8 @@ impl Archive {
     ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
         let info = message.info()?;
         let stored_at = instant(info.published);
-        self.ended = info.pending == 0 || stored_at >= self.to;
+        let was_last = info.pending == 0 && info.stream_sequence >= self.last;
+        self.ended = was_last || stored_at >= self.to;
         if stored_at >= self.to {
             return Ok(false);
         }
@@ -233,8 +232,23 @@ impl Archive {
             filter_subjects: self.filters.clone(),
             ..pull::Config::default()
         };
+        self.last = self.last_by_leader().await?;
         let (messages, pending) = open_counted(&self.nats, self.stream, config).await?;
+        if pending == 0 && self.position < self.last {
+            return Err("the replica that answers is behind the leader".into());
+        }
         let messages = Box::pin(messages.ready_chunks(CHUNK));
         Ok((pending > 0).then_some(messages))
+    }
+
+    /// Sequence of the last message that is wanted, if not of a later one; 0 where there is none.
+    async fn last_by_leader(&self) -> Result<u64, ReadError> {
+        let mut last = 0;
+        for filter in &self.filters {
+            let standing = read::last(&self.nats, self.stream, filter).await?;
+            let standing = standing.filter(|message| instant(message.time) >= self.from);
+            last = last.max(standing.map_or(0, |message| message.sequence));
+        }
+        Ok(last)
     }
 }

@@ -1,14 +1,27 @@
 //! What a consumer delivers that nobody acknowledges. The server hands each message over once, and
 //! what is under way when a connection breaks is gone: the client connects again and goes on with
-//! the next, as if nothing had happened. Only the gap in the numbers of the deliveries tells.
+//! the next, as if nothing had happened. The gap in the numbers of the deliveries tells, and where
+//! nothing comes behind it, the server's own count of them.
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use async_nats::jetstream::{Message, consumer::pull};
-use futures::{Stream, StreamExt as _};
+use async_nats::jetstream::{
+    Message,
+    consumer::{PullConsumer, pull},
+};
+use futures::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture};
+
+/// Between two looks at what the server has delivered, while nothing comes. What does not arrive
+/// for so long is taken for lost.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Why nothing more is delivered by a consumer; another one goes on behind what was taken.
 #[derive(Debug, thiserror::Error)]
@@ -29,14 +42,19 @@ pub enum DeliveryError {
 pub struct Deliveries {
     messages: pull::Stream,
     order: Order,
+    /// Never locked: what holds it may be shared, though nobody polls a shared one.
+    lost: Mutex<BoxFuture<'static, DeliveryError>>,
     ended: bool,
 }
 
 impl Deliveries {
-    pub(crate) fn new(messages: pull::Stream) -> Self {
+    pub(crate) fn new(consumer: PullConsumer, messages: pull::Stream) -> Self {
+        let order = Order::default();
+        let lost = Mutex::new(lost(consumer, order.taken.clone()).boxed());
         Self {
             messages,
-            order: Order::default(),
+            order,
+            lost,
             ended: false,
         }
     }
@@ -49,21 +67,28 @@ impl Stream for Deliveries {
         if self.ended {
             return Poll::Ready(None);
         }
-        self.messages.poll_next_unpin(cx).map(|next| {
-            let next = next.map(|delivered| {
+        let next = match self.messages.poll_next_unpin(cx) {
+            Poll::Ready(next) => next.map(|delivered| {
                 let message = delivered?;
                 self.order.take(&message).map(|()| message)
-            });
-            self.ended = !matches!(next, Some(Ok(_)));
-            next
-        })
+            }),
+            // All that has arrived was taken, so what is missing is not just waiting here.
+            Poll::Pending => {
+                let lost = self.lost.get_mut();
+                let lost = lost.unwrap_or_else(PoisonError::into_inner);
+                let error = ready!(lost.poll_unpin(cx));
+                Some(Err(error))
+            }
+        };
+        self.ended = !matches!(next, Some(Ok(_)));
+        Poll::Ready(next)
     }
 }
 
 /// Holds the deliveries of a consumer against their numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Order {
-    taken: u64,
+    taken: Arc<AtomicU64>,
 }
 
 impl Order {
@@ -71,12 +96,29 @@ impl Order {
     ///
     /// # Errors
     /// Another one was due.
-    pub(crate) fn take(&mut self, message: &Message) -> Result<(), DeliveryError> {
+    pub(crate) fn take(&self, message: &Message) -> Result<(), DeliveryError> {
         let info = message.info().map_err(DeliveryError::Placeless)?;
-        self.taken += 1;
-        match info.consumer_sequence == self.taken {
+        let due = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
+        match info.consumer_sequence == due {
             true => Ok(()),
-            false => Err(DeliveryError::Lost(self.taken)),
+            false => Err(DeliveryError::Lost(due)),
+        }
+    }
+}
+
+/// Completes once something has not arrived that the server had delivered a while before.
+async fn lost(consumer: PullConsumer, taken: Arc<AtomicU64>) -> DeliveryError {
+    let (mut before, mut delivered) = (0, 0);
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let now = taken.load(Ordering::Relaxed);
+        if now != before {
+            // While something comes, a gap shows by itself.
+            (before, delivered) = (now, 0);
+        } else if now < delivered {
+            return DeliveryError::Lost(now + 1);
+        } else if let Ok(info) = consumer.get_info().await {
+            delivered = info.delivered.consumer_sequence;
         }
     }
 }

@@ -381,7 +381,8 @@ pub(crate) async fn open_counted(
         .expires(PULL_EXPIRES)
         .heartbeat(PULL_HEARTBEAT)
         .messages();
-    Ok((Deliveries::new(messages.await?), pending))
+    let messages = messages.await?;
+    Ok((Deliveries::new(consumer, messages), pending))
 }
 
 /// The messages before the first error, and that.

@@ -402,7 +402,7 @@ async fn gather(
     what: &str,
 ) -> Result<Vec<Message>, ReadError> {
     let mut messages = Vec::with_capacity(most.messages);
-    let mut order = Order::default();
+    let order = Order::default();
     let mut bytes = 0;
     while messages.len() < most.messages && bytes <= most.bytes {
         let before = messages.len();

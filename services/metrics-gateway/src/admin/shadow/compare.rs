@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use kaizen_messaging::{
-    archive::{Archive, Archived},
-    read,
-};
+use kaizen_messaging::archive::{Archive, Archived};
 use kaizen_proto::{
     admin::{
         BacktestProgress, CompareReport, CompareRequest, CompareUpdate, compare_update::Update,
@@ -147,7 +144,6 @@ impl Admin {
         let earliest = plan.window.from.checked_sub(CLOCKS_APART);
         let earliest = earliest.unwrap_or(Timestamp::MIN);
         let latest = self.server_time().await? + CLOCKS_APART;
-        let must_reach = self.last_of(&filters, earliest).await?;
         let between = (earliest, latest);
         let mut archive = Archive::new(self.nats.clone(), stream::LEDGER, filters, between);
         let total = archive.count().await.map_err(refusal::unavailable)?;
@@ -163,23 +159,7 @@ impl Admin {
                 take(&mut recorded, message, shadow)?;
             }
         }
-        if archive.position() < must_reach {
-            let error = "a replica of LEDGER is behind its leader; try again";
-            return Err(refusal::unavailable(anyhow::anyhow!(error)));
-        }
         Ok(recorded.finish())
-    }
-
-    /// Sequence of the last message, by the leader, that is to be read; 0 where there is none.
-    async fn last_of(&self, filters: &[String], earliest: Timestamp) -> Result<u64, Status> {
-        let mut last = 0;
-        for filter in filters {
-            let standing = read::last(&self.nats, stream::LEDGER, filter).await;
-            let standing = standing.map_err(refusal::unavailable)?.map(Archived::from);
-            let standing = standing.filter(|message| message.stored_at > earliest);
-            last = last.max(standing.map_or(0, |message| message.sequence));
-        }
-        Ok(last)
     }
 }
 

@@ -14,7 +14,6 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use kaizen_messaging::{
-    archive::Archived,
     read::{self, Bounds},
     streams::TICKS_PER_DEFINITION_MAX,
 };
@@ -74,8 +73,6 @@ struct Plan {
     events_last: u64,
     ticks_last: u64,
     ledger_last: u64,
-    /// The last record in LEDGER, by the leader.
-    ledger_must_reach: u64,
     /// When all that was known.
     now: Timestamp,
     /// When the oldest trigger that is kept was stored.
@@ -117,8 +114,6 @@ impl Admin {
         let from = schedules::optional("from", request.from.as_ref())?;
         let to = schedules::optional("to", request.to.as_ref())?;
         let settled = self.settled_by_all().await?;
-        // First: records that come after it may lie behind the last that is read.
-        let ledger_must_reach = self.last_record().await?;
         let ledger_last = self.last_in(stream::LEDGER).await?;
         let events = self.bounds_of(stream::EVENTS).await?;
         let ticks = self.bounds_of(stream::TICKS).await?;
@@ -155,7 +150,6 @@ impl Admin {
             events_last: events.last,
             ticks_last: ticks.last,
             ledger_last,
-            ledger_must_reach,
             now,
             oldest: oldest(events, ticks),
             room: match usize::try_from(request.room).unwrap_or(ROOM) {
@@ -190,17 +184,6 @@ impl Admin {
     async fn bounds_of(&self, stream: &'static str) -> Result<Bounds, Status> {
         let bounds = read::bounds(&self.nats, stream).await;
         bounds.map_err(refusal::unavailable)
-    }
-
-    /// The last message of LEDGER that is read.
-    async fn last_record(&self) -> Result<u64, Status> {
-        let mut last = 0;
-        for filter in pass::RECORDS {
-            let standing = read::last(&self.nats, stream::LEDGER, filter).await;
-            let standing = standing.map_err(refusal::unavailable)?.map(Archived::from);
-            last = last.max(standing.map_or(0, |message| message.sequence));
-        }
-        Ok(last)
     }
 
     /// The window as far as the streams reach back, and what is said where it is narrower than
