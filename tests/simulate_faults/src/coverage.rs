@@ -15,6 +15,8 @@ pub enum Seen {
     RequestLate,
     /// An answer arrived late.
     AnswerLate,
+    /// What a stream delivered to whoever follows it got lost.
+    DeliveryLost,
     /// A process was killed.
     Killed,
     /// A process was asked to stop.
@@ -91,12 +93,13 @@ pub enum Seen {
 
 impl Seen {
     /// All of them, with how often each must be seen in ten thousand seeds at least.
-    pub const ALL: [(Self, u64); 41] = [
+    pub const ALL: [(Self, u64); 42] = [
         (Self::RequestLost, 1_000),
         (Self::AnswerLost, 1_000),
         (Self::Doubled, 1_000),
         (Self::RequestLate, 1_000),
         (Self::AnswerLate, 1_000),
+        (Self::DeliveryLost, 1_000),
         (Self::Killed, 1_000),
         (Self::Drained, 1_000),
         (Self::Frozen, 1_000),

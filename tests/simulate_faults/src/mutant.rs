@@ -37,11 +37,13 @@ pub enum Mutant {
     TickWithoutGuard,
     /// The gateway answers before the event is stored.
     AnswerFirst,
+    /// A delivery that got lost is passed over.
+    GapPassedOver,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AckFirst,
         Self::NoCompareAndSet,
         Self::InferOnRefusal,
@@ -58,6 +60,7 @@ impl Mutant {
         Self::DecideOverDecided,
         Self::TickWithoutGuard,
         Self::AnswerFirst,
+        Self::GapPassedOver,
     ];
 
     /// As it is written on the command line.
@@ -80,6 +83,7 @@ impl Mutant {
             Self::DecideOverDecided => "decide-over-decided",
             Self::TickWithoutGuard => "tick-without-guard",
             Self::AnswerFirst => "answer-first",
+            Self::GapPassedOver => "gap-passed-over",
         }
     }
 }

@@ -129,6 +129,8 @@ pub enum Harm {
     Drain(ProcessId, Micros),
     /// A process stands still for so long.
     Freeze(ProcessId, Micros),
+    /// What streams deliver to a process for so long gets lost.
+    Deaf(ProcessId, Micros),
     /// The clock of a process is wrong by so much from now on.
     Clock(ProcessId, i64),
     /// A stream has no leader for so long; whether what was in flight is kept, and whether nobody
@@ -151,6 +153,9 @@ impl fmt::Display for Harm {
             Self::Kill(id, down) => write!(f, "kill {} for {} ms", name(id), down / MS),
             Self::Drain(id, down) => write!(f, "stop {} for {} ms", name(id), down / MS),
             Self::Freeze(id, long) => write!(f, "freeze {} for {} ms", name(id), long / MS),
+            Self::Deaf(id, long) => {
+                write!(f, "{} hears nothing for {} ms", name(id), long / MS)
+            }
             Self::Clock(id, ahead) => {
                 write!(f, "clock of {} is {} ms ahead", name(id), ahead / 1_000)
             }
@@ -404,7 +409,11 @@ fn harms(draw: &mut Random, processes: &BTreeSet<ProcessId>) -> Vec<(Micros, Har
                 Harm::Behind(stream::LEDGER, ms(draw, 6_000, 9_000))
             }
             82..88 => Harm::Slow(stream, ms(draw, 500, 5_000)),
-            88..94 => Harm::ForgetIds,
+            88..92 => Harm::ForgetIds,
+            92..95 => {
+                let readers = place::SCHEDULERS.start..place::ROUTERS.end;
+                Harm::Deaf(some(draw, readers), ms(draw, 200, 4_000))
+            }
             _ => Harm::ResolverFails(ms(draw, 500, 8_000)),
         };
         harms.push((at, harm));

@@ -130,6 +130,7 @@ fn inflict(sim: &Sim, harm: Harm) {
             sim.saw(Seen::Frozen);
             world::freeze(sim, id, sim.now() + long);
         }
+        Harm::Deaf(id, long) => broker::be_deaf(sim, id, sim.now() + long),
         Harm::Clock(id, ahead) => {
             sim.saw(Seen::WrongClock);
             sim.set_clock(id, ahead);

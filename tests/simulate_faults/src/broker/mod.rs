@@ -4,7 +4,7 @@
 pub mod durable;
 pub mod stream;
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 
 use kaizen_proto::stream as names;
 
@@ -12,8 +12,9 @@ use crate::{
     check,
     coverage::Seen,
     link::Reply,
+    mutant::Mutant,
     random::Random,
-    world::{MS, Micros, Process, Sim},
+    world::{MS, Micros, Process, ProcessId, SECOND, Sim},
 };
 
 pub use durable::{Delivery, Durable};
@@ -24,7 +25,13 @@ pub struct Broker {
     streams: BTreeMap<&'static str, Stream>,
     durables: BTreeMap<String, Durable>,
     feeds: Vec<Feed>,
+    /// What is delivered to a process up to an instant gets lost.
+    deaf_until: BTreeMap<ProcessId, Micros>,
 }
+
+/// How long nothing comes until a reader asks how much was delivered to it, and is sure that it
+/// lacks something.
+const LOOKS_AFTER: Micros = 6 * SECOND;
 
 /// What is done with a message that a feed delivers.
 type Take = dyn Fn(&Sim, &Rc<Message>);
@@ -36,6 +43,16 @@ struct Feed {
     take: Rc<Take>,
     /// When its last message arrives: the next does not overtake it.
     last: Micros,
+    binding: Rc<Binding>,
+}
+
+/// How a feed is bound. Nobody acknowledges what it delivers, so the deliveries are counted.
+#[derive(Default)]
+struct Binding {
+    /// What was sent before it was bound anew is not taken any more.
+    number: Cell<u64>,
+    /// Sequence of the first message that did not arrive.
+    lost: Cell<Option<u64>>,
 }
 
 impl Broker {
@@ -47,6 +64,7 @@ impl Broker {
             streams: BTreeMap::from(streams),
             durables: BTreeMap::new(),
             feeds: Vec::new(),
+            deaf_until: BTreeMap::new(),
         }
     }
 
@@ -98,7 +116,7 @@ pub fn publish(sim: &Sim, stream: &'static str, drafts: &Rc<Vec<Draft>>, reply: 
             reply.send(sim, answer);
         }
         stream::Judged::Proposed(number, commits_at) => {
-            let reply = std::cell::Cell::new(Some(reply));
+            let reply = Cell::new(Some(reply));
             sim.at(commits_at, move |sim| {
                 if let Some(reply) = reply.take() {
                     commit(sim, stream, number, reply);
@@ -159,7 +177,7 @@ pub fn is_with_follower(reader: &Process, behind_until: Micros) -> bool {
 
 fn deliver(sim: &Sim, stream: &'static str, feed: usize, message: &Rc<Message>) {
     let now = sim.now();
-    let (take, reader, at) = {
+    let (arrival, at) = {
         let mut broker = sim.broker.borrow_mut();
         let behind_until = broker.streams.get(stream).map_or(0, |s| s.behind_until);
         let Some(feed) = broker.feeds.get_mut(feed) else {
@@ -179,15 +197,78 @@ fn deliver(sim: &Sim, stream: &'static str, feed: usize, message: &Rc<Message>) 
             arrives
         };
         feed.last = feed.last.max(at);
-        (feed.take.clone(), feed.reader.clone(), feed.last)
+        let arrival = Arrival {
+            stream,
+            take: feed.take.clone(),
+            reader: feed.reader.clone(),
+            binding: feed.binding.clone(),
+            number: feed.binding.number.get(),
+        };
+        (arrival, feed.last)
     };
     let message = message.clone();
-    sim.at(at, move |sim| {
-        if reader.is_alive() {
-            take(sim, &message);
-            reader.wake_at(sim.now());
+    sim.at(at, move |sim| arrival.arrive(sim, &message));
+}
+
+/// A message on its way to the reader of a feed.
+struct Arrival {
+    stream: &'static str,
+    take: Rc<Take>,
+    reader: Process,
+    binding: Rc<Binding>,
+    /// Of the binding when it was sent.
+    number: u64,
+}
+
+impl Arrival {
+    fn arrive(self, sim: &Sim, message: &Rc<Message>) {
+        if !self.is_wanted() {
+            return;
         }
-    });
+        let deaf_until = sim.broker.borrow().deaf_until.get(&self.reader.id).copied();
+        if deaf_until.is_some_and(|until| sim.now() < until) {
+            sim.saw(Seen::DeliveryLost);
+            if self.binding.lost.get().is_none() {
+                self.binding.lost.set(Some(message.sequence));
+                sim.at(sim.now() + LOOKS_AFTER, move |sim| self.bind_again(sim));
+            }
+            return;
+        }
+        let is_behind_a_gap = self.binding.lost.get().is_some();
+        if is_behind_a_gap && !sim.is(Mutant::GapPassedOver) {
+            return self.bind_again(sim);
+        }
+        (self.take)(sim, message);
+        self.reader.wake_at(sim.now());
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.reader.is_alive() && self.binding.number.get() == self.number
+    }
+
+    /// Has it given all over again from the first on that did not arrive.
+    fn bind_again(&self, sim: &Sim) {
+        if !self.is_wanted() || sim.is(Mutant::GapPassedOver) {
+            return;
+        }
+        let Some(lost) = self.binding.lost.take() else {
+            return;
+        };
+        self.binding.number.set(self.number + 1);
+        let (feed, missed) = {
+            let broker = sim.broker.borrow();
+            let mut feeds = broker.feeds.iter();
+            let feed = feeds.position(|feed| Rc::ptr_eq(&feed.binding, &self.binding));
+            let all = broker.streams.get(self.stream).map(Stream::all);
+            let missed = all.into_iter().flatten();
+            let missed = missed.filter(|message| message.sequence >= lost);
+            (feed, missed.cloned().collect::<Vec<_>>())
+        };
+        let Some(feed) = feed else { return };
+        for message in missed {
+            deliver(sim, self.stream, feed, &message);
+        }
+    }
 }
 
 /// Has a process given each message of a stream behind a sequence, until it ends.
@@ -206,6 +287,7 @@ pub fn follow(
             reader: reader.clone(),
             take: Rc::new(take),
             last: sim.now(),
+            binding: Rc::default(),
         });
         let all = broker.streams.get(stream).map(Stream::all);
         let before: Vec<_> = all
@@ -259,6 +341,11 @@ pub fn be_behind(sim: &Sim, stream: &'static str, until: Micros) {
         stream.behind_until = until;
         stream.behind_at = stream.last_sequence();
     }
+}
+
+/// Has what is delivered to a process get lost up to an instant.
+pub fn be_deaf(sim: &Sim, reader: ProcessId, until: Micros) {
+    sim.broker.borrow_mut().deaf_until.insert(reader, until);
 }
 
 /// Has a stream be slow to commit up to an instant.
