@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use kaizen_proto::stream;
 use kaizen_tests::Daemon;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::{
     cluster::{self, Cluster, NODES},
@@ -25,6 +25,10 @@ const FULL_MS: (u64, u64) = (3_000, 8_000);
 const DELAY_MS: (u64, u64) = (50, 500);
 /// How long a program stays dead.
 const DEAD_MS: (u64, u64) = (100, 3_000);
+/// How long a node sleeps, and how long after its beginning routers are killed: they have stored
+/// something by then that it lacks, and are back and at its door before it wakes.
+const SLEEP: Duration = Duration::from_secs(8);
+const SLEEP_BEFORE_KILL: Duration = Duration::from_secs(2);
 /// How long connections are refused that are dropped for once.
 const DROP: Duration = Duration::from_millis(100);
 /// Between two looks at who leads a consumer.
@@ -100,6 +104,9 @@ pub(crate) struct Aim {
     pub(crate) hurry: u32,
     /// How long workers are frozen, where not as always.
     pub(crate) worker_freeze_ms: Option<(u64, u64)>,
+    /// A node that does not lead LEDGER falls asleep, and all routers are killed meanwhile: what
+    /// is read from it as it wakes is what was, and whoever takes over may be given that.
+    pub(crate) asleep: bool,
 }
 
 impl Aim {
@@ -153,6 +160,9 @@ pub(crate) async fn harm_cluster(
     if kinds.is_empty() {
         return Ok(());
     }
+    if aim.asleep {
+        return put_to_sleep(cluster, aim, random, deadline, tally).await;
+    }
     while pause(aim.pause(&mut random, NATS_PAUSE_MS), deadline).await {
         let stream = random.one_of(&stream::ALL).context("there are streams")?;
         // A second node may only be harmed once the first is of use again.
@@ -174,6 +184,33 @@ pub(crate) async fn harm_cluster(
             }
             Fault::FullDisk => fill_disk(cluster, &mut random, tally).await?,
         }
+        if !cluster.healed().await {
+            tally.say("a copy is behind for long");
+        }
+    }
+    Ok(())
+}
+
+/// Has one node after another sleep that does not lead LEDGER, until the deadline.
+async fn put_to_sleep(
+    cluster: &Cluster,
+    aim: Aim,
+    mut random: Random,
+    deadline: Instant,
+    tally: &Tally,
+) -> anyhow::Result<()> {
+    while pause(aim.pause(&mut random, NATS_PAUSE_MS), deadline).await {
+        let Some(leader) = cluster.leader_that(stream::LEDGER, |_| true).await else {
+            continue;
+        };
+        let target = (leader + 1 + usize::try_from(random.below(2))?) % NODES;
+        let node = cluster.nodes.get(target).context("there are three")?;
+        let mut process = node.process.lock().await;
+        cluster.asleep.send_replace(true);
+        let frozen = process.freeze(SLEEP).await?;
+        cluster.asleep.send_replace(false);
+        tally.count("nats_freeze", process.name(), frozen);
+        drop(process);
         if !cluster.healed().await {
             tally.say("a copy is behind for long");
         }
@@ -471,6 +508,7 @@ impl Replica {
 /// Harms one process until the deadline; the others may be harmed at the same time.
 pub(crate) async fn harm(
     replica: &mut Replica,
+    cluster: &Cluster,
     aim: Aim,
     mut random: Random,
     deadline: Instant,
@@ -484,6 +522,9 @@ pub(crate) async fn harm(
     if kinds.is_empty() {
         return Ok(());
     }
+    if aim.asleep {
+        return kill_asleep(replica, cluster, random, deadline, tally).await;
+    }
     if let Some(freeze_ms) = aim.worker_freeze_ms.filter(|_| freeze == WORKER.freeze) {
         replica.kind.freeze_ms = freeze_ms;
     }
@@ -495,6 +536,29 @@ pub(crate) async fn harm(
         } else {
             replica.end(kind == kill, &mut random, tally).await?;
         }
+    }
+    Ok(())
+}
+
+/// Kills one process each time a node has been asleep for a while, until the deadline.
+async fn kill_asleep(
+    replica: &mut Replica,
+    cluster: &Cluster,
+    mut random: Random,
+    deadline: Instant,
+    tally: &Tally,
+) -> anyhow::Result<()> {
+    let mut asleep = cluster.asleep.subscribe();
+    while timeout_at(deadline, asleep.wait_for(|asleep| *asleep))
+        .await
+        .is_ok()
+    {
+        if !pause(SLEEP_BEFORE_KILL, deadline).await {
+            break;
+        }
+        replica.has_not_ended()?;
+        replica.end(true, &mut random, tally).await?;
+        _ = timeout_at(deadline, asleep.wait_for(|asleep| !asleep)).await;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use kaizen_tests::{Daemon, Launch, lasting_port, server_program};
 use serde_json::Value;
 use tokio::{
     process::Command,
-    sync::Mutex,
+    sync::{Mutex, watch},
     time::{Instant, sleep, timeout},
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     /// The last node's own disk, where one could be mounted.
     pub(crate) disk: Option<Disk>,
+    /// Whether a node is asleep that does not lead LEDGER.
+    pub(crate) asleep: watch::Sender<bool>,
 }
 
 impl Cluster {
@@ -89,7 +91,12 @@ impl Cluster {
                 url,
             });
         }
-        let cluster = Self { nodes, disk };
+        let asleep = watch::Sender::new(false);
+        let cluster = Self {
+            nodes,
+            disk,
+            asleep,
+        };
         cluster.ready().await?;
         Ok(cluster)
     }

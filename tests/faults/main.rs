@@ -110,8 +110,8 @@ struct Args {
     #[arg(long)]
     keep: bool,
     /// Has services that were built for it misbehave, each on purpose in its own way, until that is
-    /// noticed: one of them by name, or `all`
-    #[arg(long, value_name = "NAME", value_parser = mutants_named)]
+    /// noticed: some of them by their names, with commas in between, or `all`
+    #[arg(long, value_name = "NAMES", value_parser = mutants_named)]
     mutants: Option<Named>,
 }
 
@@ -119,14 +119,16 @@ struct Args {
 #[derive(Debug, Clone)]
 struct Named(Vec<Mutant>);
 
-fn mutants_named(name: &str) -> Result<Named, String> {
-    let of_name = |mutant: &Mutant| name == "all" || mutant.name() == name;
-    let found: Vec<Mutant> = Mutant::ALL.into_iter().filter(of_name).collect();
-    if found.is_empty() {
-        let names = Mutant::ALL.map(Mutant::name);
-        return Err(format!("use all, {}", names.join(", ")));
+fn mutants_named(names: &str) -> Result<Named, String> {
+    if names == "all" {
+        return Ok(Named(Mutant::ALL.to_vec()));
     }
-    Ok(Named(found))
+    let of_name = |name| Mutant::ALL.into_iter().find(|mutant| mutant.name() == name);
+    let found: Option<Vec<Mutant>> = names.split(',').map(of_name).collect();
+    found.map(Named).ok_or_else(|| {
+        let names = Mutant::ALL.map(Mutant::name);
+        format!("use all, {}", names.join(", "))
+    })
 }
 
 /// What is done in a run.
@@ -349,8 +351,9 @@ impl Run<'_> {
             Ok(())
         };
         let all = mesh.schedulers.iter_mut().chain(&mut mesh.others);
+        let cluster = self.cluster;
         let processes =
-            all.map(|replica| chaos::harm(replica, aim, random.fork(), deadline, tally));
+            all.map(|replica| chaos::harm(replica, cluster, aim, random.fork(), deadline, tally));
         let processes = futures::future::try_join_all(processes);
         let client = self.cluster.connect().await?;
         let load = async {

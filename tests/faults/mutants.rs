@@ -38,6 +38,7 @@ fn provoked(mutant: Mutant) -> Provoked {
             only,
             hurry: 3,
             worker_freeze_ms: None,
+            asleep: false,
         },
         mix: DENSE,
         command_s: "0",
@@ -50,10 +51,17 @@ fn provoked(mutant: Mutant) -> Provoked {
         | Mutant::CheckpointOutside => only(&["router_kill", "router_freeze"]),
         Mutant::Infer => only(&["scheduler_", "router_kill", "router_freeze"]),
         Mutant::NakAtOnce => only(&["source_fails"]),
-        // A reader is taken over while a node is away, and that node is asked once it is back.
+        // A reader is taken over while a node is asleep, and that node is asked as it wakes.
         Mutant::StaleTakeOver => Provoked {
-            seconds: 90,
-            ..only(&["router_kill", "nats_freeze"])
+            seconds: 60,
+            aim: Aim {
+                only: &["router_kill", "nats_freeze"],
+                hurry: 3,
+                worker_freeze_ms: None,
+                asleep: true,
+            },
+            mix: DENSE,
+            command_s: "0",
         },
         Mutant::DropDoubtful => only(&["nats_leader", "nats_kill", "network_"]),
         // A worker that is silent for longer than the lease, and in the middle of a task.
@@ -63,6 +71,7 @@ fn provoked(mutant: Mutant) -> Provoked {
                 only: &["worker_freeze"],
                 hurry: 3,
                 worker_freeze_ms: Some((34_000, 40_000)),
+                asleep: false,
             },
             // They have enough to do.
             mix: Mix::PLAIN,
