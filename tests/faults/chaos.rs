@@ -25,8 +25,8 @@ const FULL_MS: (u64, u64) = (3_000, 8_000);
 const DELAY_MS: (u64, u64) = (50, 500);
 /// How long a program stays dead.
 const DEAD_MS: (u64, u64) = (100, 3_000);
-/// How long a node sleeps, and how long after its beginning routers are killed: they have stored
-/// something by then that it lacks, and are back and at its door before it wakes.
+/// How long a node sleeps, and how long after its beginning a router is killed: it has stored
+/// something by then that the node lacks, and is taken over before that wakes.
 const SLEEP: Duration = Duration::from_secs(8);
 const SLEEP_BEFORE_KILL: Duration = Duration::from_secs(2);
 /// How long connections are refused that are dropped for once.
@@ -104,8 +104,8 @@ pub(crate) struct Aim {
     pub(crate) hurry: u32,
     /// How long workers are frozen, where not as always.
     pub(crate) worker_freeze_ms: Option<(u64, u64)>,
-    /// A node that does not lead LEDGER falls asleep, and all routers are killed meanwhile: what
-    /// is read from it as it wakes is what was, and whoever takes over may be given that.
+    /// A node that does not lead LEDGER falls asleep, and a router is killed meanwhile: what is
+    /// read from it as it wakes is what was, and the other router may be given that.
     pub(crate) asleep: bool,
 }
 
@@ -199,16 +199,19 @@ async fn put_to_sleep(
     deadline: Instant,
     tally: &Tally,
 ) -> anyhow::Result<()> {
-    while pause(aim.pause(&mut random, NATS_PAUSE_MS), deadline).await {
+    for number in 0.. {
+        if !pause(aim.pause(&mut random, NATS_PAUSE_MS), deadline).await {
+            break;
+        }
         let Some(leader) = cluster.leader_that(stream::LEDGER, |_| true).await else {
             continue;
         };
         let target = (leader + 1 + usize::try_from(random.below(2))?) % NODES;
         let node = cluster.nodes.get(target).context("there are three")?;
         let mut process = node.process.lock().await;
-        cluster.asleep.send_replace(true);
+        cluster.sleeps.send_replace(Some(number));
         let frozen = process.freeze(SLEEP).await?;
-        cluster.asleep.send_replace(false);
+        cluster.sleeps.send_replace(None);
         tally.count("nats_freeze", process.name(), frozen);
         drop(process);
         if !cluster.healed().await {
@@ -540,7 +543,8 @@ pub(crate) async fn harm(
     Ok(())
 }
 
-/// Kills one process each time a node has been asleep for a while, until the deadline.
+/// Kills a router each time a node has been asleep for a while, until the deadline: one of the two
+/// in turn, so that the other takes over all that it has.
 async fn kill_asleep(
     replica: &mut Replica,
     cluster: &Cluster,
@@ -548,17 +552,22 @@ async fn kill_asleep(
     deadline: Instant,
     tally: &Tally,
 ) -> anyhow::Result<()> {
-    let mut asleep = cluster.asleep.subscribe();
-    while timeout_at(deadline, asleep.wait_for(|asleep| *asleep))
-        .await
-        .is_ok()
+    let even = replica.process.name().ends_with('0');
+    let is_its_turn = |number: u64| number.is_multiple_of(2) == even;
+    let mut sleeps = cluster.sleeps.subscribe();
+    while timeout_at(
+        deadline,
+        sleeps.wait_for(|number| number.is_some_and(is_its_turn)),
+    )
+    .await
+    .is_ok()
     {
         if !pause(SLEEP_BEFORE_KILL, deadline).await {
             break;
         }
         replica.has_not_ended()?;
         replica.end(true, &mut random, tally).await?;
-        _ = timeout_at(deadline, asleep.wait_for(|asleep| !asleep)).await;
+        _ = timeout_at(deadline, sleeps.wait_for(Option::is_none)).await;
     }
     Ok(())
 }

@@ -47,8 +47,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     /// The last node's own disk, where one could be mounted.
     pub(crate) disk: Option<Disk>,
-    /// Whether a node is asleep that does not lead LEDGER.
-    pub(crate) asleep: watch::Sender<bool>,
+    /// While a node sleeps, which time that is.
+    pub(crate) sleeps: watch::Sender<Option<u64>>,
 }
 
 impl Cluster {
@@ -91,11 +91,11 @@ impl Cluster {
                 url,
             });
         }
-        let asleep = watch::Sender::new(false);
+        let sleeps = watch::Sender::new(None);
         let cluster = Self {
             nodes,
             disk,
-            asleep,
+            sleeps,
         };
         cluster.ready().await?;
         Ok(cluster)

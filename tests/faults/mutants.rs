@@ -53,10 +53,10 @@ fn provoked(mutant: Mutant) -> Provoked {
         Mutant::NakAtOnce => only(&["source_fails"]),
         // A reader is taken over while a node is asleep, and that node is asked as it wakes.
         Mutant::StaleTakeOver => Provoked {
-            seconds: 60,
+            seconds: 90,
             aim: Aim {
                 only: &["router_kill", "nats_freeze"],
-                hurry: 3,
+                hurry: 1,
                 worker_freeze_ms: None,
                 asleep: true,
             },
