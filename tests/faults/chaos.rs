@@ -27,8 +27,8 @@ const DELAY_MS: (u64, u64) = (50, 500);
 const DEAD_MS: (u64, u64) = (100, 3_000);
 /// How long a node sleeps, and how long after its beginning a router is killed: it has stored
 /// something by then that the node lacks, and is taken over before that wakes.
-const SLEEP: Duration = Duration::from_secs(8);
-const SLEEP_BEFORE_KILL: Duration = Duration::from_secs(2);
+const SLEEP: Duration = Duration::from_secs(9);
+const SLEEP_BEFORE_KILL: Duration = Duration::from_millis(3_500);
 /// How long connections are refused that are dropped for once.
 const DROP: Duration = Duration::from_millis(100);
 /// Between two looks at who leads a consumer.
@@ -104,8 +104,8 @@ pub(crate) struct Aim {
     pub(crate) hurry: u32,
     /// How long workers are frozen, where not as always.
     pub(crate) worker_freeze_ms: Option<(u64, u64)>,
-    /// A node that does not lead LEDGER falls asleep, and a router is killed meanwhile: what is
-    /// read from it as it wakes is what was, and the other router may be given that.
+    /// A node that leads no stream falls asleep, and a router is killed meanwhile: what is read
+    /// from it as it wakes is what was, and the other router may be given that.
     pub(crate) asleep: bool,
 }
 
@@ -191,7 +191,7 @@ pub(crate) async fn harm_cluster(
     Ok(())
 }
 
-/// Has one node after another sleep that does not lead LEDGER, until the deadline.
+/// Has one node after another sleep that leads no stream, until the deadline.
 async fn put_to_sleep(
     cluster: &Cluster,
     aim: Aim,
@@ -207,6 +207,11 @@ async fn put_to_sleep(
             continue;
         };
         let target = (leader + 1 + usize::try_from(random.below(2))?) % NODES;
+        for stream in stream::ALL {
+            if cluster.leader(stream).await == Some(target) {
+                step_down(cluster, stream, target, tally).await;
+            }
+        }
         let node = cluster.nodes.get(target).context("there are three")?;
         let mut process = node.process.lock().await;
         cluster.sleeps.send_replace(Some(number));
