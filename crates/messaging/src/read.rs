@@ -6,7 +6,7 @@ use async_nats::jetstream::{
     Message,
     consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
     message::StreamMessage,
-    stream::RawMessageErrorKind,
+    stream::{ClusterInfo, RawMessageErrorKind, State},
 };
 use futures::StreamExt as _;
 
@@ -119,14 +119,25 @@ pub async fn at(
 
 /// Last sequence that the stream's leader has stored.
 pub async fn last_sequence(nats: &Nats, stream: &'static str) -> Result<u64, ReadError> {
-    let what = "its last sequence";
+    Ok(state(nats, stream, "its last sequence")
+        .await?
+        .last_sequence)
+}
+
+/// How a stream stands, by its leader.
+async fn state(nats: &Nats, stream: &'static str, what: &str) -> Result<State, ReadError> {
     let handle = nats
         .jetstream
         .get_stream_no_info(stream)
         .await
         .map_err(failed(stream, what))?;
     let info = handle.get_info().await.map_err(failed(stream, what))?;
-    Ok(info.state.last_sequence)
+    // Where nobody leads, each replica answers for itself, however far behind it is.
+    let is_led = |cluster: &ClusterInfo| cluster.leader.as_ref().is_some_and(|l| !l.is_empty());
+    match info.cluster.as_ref().is_none_or(is_led) {
+        true => Ok(info.state),
+        false => Err(failed(stream, what)("it has no leader now")),
+    }
 }
 
 /// What a stream keeps.
@@ -159,13 +170,7 @@ impl Bounds {
 
 /// What the stream's leader keeps.
 pub async fn bounds(nats: &Nats, stream: &'static str) -> Result<Bounds, ReadError> {
-    let what = "its bounds";
-    let handle = nats
-        .jetstream
-        .get_stream_no_info(stream)
-        .await
-        .map_err(failed(stream, what))?;
-    let state = handle.get_info().await.map_err(failed(stream, what))?.state;
+    let state = state(nats, stream, "its bounds").await?;
     Ok(Bounds {
         first: state.first_sequence,
         first_at: instant(state.first_timestamp),
