@@ -235,7 +235,7 @@ impl Archive {
         self.last = self.last_by_leader().await?;
         let (messages, pending) = open_counted(&self.nats, self.stream, config).await?;
         if pending == 0 && self.position < self.last {
-            return Err("the replica that answers is behind the leader".into());
+            return Err("the replica that answers is behind the leader; try again".into());
         }
         let messages = Box::pin(messages.ready_chunks(CHUNK));
         Ok((pending > 0).then_some(messages))
