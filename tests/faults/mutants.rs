@@ -52,18 +52,20 @@ fn provoked(mutant: Mutant) -> Provoked {
         Mutant::Infer => only(&["scheduler_", "router_kill", "router_freeze"]),
         Mutant::NakAtOnce => only(&["source_fails"]),
         // A reader is taken over while a node is asleep, and that node is asked as it wakes.
-        Mutant::StaleTakeOver => Provoked {
-            seconds: 90,
-            aim: Aim {
-                only: &["router_kill", "nats_freeze"],
-                hurry: 1,
-                worker_freeze_ms: None,
-                asleep: true,
-            },
-            // Many cells, each of which soon tells whether it was read.
-            mix: Mix::PLAIN,
-            command_s: "0",
-        },
+        Mutant::StaleTakeOver => {
+            let asleep = only(&["router_kill", "nats_freeze"]);
+            Provoked {
+                seconds: 90,
+                aim: Aim {
+                    hurry: 1,
+                    asleep: true,
+                    ..asleep.aim
+                },
+                // Many cells, each of which soon tells whether it was read.
+                mix: Mix::PLAIN,
+                ..asleep
+            }
+        }
         Mutant::DropDoubtful => only(&["nats_leader", "nats_kill", "network_"]),
         // A worker that is silent for longer than the lease, and in the middle of a task.
         Mutant::OutcomeUnguarded => Provoked {

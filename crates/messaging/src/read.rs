@@ -136,7 +136,9 @@ async fn state(nats: &Nats, stream: &'static str, what: &str) -> Result<State, R
     let is_led = |cluster: &ClusterInfo| cluster.leader.as_ref().is_some_and(|l| !l.is_empty());
     match info.cluster.as_ref().is_none_or(is_led) {
         true => Ok(info.state),
-        false => Err(failed(stream, what)("it has no leader now; try again once one is elected")),
+        false => Err(failed(stream, what)(
+            "it has no leader now; try again once one is elected",
+        )),
     }
 }
 
