@@ -4,10 +4,7 @@ use std::{env, future::Future, pin::pin, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use kaizen_lifecycle::{CancellationToken, telemetry};
-use kaizen_messaging::{
-    ConnectError, NatsConfig,
-    failure::{Backoff, until_done},
-};
+use kaizen_messaging::{ConnectError, NatsConfig, connection::RECONNECT, failure::until_done};
 use tracing::{Instrument as _, info_span};
 
 use crate::{
@@ -21,11 +18,6 @@ use crate::{
 const CLIENT_NAME: &str = "kaizen-agentic";
 /// A verb that takes longer says that it is still at it.
 const QUIET: Duration = Duration::from_secs(1);
-/// Between two tries to connect.
-const RETRY: Backoff = Backoff {
-    first: Duration::from_millis(200),
-    longest: Duration::from_secs(5),
-};
 
 /// One call of the command line.
 #[derive(Debug)]
@@ -82,7 +74,7 @@ impl Session {
             }
             said = true;
         };
-        let connected = until_done(RETRY, shutdown, attempt, told).await;
+        let connected = until_done(RECONNECT, shutdown, attempt, told).await;
         connected.map_err(|error| not_connected(&endpoint, error))
     }
 

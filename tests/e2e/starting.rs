@@ -1,9 +1,9 @@
 //! A service that starts while its way to NATS is cut, at whatever step, waits until it is there
-//! again, and goes on.
+//! again, and goes on; or ends well, where it is stopped meanwhile.
 
 use std::collections::BTreeSet;
 
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, future::join_all, stream};
 use kaizen_tests::{Binary, Link, Mesh, Which, lasting_port, until};
 
 use crate::readiness::becomes_ready;
@@ -81,4 +81,33 @@ async fn a_scheduler_starts_whatever_is_cut_off() {
 async fn a_resolver_starts_whatever_is_cut_off() {
     let some = ["$JS.API.STREAM.INFO.REGISTRY"];
     starts_whatever_is_cut_off("kaizen-resolver", &some).await;
+}
+
+/// Stops a service whose way was cut before its `nth` message of those that `counts` admits.
+async fn stopped_at(mesh: &Mesh, service: &'static str, nth: usize, counts: fn(&str) -> bool) {
+    let mut link = Link::shut_at(&mesh.config.nats.url, nth, counts).await;
+    let address = format!("127.0.0.1:{}", lasting_port());
+    let environment = [("KAIZEN_HEALTH__LISTEN", address.as_str())];
+    let process = Binary::start(&mesh.cli, service, link.url(), &environment);
+    link.held().await;
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_stopped_before_it_is_ready_ends_well() {
+    let mesh = Mesh::start_with(&[Which::Gateway]).await;
+    let services = [
+        "kaizen-metrics-gateway",
+        "kaizen-router",
+        "kaizen-scheduler",
+        "kaizen-resolver",
+    ];
+    // First it is looked whether the streams are right, then how far they go.
+    let registry = services.iter().flat_map(|service| {
+        [1, 2].map(|nth| stopped_at(&mesh, service, nth, |s| s == "$JS.API.STREAM.INFO.REGISTRY"))
+    });
+    let cursors = stopped_at(&mesh, "kaizen-scheduler", 2, |s| {
+        s == "$JS.API.STREAM.INFO.TICKS"
+    });
+    tokio::join!(join_all(registry), cursors);
 }

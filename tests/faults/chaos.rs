@@ -6,16 +6,17 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use kaizen_proto::stream;
 use kaizen_tests::Daemon;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
+    behind,
     cluster::{self, Cluster, NODES},
     network::{Network, Way},
     random::Random,
 };
 
 /// Between two faults of the cluster, and of the network.
-const NATS_PAUSE_MS: (u64, u64) = (1_000, 4_000);
+pub(crate) const NATS_PAUSE_MS: (u64, u64) = (1_000, 4_000);
 const NETWORK_PAUSE_MS: (u64, u64) = (1_000, 5_000);
 /// How long a node is frozen, a way is cut, a disk is full.
 const NODE_FREEZE_MS: (u64, u64) = (1_000, 8_000);
@@ -25,10 +26,6 @@ const FULL_MS: (u64, u64) = (3_000, 8_000);
 const DELAY_MS: (u64, u64) = (50, 500);
 /// How long a program stays dead.
 const DEAD_MS: (u64, u64) = (100, 3_000);
-/// How long a node sleeps, and how long after its beginning a router is killed: it has stored
-/// something by then that the node lacks, and is taken over before that wakes.
-const SLEEP: Duration = Duration::from_secs(9);
-const SLEEP_BEFORE_KILL: Duration = Duration::from_millis(3_500);
 /// How long connections are refused that are dropped for once.
 const DROP: Duration = Duration::from_millis(100);
 /// Between two looks at who leads a consumer.
@@ -104,9 +101,9 @@ pub(crate) struct Aim {
     pub(crate) hurry: u32,
     /// How long workers are frozen, where not as always.
     pub(crate) worker_freeze_ms: Option<(u64, u64)>,
-    /// A node that leads no stream falls asleep, and a router is killed meanwhile: what is read
-    /// from it as it wakes is what was, and the other router may be given that.
-    pub(crate) asleep: bool,
+    /// A node is kept behind, and a router is killed meanwhile: the other one may be given what
+    /// that node has.
+    pub(crate) behind: bool,
 }
 
 impl Aim {
@@ -160,9 +157,6 @@ pub(crate) async fn harm_cluster(
     if kinds.is_empty() {
         return Ok(());
     }
-    if aim.asleep {
-        return put_to_sleep(cluster, aim, random, deadline, tally).await;
-    }
     while pause(aim.pause(&mut random, NATS_PAUSE_MS), deadline).await {
         let stream = random.one_of(&stream::ALL).context("there are streams")?;
         // A second node may only be harmed once the first is of use again.
@@ -184,41 +178,6 @@ pub(crate) async fn harm_cluster(
             }
             Fault::FullDisk => fill_disk(cluster, &mut random, tally).await?,
         }
-        if !cluster.healed().await {
-            tally.say("a copy is behind for long");
-        }
-    }
-    Ok(())
-}
-
-/// Has one node after another sleep that leads no stream, until the deadline.
-async fn put_to_sleep(
-    cluster: &Cluster,
-    aim: Aim,
-    mut random: Random,
-    deadline: Instant,
-    tally: &Tally,
-) -> anyhow::Result<()> {
-    for number in 0.. {
-        if !pause(aim.pause(&mut random, NATS_PAUSE_MS), deadline).await {
-            break;
-        }
-        let Some(leader) = cluster.leader_that(stream::LEDGER, |_| true).await else {
-            continue;
-        };
-        let target = (leader + 1 + usize::try_from(random.below(2))?) % NODES;
-        for stream in stream::ALL {
-            if cluster.leader(stream).await == Some(target) {
-                step_down(cluster, stream, target, tally).await;
-            }
-        }
-        let node = cluster.nodes.get(target).context("there are three")?;
-        let mut process = node.process.lock().await;
-        cluster.sleeps.send_replace(Some(number));
-        let frozen = process.freeze(SLEEP).await?;
-        cluster.sleeps.send_replace(None);
-        tally.count("nats_freeze", process.name(), frozen);
-        drop(process);
         if !cluster.healed().await {
             tally.say("a copy is behind for long");
         }
@@ -268,7 +227,7 @@ async fn freeze_node(
     Ok(())
 }
 
-async fn step_down(cluster: &Cluster, stream: &str, leader: usize, tally: &Tally) {
+pub(crate) async fn step_down(cluster: &Cluster, stream: &str, leader: usize, tally: &Tally) {
     let asked = cluster
         .order(&format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}"))
         .await;
@@ -482,7 +441,12 @@ impl Replica {
     }
 
     /// Kills it, or has it stop by itself; and starts it again.
-    async fn end(&mut self, kills: bool, random: &mut Random, tally: &Tally) -> anyhow::Result<()> {
+    pub(crate) async fn end(
+        &mut self,
+        kills: bool,
+        random: &mut Random,
+        tally: &Tally,
+    ) -> anyhow::Result<()> {
         let gone = match kills {
             true => self.process.kill().await?,
             false => self.process.stop().await?,
@@ -530,8 +494,8 @@ pub(crate) async fn harm(
     if kinds.is_empty() {
         return Ok(());
     }
-    if aim.asleep {
-        return kill_asleep(replica, cluster, random, deadline, tally).await;
+    if aim.behind {
+        return behind::kill(replica, cluster, random, deadline, tally).await;
     }
     if let Some(freeze_ms) = aim.worker_freeze_ms.filter(|_| freeze == WORKER.freeze) {
         replica.kind.freeze_ms = freeze_ms;
@@ -544,35 +508,6 @@ pub(crate) async fn harm(
         } else {
             replica.end(kind == kill, &mut random, tally).await?;
         }
-    }
-    Ok(())
-}
-
-/// Kills a router each time a node has been asleep for a while, until the deadline: one of the two
-/// in turn, so that the other takes over all that it has.
-async fn kill_asleep(
-    replica: &mut Replica,
-    cluster: &Cluster,
-    mut random: Random,
-    deadline: Instant,
-    tally: &Tally,
-) -> anyhow::Result<()> {
-    let even = replica.process.name().ends_with('0');
-    let is_its_turn = |number: u64| number.is_multiple_of(2) == even;
-    let mut sleeps = cluster.sleeps.subscribe();
-    while timeout_at(
-        deadline,
-        sleeps.wait_for(|number| number.is_some_and(is_its_turn)),
-    )
-    .await
-    .is_ok()
-    {
-        if !pause(SLEEP_BEFORE_KILL, deadline).await {
-            break;
-        }
-        replica.has_not_ended()?;
-        replica.end(true, &mut random, tally).await?;
-        _ = timeout_at(deadline, sleeps.wait_for(Option::is_none)).await;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Three nats-servers as one cluster on loopback, each with a store of its own.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     io::Write as _,
     path::{Path, PathBuf},
@@ -20,6 +20,8 @@ use tokio::{
     sync::{Mutex, watch},
     time::{Instant, sleep, timeout},
 };
+
+use crate::network::{Network, Way};
 
 /// Nodes; two of them are a quorum.
 pub(crate) const NODES: usize = 3;
@@ -47,14 +49,21 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     /// The last node's own disk, where one could be mounted.
     pub(crate) disk: Option<Disk>,
-    /// While a node sleeps, which time that is.
-    pub(crate) sleeps: watch::Sender<Option<u64>>,
+    /// The ways from each node to each other one, where they can be harmed.
+    routes: BTreeMap<(usize, usize), Network>,
+    /// While a node is kept behind, which time that is.
+    pub(crate) behind: watch::Sender<Option<u64>>,
 }
 
 impl Cluster {
     /// Starts it with its stores below a folder; the last node's is a disk of so many bytes,
-    /// where that may be mounted.
-    pub(crate) async fn start(folder: &Path, disk_bytes: Option<u64>) -> anyhow::Result<Self> {
+    /// where that may be mounted. The ways between nodes can be harmed where they are `harmable`:
+    /// then all that they say to each other passes here.
+    pub(crate) async fn start(
+        folder: &Path,
+        disk_bytes: Option<u64>,
+        harmable: bool,
+    ) -> anyhow::Result<Self> {
         let disk = match disk_bytes {
             Some(bytes) => Disk::mount(&folder.join(name(NODES - 1)), bytes).await,
             None => None,
@@ -65,15 +74,23 @@ impl Cluster {
         }
         let ports: Vec<u16> = ports.into_iter().collect();
         let (client_ports, route_ports) = ports.split_at(NODES);
+        let routes = match harmable {
+            true => routes(route_ports).await?,
+            false => BTreeMap::new(),
+        };
         let mut nodes = Vec::new();
         for (n, (port, route)) in client_ports.iter().zip(route_ports).enumerate() {
             let name = name(n);
             let config = folder.join(format!("{name}.conf"));
             let store = folder.join(&name);
-            fs::write(
-                &config,
-                configuration(&name, *port, *route, route_ports, &store),
-            )?;
+            let others = route_ports.iter().enumerate().filter(|(to, _)| *to != n);
+            let to_others = others.map(|(to, port)| match routes.get(&(n, to)) {
+                Some(way) => way.url().to_owned(),
+                None => format!("nats://127.0.0.1:{port}"),
+            });
+            let to_others: Vec<String> = to_others.collect();
+            let text = configuration(&name, *port, *route, &to_others, &store);
+            fs::write(&config, text)?;
             let process = Daemon::start(Launch {
                 name,
                 program: server_program(),
@@ -91,11 +108,11 @@ impl Cluster {
                 url,
             });
         }
-        let sleeps = watch::Sender::new(None);
         let cluster = Self {
             nodes,
             disk,
-            sleeps,
+            routes,
+            behind: watch::Sender::new(None),
         };
         cluster.ready().await?;
         Ok(cluster)
@@ -104,6 +121,24 @@ impl Cluster {
     /// The ports of all nodes.
     pub(crate) fn ports(&self) -> Vec<u16> {
         self.nodes.iter().map(|node| node.port).collect()
+    }
+
+    /// The node whose clients find it at a port.
+    pub(crate) fn at(&self, port: u16) -> Option<usize> {
+        self.nodes.iter().position(|node| node.port == port)
+    }
+
+    /// Holds back all that one node says to another, for a while; true where there was something.
+    pub(crate) async fn hold(&self, from: usize, to: usize, time: Duration) -> bool {
+        let way = |from, to, how| async move {
+            match self.routes.get(&(from, to)) {
+                Some(network) => network.be(how, time).await,
+                None => false,
+            }
+        };
+        // Of two nodes either may have called the other.
+        let (called, calling) = tokio::join!(way(from, to, Way::Mute), way(to, from, Way::Deaf));
+        called || calling
     }
 
     /// Waits until JetStream answers on every node.
@@ -247,14 +282,28 @@ pub(crate) fn name(n: usize) -> String {
     format!("nats-{n}")
 }
 
-fn configuration(name: &str, port: u16, route: u16, routes: &[u16], store: &Path) -> String {
-    let routes = routes.iter().map(|port| format!("nats://127.0.0.1:{port}"));
-    let routes: Vec<String> = routes.collect();
+/// A way from each node to each other one, by the numbers of both.
+async fn routes(ports: &[u16]) -> anyhow::Result<BTreeMap<(usize, usize), Network>> {
+    let mut routes = BTreeMap::new();
+    for from in 0..ports.len() {
+        for (to, port) in ports.iter().enumerate() {
+            if from != to {
+                routes.insert((from, to), Network::to(&[*port]).await?);
+            }
+        }
+    }
+    Ok(routes)
+}
+
+/// What else nodes would tell each other of where they are leads nowhere: the ways that may be
+/// harmed are the only ones.
+fn configuration(name: &str, port: u16, route: u16, to_others: &[String], store: &Path) -> String {
     format!(
         "server_name: {name}\nlisten: 127.0.0.1:{port}\n\
          jetstream {{ store_dir: {store:?}, sync_interval: 1s }}\n\
-         cluster {{ name: faults, no_advertise: true, listen: 127.0.0.1:{route}, routes: [{}] }}\n",
-        routes.join(", "),
+         cluster {{\n  name: faults\n  listen: 127.0.0.1:{route}\n  routes: [{to_others}]\n  \
+         no_advertise: true\n  advertise: \"127.0.0.1:1\"\n}}\n",
+        to_others = to_others.join(", "),
         store = store.display().to_string(),
     )
 }

@@ -14,6 +14,7 @@
     reason = "a program for people; JSON values answer null, and lengths fit into 64 bits"
 )]
 
+mod behind;
 mod chaos;
 mod cluster;
 mod load;
@@ -226,7 +227,7 @@ async fn run(plan: &Plan, folder: &Path) -> anyhow::Result<Report> {
     let mut random = Random::new(seed);
     let tally = Tally::new(plan.quiet);
     let disk = DISK_BYTES + seconds * DISK_BYTES_PER_SECOND;
-    let cluster = Cluster::start(folder, plan.disk.then_some(disk)).await?;
+    let cluster = Cluster::start(folder, plan.disk.then_some(disk), plan.aim.behind).await?;
     if plan.disk && cluster.disk.is_none() {
         eprintln!("nothing may be mounted here, so no disk will be full");
     }
@@ -344,6 +345,14 @@ impl Run<'_> {
         let clients = mesh.changes();
         let changing = mesh::change(&clients, definitions, random.fork(), deadline, tally);
         let nodes = harm_cluster(self.cluster, aim, random.fork(), deadline, tally);
+        let behind = behind::keep(
+            self.cluster,
+            &mesh.ways,
+            aim,
+            random.fork(),
+            deadline,
+            tally,
+        );
         let ways = harm_network(&mesh.ways, aim, random.fork(), deadline, tally);
         let source = self.source.harm(aim, random.fork(), deadline, tally);
         let source = async {
@@ -374,8 +383,8 @@ impl Run<'_> {
             Ok(())
         };
         let progress = self.progress(deadline);
-        let (changes, (), (), (), _, (), (), ()) = tokio::try_join!(
-            changing, nodes, ways, source, processes, load, recovery, progress
+        let (changes, (), (), (), (), _, (), (), ()) = tokio::try_join!(
+            changing, nodes, behind, ways, source, processes, load, recovery, progress
         )?;
         Ok(changes)
     }

@@ -38,7 +38,7 @@ fn provoked(mutant: Mutant) -> Provoked {
             only,
             hurry: 3,
             worker_freeze_ms: None,
-            asleep: false,
+            behind: false,
         },
         mix: DENSE,
         command_s: "0",
@@ -51,19 +51,19 @@ fn provoked(mutant: Mutant) -> Provoked {
         | Mutant::CheckpointOutside => only(&["router_kill", "router_freeze"]),
         Mutant::Infer => only(&["scheduler_", "router_kill", "router_freeze"]),
         Mutant::NakAtOnce => only(&["source_fails"]),
-        // A reader is taken over while a node is asleep, and that node is asked as it wakes.
+        // Readers are taken over while a node is behind that may be asked.
         Mutant::StaleTakeOver => {
-            let asleep = only(&["router_kill", "nats_freeze"]);
+            let behind = only(&["router_kill", "nats_route"]);
             Provoked {
                 seconds: 90,
                 aim: Aim {
                     hurry: 1,
-                    asleep: true,
-                    ..asleep.aim
+                    behind: true,
+                    ..behind.aim
                 },
                 // Many cells, each of which soon tells whether it was read.
                 mix: Mix::PLAIN,
-                ..asleep
+                ..behind
             }
         }
         Mutant::DropDoubtful => only(&["nats_leader", "nats_kill", "network_"]),
@@ -74,7 +74,7 @@ fn provoked(mutant: Mutant) -> Provoked {
                 only: &["worker_freeze"],
                 hurry: 3,
                 worker_freeze_ms: Some((34_000, 40_000)),
-                asleep: false,
+                behind: false,
             },
             // They have enough to do.
             mix: Mix::PLAIN,

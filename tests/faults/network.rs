@@ -1,11 +1,11 @@
-//! The way of one service to the cluster: a proxy on loopback for each node, which is cut, slowed
-//! and halved while the service and the nodes go on.
+//! The way of one service to the cluster, or of one node to another: a proxy on loopback for each
+//! node at its end, which is cut, slowed and halved while the service and the nodes go on.
 
 use std::{
     net::Ipv4Addr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -77,6 +77,8 @@ pub(crate) struct Network {
     url: String,
     way: watch::Sender<Way>,
     felt: Arc<AtomicU64>,
+    /// The port of the node that it has come to last; 0 before it has.
+    at: Arc<AtomicU16>,
     _carrying: JoinSet<()>,
 }
 
@@ -85,17 +87,25 @@ impl Network {
     pub(crate) async fn to(ports: &[u16]) -> anyhow::Result<Self> {
         let (way, watched) = watch::channel(Way::Open);
         let felt = Arc::new(AtomicU64::new(0));
+        let at = Arc::new(AtomicU16::new(0));
         let mut carrying = JoinSet::new();
         let mut urls = Vec::new();
         for port in ports {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
             urls.push(format!("nats://{}", listener.local_addr()?));
-            carrying.spawn(serve(listener, *port, watched.clone(), felt.clone()));
+            let end = End {
+                port: *port,
+                at: at.clone(),
+                way: watched.clone(),
+                felt: felt.clone(),
+            };
+            carrying.spawn(end.serve(listener));
         }
         Ok(Self {
             url: urls.join(","),
             way,
             felt,
+            at,
             _carrying: carrying,
         })
     }
@@ -103,6 +113,11 @@ impl Network {
     /// The addresses, as services take them.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The port of the node that it leads to now.
+    pub(crate) fn at(&self) -> u16 {
+        self.at.load(Ordering::Relaxed)
     }
 
     /// Is so for a while; true where somebody felt it.
@@ -116,34 +131,46 @@ impl Network {
     }
 }
 
-async fn serve(listener: TcpListener, port: u16, way: watch::Receiver<Way>, felt: Arc<AtomicU64>) {
-    let mut connections = JoinSet::new();
-    while let Ok((service, _)) = listener.accept().await {
-        while connections.try_join_next().is_some() {}
-        if *way.borrow() == Way::Refuses {
-            felt.fetch_add(1, Ordering::Relaxed);
-            continue;
-        }
-        connections.spawn(connect(service, port, way.clone(), felt.clone()));
-    }
+/// Where a way ends.
+#[derive(Debug, Clone)]
+struct End {
+    port: u16,
+    at: Arc<AtomicU16>,
+    way: watch::Receiver<Way>,
+    felt: Arc<AtomicU64>,
 }
 
-async fn connect(service: TcpStream, port: u16, way: watch::Receiver<Way>, felt: Arc<AtomicU64>) {
-    let Ok(node) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
-        return;
-    };
-    _ = (service.set_nodelay(true), node.set_nodelay(true));
-    let (from_service, to_service) = service.into_split();
-    let (from_node, to_node) = node.into_split();
-    let direction = |direction| Carrier {
-        direction,
-        way: way.clone(),
-        felt: felt.clone(),
-    };
-    // Whichever side ends, the other is told by both being dropped.
-    tokio::select! {
-        _ = direction(Direction::FromService).carry(from_service, to_node) => {}
-        _ = direction(Direction::ToService).carry(from_node, to_service) => {}
+impl End {
+    async fn serve(self, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        while let Ok((service, _)) = listener.accept().await {
+            while connections.try_join_next().is_some() {}
+            if *self.way.borrow() == Way::Refuses {
+                self.felt.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            connections.spawn(self.clone().connect(service));
+        }
+    }
+
+    async fn connect(self, service: TcpStream) {
+        let Ok(node) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await else {
+            return;
+        };
+        self.at.store(self.port, Ordering::Relaxed);
+        _ = (service.set_nodelay(true), node.set_nodelay(true));
+        let (from_service, to_service) = service.into_split();
+        let (from_node, to_node) = node.into_split();
+        let direction = |direction| Carrier {
+            direction,
+            way: self.way.clone(),
+            felt: self.felt.clone(),
+        };
+        // Whichever side ends, the other is told by both being dropped.
+        tokio::select! {
+            _ = direction(Direction::FromService).carry(from_service, to_node) => {}
+            _ = direction(Direction::ToService).carry(from_node, to_service) => {}
+        }
     }
 }
 

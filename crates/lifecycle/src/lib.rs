@@ -22,10 +22,9 @@ pub use health::{Health, Part};
 use jiff::SignedDuration;
 use kaizen_messaging::{
     ConnectError, Nats, NatsConfig, chain,
-    connection::{Link, connect_telling, is_dead, probe},
+    connection::{Link, RECONNECT, connect_telling, is_dead, probe},
     denied::{Denied, FirstDenied},
     failure::{Backoff, until_done},
-    follow::FollowError,
     streams::{StreamsError, check_all},
 };
 pub use registry::Registry;
@@ -75,13 +74,16 @@ impl Mesh {
         }
     }
 
-    /// The registry, followed once for the whole process.
-    pub async fn registry(&self) -> Result<Registry, FollowError> {
+    /// The registry, followed once for the whole process. `None` when stopped before it is read.
+    pub async fn registry(&self) -> Option<Registry> {
         // A day more than the archive: an event that is about to age out is still decided.
         let days = i64::from(self.config.streams.events_max_age_days) + 1;
         let history = SignedDuration::from_hours(days * 24);
-        let start = || Registry::start(&self.nats, history, self.shutdown.clone());
-        self.registry.get_or_try_init(start).await.cloned()
+        let start = async || {
+            let registry = Registry::start(&self.nats, history, self.shutdown.clone());
+            registry.await.ok_or(())
+        };
+        self.registry.get_or_try_init(start).await.ok().cloned()
     }
 }
 
@@ -362,13 +364,9 @@ async fn await_nats(
     name: &str,
     shutdown: &CancellationToken,
 ) -> Result<Option<(Nats, FirstDenied)>, ConnectError> {
-    let backoff = Backoff {
-        first: Duration::from_millis(200),
-        longest: Duration::from_secs(5),
-    };
     let attempt = || connect_telling(config, name);
     let told = |error: &ConnectError| warn!(error = chain(error), "waiting for NATS");
-    let connected = until_done(backoff, shutdown, attempt, told).await?;
+    let connected = until_done(RECONNECT, shutdown, attempt, told).await?;
     Ok(connected.map(|(client, denied)| (Nats::new(client), denied)))
 }
 

@@ -21,12 +21,12 @@ pub struct Registry {
 
 impl Registry {
     /// Follows REGISTRY until `shutdown`; returns once the view holds all that is stored now.
-    /// Superseded revisions are kept for `history`.
+    /// Superseded revisions are kept for `history`. `None` when stopped before that.
     pub async fn start(
         nats: &Nats,
         history: SignedDuration,
         shutdown: CancellationToken,
-    ) -> Result<Self, FollowError> {
+    ) -> Option<Self> {
         let view = Arc::new(RwLock::new(Arc::new(View::keeping(history))));
         let applied = view.clone();
         let (follower, _) = follow(
@@ -37,7 +37,7 @@ impl Registry {
         );
         let registry = Self { view, follower };
         registry.follower.catch_up_at_start(&shutdown).await?;
-        Ok(registry)
+        Some(registry)
     }
 
     /// The view as it stands. Held for as short as a decision takes, never across an await: who
@@ -52,12 +52,9 @@ impl Registry {
         self.follower.catch_up().await
     }
 
-    /// As [`Registry::catch_up`], for who starts: while NATS is in trouble it is tried again, until
-    /// `shutdown`.
-    pub async fn catch_up_at_start(
-        &self,
-        shutdown: &CancellationToken,
-    ) -> Result<u64, FollowError> {
+    /// As [`Registry::catch_up`], for who starts: while NATS is in trouble it is tried again.
+    /// `None` when stopped before that.
+    pub async fn catch_up_at_start(&self, shutdown: &CancellationToken) -> Option<u64> {
         self.follower.catch_up_at_start(shutdown).await
     }
 

@@ -5,7 +5,7 @@ use kaizen_proto::stream;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{Nats, chain};
+use crate::{Nats, chain, read::Cluster};
 
 /// A durable consumer: its stream and its name.
 pub type Durable = (&'static str, &'static str);
@@ -35,23 +35,6 @@ struct Info {
     cluster: Option<Cluster>,
 }
 
-#[derive(Deserialize)]
-struct Cluster {
-    name: Option<String>,
-    leader: Option<String>,
-}
-
-impl Info {
-    /// One server alone is no cluster, and leads itself.
-    fn is_led(&self) -> bool {
-        let cluster = self.cluster.as_ref();
-        cluster.is_none_or(|cluster| {
-            let leader = cluster.leader.as_deref().unwrap_or_default();
-            cluster.name.is_none() || !leader.is_empty()
-        })
-    }
-}
-
 async fn look(nats: &Nats, subject: String) -> Option<String> {
     // An empty object: `null` is no empty request to the server.
     match nats.jetstream.request(subject, &json!({})).await {
@@ -62,7 +45,7 @@ async fn look(nats: &Nats, subject: String) -> Option<String> {
 
 fn told(answer: &Response<Info>) -> Option<String> {
     match answer {
-        Response::Ok(info) if info.is_led() => None,
+        Response::Ok(info) if info.cluster.as_ref().is_none_or(Cluster::is_led) => None,
         Response::Ok(_) => Some(NO_LEADER.to_owned()),
         Response::Err { error } if error.code() == 404 => Some(MISSING.to_owned()),
         Response::Err { error } if error.code() == 503 => Some(NO_LEADER.to_owned()),

@@ -5,12 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::response::Response;
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
 use tracing::warn;
 
-use crate::{Nats, chain, connection::jittered, read::ReadError};
+use crate::{
+    Nats, chain,
+    connection::jittered,
+    read::{self, ReadError},
+};
 
 /// A reading is good for this long; then the clock of this machine may have gone its own way.
 const READING_AGE_MAX: Duration = Duration::from_secs(60);
@@ -21,23 +23,9 @@ const FIRST_READING_EVERY: Duration = Duration::from_secs(1);
 /// A difference beyond this is worth telling.
 pub const SKEW_TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
 
-#[derive(Deserialize)]
-struct Answer {
-    ts: Timestamp,
-}
-
 /// What time it is where `stream` is stored: when its leader wrote the answer.
 pub async fn server_time(nats: &Nats, stream: &'static str) -> Result<Timestamp, ReadError> {
-    let failed = |source| ReadError::new(stream, "the server's clock", source);
-    let answer: Response<Answer> = nats
-        .jetstream
-        .request(format!("STREAM.INFO.{stream}"), &())
-        .await
-        .map_err(|error| failed(error.into()))?;
-    match answer {
-        Response::Ok(answer) => Ok(answer.ts),
-        Response::Err { error } => Err(failed(error.into())),
-    }
+    Ok(read::info(nats, stream, "the server's clock").await?.ts)
 }
 
 /// What time it was, and when we learned it.
@@ -93,7 +81,7 @@ impl ServerClock {
     /// cut, that is waited for.
     pub async fn start(nats: &Nats, stream: &'static str) -> Self {
         loop {
-            match read(nats, stream).await {
+            match take(nats, stream).await {
                 Ok((reading, _)) => {
                     return Self {
                         nats: nats.clone(),
@@ -129,7 +117,7 @@ impl ServerClock {
     /// Takes another reading. One that took long is passed over while an earlier one is good,
     /// which it is not where this machine is known to have been `astray`.
     pub async fn refresh(&self, astray: bool) -> Result<Option<Observed>, ReadError> {
-        let (reading, took) = read(&self.nats, self.stream).await?;
+        let (reading, took) = take(&self.nats, self.stream).await?;
         let before = self.reading();
         let good = !astray && before.at.elapsed() < READING_AGE_MAX / 2;
         if took > ROUND_TRIP_MAX && good {
@@ -162,7 +150,7 @@ impl ServerClock {
     }
 }
 
-async fn read(nats: &Nats, stream: &'static str) -> Result<(Reading, Duration), ReadError> {
+async fn take(nats: &Nats, stream: &'static str) -> Result<(Reading, Duration), ReadError> {
     let asked = Instant::now();
     let server = server_time(nats, stream).await?;
     let reading = Reading {

@@ -24,8 +24,8 @@ pub const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 15, 1);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// So that a restarted server is not met by all clients at once.
-const RECONNECT: Backoff = Backoff {
+/// Between two tries to connect: a restarted server is not met by all clients at once.
+pub const RECONNECT: Backoff = Backoff {
     first: Duration::from_millis(100),
     longest: Duration::from_secs(4),
 };

@@ -146,16 +146,16 @@ impl Follower {
         Ok(wanted)
     }
 
-    /// As [`Follower::catch_up`], for who starts: while NATS is in trouble it is tried again, until
-    /// `shutdown`.
-    pub async fn catch_up_at_start(
-        &self,
-        shutdown: &CancellationToken,
-    ) -> Result<u64, FollowError> {
+    /// As [`Follower::catch_up`], for who starts: while NATS is in trouble it is tried again.
+    /// `None` when stopped before that.
+    pub async fn catch_up_at_start(&self, shutdown: &CancellationToken) -> Option<u64> {
+        shutdown.run_until_cancelled(self.caught_up()).await
+    }
+
+    async fn caught_up(&self) -> u64 {
         loop {
             match self.catch_up().await {
-                Ok(position) => return Ok(position),
-                Err(error) if shutdown.is_cancelled() => return Err(error),
+                Ok(position) => return position,
                 Err(error) => {
                     let error = chain(&error);
                     warn!(

@@ -6,16 +6,18 @@ use async_nats::jetstream::{
     Message,
     consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
     message::StreamMessage,
-    stream::{ClusterInfo, RawMessageErrorKind, State},
+    response::Response,
+    stream::RawMessageErrorKind,
 };
 use futures::StreamExt as _;
+use serde::Deserialize;
+use serde_json::json;
 
 use crate::{
     Nats,
     connection::jittered,
     deliveries::Order,
     failure::{Failure, FailureKind},
-    instant,
 };
 
 /// A read that failed; trying again may help.
@@ -119,23 +121,60 @@ pub async fn at(
 
 /// Last sequence that the stream's leader has stored.
 pub async fn last_sequence(nats: &Nats, stream: &'static str) -> Result<u64, ReadError> {
-    Ok(state(nats, stream, "its last sequence")
+    Ok(info(nats, stream, "its last sequence")
         .await?
-        .last_sequence)
+        .state
+        .last_seq)
 }
 
-/// How a stream stands, by its leader.
-async fn state(nats: &Nats, stream: &'static str, what: &str) -> Result<State, ReadError> {
-    let handle = nats
+/// What a stream's leader says of it.
+#[derive(Deserialize)]
+pub(crate) struct Info {
+    /// When it wrote this.
+    pub(crate) ts: jiff::Timestamp,
+    state: State,
+    cluster: Option<Cluster>,
+}
+
+#[derive(Deserialize)]
+struct State {
+    first_seq: u64,
+    first_ts: jiff::Timestamp,
+    last_seq: u64,
+}
+
+/// The part of an answer that tells who leads a stream or a consumer.
+#[derive(Deserialize)]
+pub(crate) struct Cluster {
+    name: Option<String>,
+    leader: Option<String>,
+}
+
+impl Cluster {
+    /// One server alone is no cluster, and leads itself.
+    pub(crate) fn is_led(&self) -> bool {
+        self.name.is_none()
+            || self
+                .leader
+                .as_ref()
+                .is_some_and(|leader| !leader.is_empty())
+    }
+}
+
+/// How a stream stands, by its leader. Where nobody leads, each replica answers for itself,
+/// however far behind it is: that is refused.
+pub(crate) async fn info(nats: &Nats, stream: &'static str, what: &str) -> Result<Info, ReadError> {
+    let answer: Response<Info> = nats
         .jetstream
-        .get_stream_no_info(stream)
+        .request(format!("STREAM.INFO.{stream}"), &json!({}))
         .await
         .map_err(failed(stream, what))?;
-    let info = handle.get_info().await.map_err(failed(stream, what))?;
-    // Where nobody leads, each replica answers for itself, however far behind it is.
-    let is_led = |cluster: &ClusterInfo| cluster.leader.as_ref().is_some_and(|l| !l.is_empty());
-    match info.cluster.as_ref().is_none_or(is_led) {
-        true => Ok(info.state),
+    let info = match answer {
+        Response::Ok(info) => info,
+        Response::Err { error } => return Err(failed(stream, what)(error)),
+    };
+    match info.cluster.as_ref().is_none_or(Cluster::is_led) {
+        true => Ok(info),
         false => Err(failed(stream, what)(
             "it has no leader now; try again once one is elected",
         )),
@@ -172,11 +211,11 @@ impl Bounds {
 
 /// What the stream's leader keeps.
 pub async fn bounds(nats: &Nats, stream: &'static str) -> Result<Bounds, ReadError> {
-    let state = state(nats, stream, "its bounds").await?;
+    let state = info(nats, stream, "its bounds").await?.state;
     Ok(Bounds {
-        first: state.first_sequence,
-        first_at: instant(state.first_timestamp),
-        last: state.last_sequence,
+        first: state.first_seq,
+        first_at: state.first_ts,
+        last: state.last_seq,
     })
 }
 

@@ -58,7 +58,9 @@ pub async fn serve(mesh: Mesh, listeners: Listeners) -> anyhow::Result<()> {
     if !ensure_streams(&mesh, &part).await? {
         return Ok(());
     }
-    let registry = mesh.registry().await?;
+    let Some(registry) = mesh.registry().await else {
+        return Ok(());
+    };
     if !seed::event_types(&mesh, &registry).await? {
         return Ok(());
     }

@@ -66,9 +66,7 @@ pub(crate) async fn event_types(mesh: &Mesh, registry: &Registry) -> anyhow::Res
             None => return Ok(false),
         }
     }
-    let caught_up = registry.catch_up_at_start(shutdown);
-    let caught_up = shutdown.run_until_cancelled(caught_up).await;
-    Ok(caught_up.transpose()?.is_some())
+    Ok(registry.catch_up_at_start(shutdown).await.is_some())
 }
 
 /// Stores it where nothing stands; its revision, or `None` where something does.

@@ -31,12 +31,15 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     if !await_streams(&mesh, &part).await? {
         return Ok(());
     }
+    let Some(registry) = mesh.registry().await else {
+        return Ok(());
+    };
     let client = mesh.nats.client.clone();
     let binder = Arc::new(Binder {
         response_bytes_max: client.max_payload().saturating_sub(RESPONSE_HEADROOM_BYTES),
         sources: Sources {
             client,
-            registry: mesh.registry().await?,
+            registry,
             roster: mesh.config.engagement_roster.clone(),
             engagements_dir: mesh.config.engagements_dir.clone().unwrap_or_default(),
             clones: Clones::new(&mesh.config.resolver),

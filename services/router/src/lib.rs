@@ -47,7 +47,9 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     if !await_streams(&mesh, &part).await? {
         return Ok(());
     }
-    let registry = mesh.registry().await?;
+    let Some(registry) = mesh.registry().await else {
+        return Ok(());
+    };
     let ledger = effect::Ledger::new(&mesh.nats, mesh.config.streams.ledger_ttl());
     let horizon = horizon::Horizon::start(&mesh.nats, mesh.config.streams.ledger_ttl());
     let Some(horizon) = mesh.shutdown.run_until_cancelled(horizon).await else {

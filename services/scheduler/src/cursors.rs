@@ -7,7 +7,6 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Context as _;
 use kaizen_lifecycle::CancellationToken;
 use kaizen_messaging::{
     Nats,
@@ -52,8 +51,8 @@ pub(crate) struct Cursors {
 }
 
 impl Cursors {
-    /// Loads every cursor, and follows them until `shutdown`.
-    pub(crate) async fn load(nats: &Nats, shutdown: CancellationToken) -> anyhow::Result<Self> {
+    /// Loads every cursor, and follows them until `shutdown`; `None` when stopped before that.
+    pub(crate) async fn load(nats: &Nats, shutdown: CancellationToken) -> Option<Self> {
         let from = Instant::now();
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let noted = seen.clone();
@@ -68,10 +67,7 @@ impl Cursors {
             },
             shutdown.clone(),
         );
-        let loaded_to = follower
-            .catch_up_at_start(&shutdown)
-            .await
-            .context("cannot read the cursors")?;
+        let loaded_to = follower.catch_up_at_start(&shutdown).await?;
         let cursors = Self {
             seen,
             follower,
@@ -83,7 +79,7 @@ impl Cursors {
             duration_ms = millis,
             "cursors loaded"
         );
-        Ok(cursors)
+        Some(cursors)
     }
 
     /// Completes once a cursor may have moved; `false` once following has ended.

@@ -29,8 +29,12 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
     if !await_streams(&mesh, &part).await? {
         return Ok(());
     }
-    let registry = mesh.registry().await?;
-    let cursors = cursors::Cursors::load(&mesh.nats, mesh.shutdown.clone()).await?;
+    let Some(registry) = mesh.registry().await else {
+        return Ok(());
+    };
+    let Some(cursors) = cursors::Cursors::load(&mesh.nats, mesh.shutdown.clone()).await else {
+        return Ok(());
+    };
     let Some(clock) = timekeeper::start(&mesh).await else {
         return Ok(());
     };
