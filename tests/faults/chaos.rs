@@ -21,6 +21,8 @@ const NETWORK_PAUSE_MS: (u64, u64) = (1_000, 5_000);
 /// How long a node is frozen, a way is cut, a disk is full.
 const NODE_FREEZE_MS: (u64, u64) = (1_000, 8_000);
 const CUT_MS: (u64, u64) = (1_000, 10_000);
+/// How long a node is cut off from the others: up to long enough for both sides to want a leader.
+const NODE_CUT_MS: (u64, u64) = (1_000, 12_000);
 const FULL_MS: (u64, u64) = (3_000, 8_000);
 /// How much later things arrive on a slow way.
 const DELAY_MS: (u64, u64) = (50, 500);
@@ -123,6 +125,7 @@ enum Fault {
     StepDown,
     ConsumerStepDown,
     FullDisk,
+    CutOff,
 }
 
 /// The consumers that are told to find another leader.
@@ -149,6 +152,8 @@ pub(crate) async fn harm_cluster(
         ("nats_leader_step_down", Fault::StepDown),
         ("nats_consumer_step_down", Fault::ConsumerStepDown),
         ("nats_disk_full", Fault::FullDisk),
+        ("nats_cut_off", Fault::CutOff),
+        ("nats_cut_off", Fault::CutOff),
     ];
     let possible = all.into_iter().filter(|(name, kind)| {
         aim.at(name) && (cluster.disk.is_some() || !matches!(kind, Fault::FullDisk))
@@ -177,6 +182,7 @@ pub(crate) async fn harm_cluster(
                 consumer_step_down(cluster, consumer, tally).await;
             }
             Fault::FullDisk => fill_disk(cluster, &mut random, tally).await?,
+            Fault::CutOff => cut_off(cluster, target, leader, &mut random, tally).await?,
         }
         if !cluster.healed().await {
             tally.say("a copy is behind for long");
@@ -224,6 +230,27 @@ async fn freeze_node(
         "nats_freeze"
     };
     tally.count(kind, process.name(), frozen);
+    Ok(())
+}
+
+/// The node goes on, as do its clients, and what the others say does not reach it.
+async fn cut_off(
+    cluster: &Cluster,
+    target: usize,
+    leader: usize,
+    random: &mut Random,
+    tally: &Tally,
+) -> anyhow::Result<()> {
+    let ways = [Way::Stalls, Way::Refuses, Way::Swallows];
+    let way = random.one_of(&ways).context("there are ways")?;
+    let time = random.millis(NODE_CUT_MS.0, NODE_CUT_MS.1);
+    let felt = cluster.cut_off(target, way, time).await;
+    let kind = if target == leader {
+        "nats_leader_cut_off"
+    } else {
+        "nats_cut_off"
+    };
+    tally.count(kind, &cluster::name(target), felt);
     Ok(())
 }
 

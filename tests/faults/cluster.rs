@@ -49,7 +49,7 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     /// The last node's own disk, where one could be mounted.
     pub(crate) disk: Option<Disk>,
-    /// The ways from each node to each other one, where they can be harmed.
+    /// The ways from each node to each other one: all that they say to each other passes here.
     routes: BTreeMap<(usize, usize), Network>,
     /// While a node is kept behind, which time that is.
     pub(crate) behind: watch::Sender<Option<u64>>,
@@ -57,13 +57,8 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Starts it with its stores below a folder; the last node's is a disk of so many bytes,
-    /// where that may be mounted. The ways between nodes can be harmed where they are `harmable`:
-    /// then all that they say to each other passes here.
-    pub(crate) async fn start(
-        folder: &Path,
-        disk_bytes: Option<u64>,
-        harmable: bool,
-    ) -> anyhow::Result<Self> {
+    /// where that may be mounted.
+    pub(crate) async fn start(folder: &Path, disk_bytes: Option<u64>) -> anyhow::Result<Self> {
         let disk = match disk_bytes {
             Some(bytes) => Disk::mount(&folder.join(name(NODES - 1)), bytes).await,
             None => None,
@@ -74,21 +69,14 @@ impl Cluster {
         }
         let ports: Vec<u16> = ports.into_iter().collect();
         let (client_ports, route_ports) = ports.split_at(NODES);
-        let routes = match harmable {
-            true => routes(route_ports).await?,
-            false => BTreeMap::new(),
-        };
+        let routes = routes(route_ports).await?;
         let mut nodes = Vec::new();
         for (n, (port, route)) in client_ports.iter().zip(route_ports).enumerate() {
             let name = name(n);
             let config = folder.join(format!("{name}.conf"));
             let store = folder.join(&name);
-            let others = route_ports.iter().enumerate().filter(|(to, _)| *to != n);
-            let to_others = others.map(|(to, port)| match routes.get(&(n, to)) {
-                Some(way) => way.url().to_owned(),
-                None => format!("nats://127.0.0.1:{port}"),
-            });
-            let to_others: Vec<String> = to_others.collect();
+            let to_others = routes.range((n, 0)..(n + 1, 0));
+            let to_others: Vec<&str> = to_others.map(|(_, way)| way.url()).collect();
             let text = configuration(&name, *port, *route, &to_others, &store);
             fs::write(&config, text)?;
             let process = Daemon::start(Launch {
@@ -130,15 +118,32 @@ impl Cluster {
 
     /// Holds back all that one node says to another, for a while; true where there was something.
     pub(crate) async fn hold(&self, from: usize, to: usize, time: Duration) -> bool {
-        let way = |from, to, how| async move {
-            match self.routes.get(&(from, to)) {
-                Some(network) => network.be(how, time).await,
-                None => false,
-            }
-        };
         // Of two nodes either may have called the other.
-        let (called, calling) = tokio::join!(way(from, to, Way::Mute), way(to, from, Way::Deaf));
-        called || calling
+        let how = |ends| match ends {
+            ends if ends == (from, to) => Some(Way::Mute),
+            ends if ends == (to, from) => Some(Way::Deaf),
+            _ => None,
+        };
+        self.harm_routes(how, time).await
+    }
+
+    /// Has one node and the others not reach one another for a while, in this way; true where
+    /// one of them tried to.
+    pub(crate) async fn cut_off(&self, node: usize, way: Way, time: Duration) -> bool {
+        let how = |(from, to)| (from == node || to == node).then_some(way);
+        self.harm_routes(how, time).await
+    }
+
+    async fn harm_routes(
+        &self,
+        how: impl Fn((usize, usize)) -> Option<Way>,
+        time: Duration,
+    ) -> bool {
+        let harmed = self.routes.iter().filter_map(|(ends, route)| {
+            let way = how(*ends)?;
+            Some(route.be(way, time))
+        });
+        join_all(harmed).await.contains(&true)
     }
 
     /// Waits until JetStream answers on every node.
@@ -297,7 +302,7 @@ async fn routes(ports: &[u16]) -> anyhow::Result<BTreeMap<(usize, usize), Networ
 
 /// What else nodes would tell each other of where they are leads nowhere: the ways that may be
 /// harmed are the only ones.
-fn configuration(name: &str, port: u16, route: u16, to_others: &[String], store: &Path) -> String {
+fn configuration(name: &str, port: u16, route: u16, to_others: &[&str], store: &Path) -> String {
     format!(
         "server_name: {name}\nlisten: 127.0.0.1:{port}\n\
          jetstream {{ store_dir: {store:?}, sync_interval: 1s }}\n\

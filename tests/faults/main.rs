@@ -227,7 +227,7 @@ async fn run(plan: &Plan, folder: &Path) -> anyhow::Result<Report> {
     let mut random = Random::new(seed);
     let tally = Tally::new(plan.quiet);
     let disk = DISK_BYTES + seconds * DISK_BYTES_PER_SECOND;
-    let cluster = Cluster::start(folder, plan.disk.then_some(disk), plan.aim.behind).await?;
+    let cluster = Cluster::start(folder, plan.disk.then_some(disk)).await?;
     if plan.disk && cluster.disk.is_none() {
         eprintln!("nothing may be mounted here, so no disk will be full");
     }
