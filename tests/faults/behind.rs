@@ -21,6 +21,11 @@ const BEHIND: Duration = Duration::from_millis(3_900);
 /// lacks, and is taken over before it gets that.
 const BEHIND_BEFORE_KILL: Duration = Duration::from_millis(400);
 
+/// The router that is killed the so-manieth time.
+fn killed(number: u64) -> String {
+    format!("router-{}", number % 2)
+}
+
 /// Keeps a node behind, time and again until the deadline: the one that neither leads LEDGER nor
 /// has the router among its clients that will go on.
 pub(crate) async fn keep(
@@ -38,7 +43,7 @@ pub(crate) async fn keep(
         if !pause(aim.pause(&mut random, NATS_PAUSE_MS), deadline).await {
             break;
         }
-        let goes_on = format!("router-{}", (number + 1) % 2);
+        let goes_on = killed(number + 1);
         let way = ways.iter().find(|(name, _)| *name == goes_on);
         let (_, way) = way.context("there are two routers")?;
         let Some(near) = cluster.at(way.at()) else {
@@ -74,8 +79,8 @@ pub(crate) async fn kill(
     deadline: Instant,
     tally: &Tally,
 ) -> anyhow::Result<()> {
-    let its_turn = u64::from(!replica.process.name().ends_with('0'));
-    let is_its_turn = |number: u64| number % 2 == its_turn;
+    let name = replica.process.name().to_owned();
+    let is_its_turn = |number| killed(number) == name;
     let mut behind = cluster.behind.subscribe();
     loop {
         let wanted = behind.wait_for(|number| number.is_some_and(is_its_turn));

@@ -64,6 +64,8 @@ mod tests {
             r#"{"config": {}}"#,
             r#"{"cluster": {"leader": "alone"}}"#,
             r#"{"cluster": {"name": "C", "leader": "nats-0"}}"#,
+            r#"{"cluster": {"name": "C", "leader": "nats-0", "replicas": null}}"#,
+            r#"{"cluster": {"name": "C", "leader": "nats-0", "replicas": [{"active": 8600000000}, {"active": 900000000}]}}"#,
         ] {
             assert_eq!(told(well), None, "{well}");
         }
@@ -73,6 +75,11 @@ mod tests {
             told(r#"{"cluster": {"name": "C", "leader": ""}}"#),
             leaderless
         );
+        // It slept, and does not know yet that another one leads.
+        let deposed = r#"{"cluster": {"name": "C", "leader": "nats-0", "replicas": [{"active": 8600000000}, {"active": 8600000000}]}}"#;
+        assert_eq!(told(deposed), leaderless);
+        let unheard = r#"{"cluster": {"name": "C", "leader": "nats-0", "replicas": [{"active": 0}, {"active": 0}]}}"#;
+        assert_eq!(told(unheard), leaderless);
         let offline = r#"{"error": {"code": 503, "err_code": 10118, "description": "offline"}}"#;
         assert_eq!(told(offline), leaderless);
         let missing = r#"{"error": {"code": 404, "err_code": 10059, "description": "not found"}}"#;

@@ -143,26 +143,53 @@ struct State {
     last_seq: u64,
 }
 
+/// A leader that has heard from no majority for this long may have a successor of which it does
+/// not know: the others wait for four seconds, at least, before they want one. Each is heard every
+/// second.
+const HEARD_AGE_MAX: Duration = Duration::from_secs(3);
+
 /// The part of an answer that tells who leads a stream or a consumer.
 #[derive(Deserialize)]
 pub(crate) struct Cluster {
     name: Option<String>,
     leader: Option<String>,
+    /// The others.
+    #[serde(default)]
+    replicas: Option<Vec<Replica>>,
+}
+
+#[derive(Deserialize)]
+struct Replica {
+    /// Nanoseconds since the one that answers has heard from it; 0 where it never has.
+    active: i64,
 }
 
 impl Cluster {
-    /// One server alone is no cluster, and leads itself.
+    /// Whether who answers is, or names, a leader that a majority follows. One server alone is no
+    /// cluster, and leads itself.
     pub(crate) fn is_led(&self) -> bool {
-        self.name.is_none()
-            || self
-                .leader
+        let names_one = || {
+            self.leader
                 .as_ref()
                 .is_some_and(|leader| !leader.is_empty())
+        };
+        self.name.is_none() || (names_one() && self.majority_is_heard())
+    }
+
+    fn majority_is_heard(&self) -> bool {
+        let others = self.replicas.as_deref().unwrap_or_default();
+        let is_heard = |other: &&Replica| {
+            let age = Duration::from_nanos(u64::try_from(other.active).unwrap_or_default());
+            !age.is_zero() && age <= HEARD_AGE_MAX
+        };
+        let heard = others.iter().filter(is_heard).count();
+        (heard + 1) * 2 > others.len() + 1
     }
 }
 
 /// How a stream stands, by its leader. Where nobody leads, each replica answers for itself,
-/// however far behind it is: that is refused.
+/// however far behind it is; and who was cut off, or slept, still answers as the leader that it
+/// was. Both are refused.
 pub(crate) async fn info(nats: &Nats, stream: &'static str, what: &str) -> Result<Info, ReadError> {
     let answer: Response<Info> = nats
         .jetstream
@@ -176,7 +203,7 @@ pub(crate) async fn info(nats: &Nats, stream: &'static str, what: &str) -> Resul
     match info.cluster.as_ref().is_none_or(Cluster::is_led) {
         true => Ok(info),
         false => Err(failed(stream, what)(
-            "it has no leader now; try again once one is elected",
+            "it has no leader now that a majority follows; try again once one is elected",
         )),
     }
 }
