@@ -31,6 +31,7 @@ mod every_step;
 mod explain;
 mod explained_events;
 mod gateway;
+mod leaders;
 mod letters;
 mod lost_deliveries;
 mod matching;
