@@ -65,7 +65,7 @@ async fn leader(nats: &Nats) -> Option<String> {
 async fn until_refused(nats: &Nats) -> String {
     let refused = async || match read::last_sequence(nats, stream::REGISTRY).await {
         Ok(_) => Err("it is taken"),
-        Err(error) => Ok(chain(&error).to_string()),
+        Err(error) => Ok(chain(&error)),
     };
     until("the answer is refused", refused).await
 }
