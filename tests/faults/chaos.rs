@@ -173,16 +173,29 @@ pub(crate) async fn harm_cluster(
         let any = usize::try_from(random.below(NODES as u64))?;
         // Every other time the leader on purpose.
         let target = if random.below(2) == 0 { leader } else { any };
+        let count = |kind, of_leader, seen| {
+            let kind = if target == leader { of_leader } else { kind };
+            tally.count(kind, &cluster::name(target), seen);
+        };
         match kind {
-            Fault::Kill => kill_node(cluster, target, leader, &mut random, tally).await?,
-            Fault::Freeze => freeze_node(cluster, target, leader, &mut random, tally).await?,
+            Fault::Kill => {
+                let seen = kill_node(cluster, target, &mut random).await?;
+                count("nats_kill", "nats_leader_kill", seen);
+            }
+            Fault::Freeze => {
+                let seen = freeze_node(cluster, target, &mut random).await?;
+                count("nats_freeze", "nats_leader_freeze", seen);
+            }
+            Fault::CutOff => {
+                let seen = cut_off(cluster, target, &mut random).await?;
+                count("nats_cut_off", "nats_leader_cut_off", seen);
+            }
             Fault::StepDown => step_down(cluster, stream, leader, tally).await,
             Fault::ConsumerStepDown => {
                 let consumer = random.one_of(&CONSUMERS).context("there are consumers")?;
                 consumer_step_down(cluster, consumer, tally).await;
             }
             Fault::FullDisk => fill_disk(cluster, &mut random, tally).await?,
-            Fault::CutOff => cut_off(cluster, target, leader, &mut random, tally).await?,
         }
         if !cluster.healed().await {
             tally.say("a copy is behind for long");
@@ -191,67 +204,35 @@ pub(crate) async fn harm_cluster(
     Ok(())
 }
 
-async fn kill_node(
-    cluster: &Cluster,
-    target: usize,
-    leader: usize,
-    random: &mut Random,
-    tally: &Tally,
-) -> anyhow::Result<()> {
+/// True where it was killed, and runs again.
+async fn kill_node(cluster: &Cluster, target: usize, random: &mut Random) -> anyhow::Result<bool> {
     let node = cluster.nodes.get(target).context("there are three")?;
     let mut process = node.process.lock().await;
     let gone = process.kill().await?;
     sleep(random.millis(DEAD_MS.0, DEAD_MS.1)).await;
     process.restart(&[])?;
-    let kind = if target == leader {
-        "nats_leader_kill"
-    } else {
-        "nats_kill"
-    };
-    tally.count(kind, process.name(), gone && process.pid().is_ok());
-    Ok(())
+    Ok(gone && process.pid().is_ok())
 }
 
+/// True where it stood still all the time.
 async fn freeze_node(
     cluster: &Cluster,
     target: usize,
-    leader: usize,
     random: &mut Random,
-    tally: &Tally,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let node = cluster.nodes.get(target).context("there are three")?;
     let mut process = node.process.lock().await;
-    let frozen = process
-        .freeze(random.millis(NODE_FREEZE_MS.0, NODE_FREEZE_MS.1))
-        .await?;
-    let kind = if target == leader {
-        "nats_leader_freeze"
-    } else {
-        "nats_freeze"
-    };
-    tally.count(kind, process.name(), frozen);
-    Ok(())
+    let time = random.millis(NODE_FREEZE_MS.0, NODE_FREEZE_MS.1);
+    process.freeze(time).await
 }
 
-/// The node goes on, as do its clients, and what the others say does not reach it.
-async fn cut_off(
-    cluster: &Cluster,
-    target: usize,
-    leader: usize,
-    random: &mut Random,
-    tally: &Tally,
-) -> anyhow::Result<()> {
+/// The node goes on, as do its clients, and what the others say does not reach it. True where one
+/// of them tried to say something.
+async fn cut_off(cluster: &Cluster, target: usize, random: &mut Random) -> anyhow::Result<bool> {
     let ways = [Way::Stalls, Way::Refuses, Way::Swallows];
     let way = random.one_of(&ways).context("there are ways")?;
     let time = random.millis(NODE_CUT_MS.0, NODE_CUT_MS.1);
-    let felt = cluster.cut_off(target, way, time).await;
-    let kind = if target == leader {
-        "nats_leader_cut_off"
-    } else {
-        "nats_cut_off"
-    };
-    tally.count(kind, &cluster::name(target), felt);
-    Ok(())
+    Ok(cluster.cut_off(target, way, time).await)
 }
 
 pub(crate) async fn step_down(cluster: &Cluster, stream: &str, leader: usize, tally: &Tally) {
