@@ -59,6 +59,20 @@ async fn accepted_means_stored_and_sent_again_it_is_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_says_stands_and_nobody_shows_is_to_be_sent_again() {
+    let mesh = Mesh::start_with(&[Which::Gateway]).await;
+    let first = mesh.post(&bad_run_bytes("a")).await;
+    assert_eq!(first.status, 202);
+    // As a leader shows it that does not have the event yet.
+    let events = mesh.jetstream.get_stream("EVENTS").await.unwrap();
+    let sequence = first.body["sequence"].as_u64().unwrap();
+    assert!(events.delete_message(sequence).await.unwrap());
+    let again = mesh.post(&bad_run_bytes("a")).await;
+    assert_eq!(again.status, 503, "{}", again.body);
+    assert_eq!(again.body["error"]["reason"], "unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_content_under_the_same_identity_is_a_conflict() {
     let mesh = Mesh::start_with(&[Which::Gateway]).await;
     assert_eq!(mesh.post(&bad_run_bytes("a")).await.status, 202);

@@ -5,6 +5,7 @@ use async_nats::{
     jetstream::{
         self,
         context::{PublishError, PublishErrorKind},
+        message::StreamMessage,
     },
 };
 use bytes::Bytes;
@@ -14,6 +15,8 @@ use kaizen_messaging::{Nats, read, trace};
 use kaizen_proto::{
     envelope::EventEnvelope,
     gateway::{PublishResponse, RefusalReason, Refused, Stored, publish_response},
+    header,
+    id::TriggerId,
     stream, subject,
     subject::DeadReason,
 };
@@ -153,7 +156,8 @@ impl Ingest {
             _ => unavailable(&error),
         })?;
         if standing.duplicate {
-            self.compare(standing.sequence, envelope).await?;
+            self.compare(standing.sequence, &trigger_id, envelope)
+                .await?;
         }
         let Standing {
             sequence,
@@ -167,15 +171,26 @@ impl Ingest {
         })
     }
 
-    /// The server knows the id, not the content: a different event under it is a conflict.
-    async fn compare(&self, sequence: u64, envelope: &EventEnvelope) -> Result<(), Refused> {
+    /// The server knows the id, not the content: a different event under it is a conflict. Only what
+    /// stands under the same id can be: a leader that comes or goes may tell the sequence before
+    /// who is asked for it has the event.
+    async fn compare(
+        &self,
+        sequence: u64,
+        trigger_id: &TriggerId,
+        envelope: &EventEnvelope,
+    ) -> Result<(), Refused> {
         let standing = read::at(&self.nats, stream::EVENTS, sequence)
             .await
             .map_err(|error| unavailable(&error))?;
-        let same = standing.is_some_and(|message| {
-            EventEnvelope::parse(&message.payload).is_ok_and(|stored| stored.says_what(envelope))
-        });
-        if same {
+        let is_it = |message: &StreamMessage| {
+            let id = message.headers.get(header::MSG_ID);
+            id.is_some_and(|id| id.as_str() == trigger_id.as_str())
+        };
+        let Some(message) = standing.filter(is_it) else {
+            return Err(unavailable(&NotSeen { sequence }));
+        };
+        if EventEnvelope::parse(&message.payload).is_ok_and(|stored| stored.says_what(envelope)) {
             return Ok(());
         }
         Err(Refused {
@@ -187,6 +202,13 @@ impl Ingest {
             hint: "give each event an id of its own".to_owned(),
         })
     }
+}
+
+/// What the server says stands, and nobody shows.
+#[derive(Debug, thiserror::Error)]
+#[error("EVENTS is said to hold it at sequence {sequence}, where it is not seen")]
+struct NotSeen {
+    sequence: u64,
 }
 
 /// JetStream's code for a message above the stream's limit.
