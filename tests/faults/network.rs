@@ -115,7 +115,7 @@ impl Network {
         &self.url
     }
 
-    /// The port of the node that it leads to now.
+    /// The port of the node that it has come to last; 0 before it has.
     pub(crate) fn at(&self) -> u16 {
         self.at.load(Ordering::Relaxed)
     }
