@@ -1,4 +1,5 @@
-//! How far a stream goes is what its leader says, and only while a majority follows it.
+//! How far a stream goes, and that something does not stand, is what its leader says, and only
+//! while a majority follows it.
 
 use std::{fs, path::Path};
 
@@ -62,6 +63,9 @@ async fn leader(nats: &Nats) -> Option<String> {
     }
 }
 
+/// Where nothing stands.
+const BEHIND_ALL: u64 = 1_000_000;
+
 async fn until_refused(nats: &Nats) -> String {
     let refused = async || match read::last_sequence(nats, stream::REGISTRY).await {
         Ok(_) => Err("it is taken"),
@@ -90,6 +94,14 @@ async fn a_leader_that_no_majority_follows_is_not_asked_how_far_a_stream_goes() 
     let nats = connect(&leads[0].url).await;
     let taken = async || read::last_sequence(&nats, stream::REGISTRY).await;
     until("the answer is taken", taken).await;
+    let store = async || {
+        let subject = "kaizen.registry.definition.some";
+        nats.jetstream.publish(subject, "{}".into()).await?.await
+    };
+    let (there, behind) = (until("it is stored", store).await.sequence, BEHIND_ALL);
+    let at = async |sequence| read::at(&nats, stream::REGISTRY, sequence).await;
+    assert!(at(there).await.unwrap().is_some());
+    assert!(at(behind).await.unwrap().is_none());
     let signal_all = |to| {
         let pids = follow.iter().map(|node| node.process.pid().unwrap());
         pids.for_each(|pid| signal(pid, to));
@@ -97,6 +109,8 @@ async fn a_leader_that_no_majority_follows_is_not_asked_how_far_a_stream_goes() 
     signal_all(Signal::SIGSTOP);
     let refused = until_refused(&nats).await;
     assert!(refused.contains("that a majority follows"), "{refused}");
+    assert!(at(there).await.unwrap().is_some(), "it has stood");
+    assert!(at(behind).await.is_err(), "who leads now may have it");
     assert_eq!(leader(&nats).await, Some(name), "it has noticed by then");
 
     // It does notice, and then each node answers for itself.

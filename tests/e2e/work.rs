@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use kaizen_messaging::{consume::backoff, tasks};
 use kaizen_proto::{
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
+    time::timeout,
 };
 
 use crate::documents::{RECORDED, REVIEW, REVIEW_ID, bad_run, bad_run_bytes};
@@ -464,6 +466,42 @@ async fn worker_that_was_thought_dead_is_refused_when_it_reports() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].by.starts_with("w2/"), "{found:?}");
     assert_eq!(get(&mesh.cli, &id)["state"], "done");
+}
+
+/// A worker looks every three seconds.
+const LOOKS_WITHIN: Duration = Duration::from_secs(30);
+
+/// A leader that was deposed and does not know it shows what stood before. Here what has come
+/// since is taken away, which looks the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_that_is_shown_how_its_task_stood_before_goes_on() {
+    let mesh = mesh().await;
+    let id = review(&mesh, "e1").await;
+    work_once(&mesh.cli, "exit 3").exits(1);
+    mesh.cli.run(&["task", "retry", &id]).ok();
+    let (go, gone) = (mesh.cli.folder().join("go"), mesh.cli.folder().join("gone"));
+    let (until_go, say) = (go.display(), gone.display());
+    let line =
+        format!("echo $$ > pid; until [ -e {until_go} ]; do sleep 0.05; done; echo on > {say}");
+    let worker = Worker::start(&mesh.cli, "w1", &[], &line);
+    await_line(&mesh.cli.folder().join("pid")).await;
+
+    let looks = format!("$JS.API.STREAM.MSG.GET.{}", stream::LEDGER);
+    let mut looks = mesh.raw.subscribe(looks).await.unwrap();
+    let life = mesh.stored.life(REVIEW_ID).await;
+    let ledger = mesh.jetstream.get_stream(stream::LEDGER).await.unwrap();
+    for since in life.iter().rev().take(2) {
+        assert!(ledger.delete_message(since.sequence).await.unwrap());
+    }
+    let now = mesh.stored.life(REVIEW_ID).await;
+    assert_eq!(states(&now).last(), Some(&TaskState::Failed));
+    // The answer to the first of them has come once there is a second.
+    for _ in 0..2 {
+        let look = timeout(LOOKS_WITHIN, looks.next()).await;
+        look.unwrap_or_else(|_| panic!("it looks no more: {}", worker.said()));
+    }
+    fs::write(&go, "").unwrap();
+    assert_eq!(await_line(&gone).await, "on", "{}", worker.said());
 }
 
 #[tokio::test(flavor = "multi_thread")]

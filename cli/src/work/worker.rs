@@ -400,11 +400,12 @@ impl Worker {
     }
 
     /// Keeps a task from others; `false` where it is not this worker's any more. What cannot be
-    /// read now is taken for unchanged: the end is stored by compare-and-set.
+    /// read now, or not by who has come so far, is taken for unchanged: the end is stored by
+    /// compare-and-set.
     async fn keep(&self, delivery: &Message, task: &Task) -> bool {
         _ = delivery.ack_with(AckKind::Progress).await;
         match tasks::last(&self.nats, &task.subject).await {
-            Ok(Some(last)) if last.sequence != task.taken => {
+            Ok(Some(last)) if last.sequence > task.taken => {
                 self.overtaken(delivery, task, &last).await;
                 false
             }
@@ -471,8 +472,8 @@ impl Worker {
                 acknowledge(delivery).await;
                 became
             }
-            Ok(Put::Overtaken) => {
-                if let Ok(Some(last)) = tasks::last(&self.nats, &task.subject).await {
+            Ok(Put::Overtaken(last)) => {
+                if let Some(last) = last {
                     self.overtaken(delivery, task, &last).await;
                 }
                 Became::Lost

@@ -1,6 +1,6 @@
 //! Reads through a stream's leader. Direct gets may be stale, so nothing here uses them.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use async_nats::jetstream::{
     Message,
@@ -70,34 +70,16 @@ pub async fn last(
     stream: &'static str,
     filter: &str,
 ) -> Result<Option<StreamMessage>, ReadError> {
-    let handle = nats
-        .jetstream
-        .get_stream_no_info(stream)
-        .await
-        .map_err(failed(stream, filter))?;
-    match handle.get_last_raw_message_by_subject(filter).await {
-        Ok(message) => Ok(Some(message)),
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(failed(stream, filter)(error)),
-    }
+    find(nats, stream, Which::Last(filter)).await
 }
 
-/// First message on a subject.
+/// First message on a subject or filter.
 pub async fn first(
     nats: &Nats,
     stream: &'static str,
-    subject: &str,
+    filter: &str,
 ) -> Result<Option<StreamMessage>, ReadError> {
-    let handle = nats
-        .jetstream
-        .get_stream_no_info(stream)
-        .await
-        .map_err(failed(stream, subject))?;
-    match handle.get_first_raw_message_by_subject(subject, 1).await {
-        Ok(message) => Ok(Some(message)),
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(failed(stream, subject)(error)),
-    }
+    find(nats, stream, Which::First(filter)).await
 }
 
 /// The message at a sequence.
@@ -106,16 +88,60 @@ pub async fn at(
     stream: &'static str,
     sequence: u64,
 ) -> Result<Option<StreamMessage>, ReadError> {
-    let what = || format!("sequence {sequence}");
+    find(nats, stream, Which::At(sequence)).await
+}
+
+/// Which message of a stream is looked for.
+#[derive(Debug, Clone, Copy)]
+enum Which<'a> {
+    Last(&'a str),
+    First(&'a str),
+    At(u64),
+}
+
+impl fmt::Display for Which<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Last(filter) | Self::First(filter) => f.write_str(filter),
+            Self::At(sequence) => write!(f, "sequence {sequence}"),
+        }
+    }
+}
+
+/// The message, as the leader has it. A leader that was cut off, or slept, answers too: what it
+/// shows has stood, but it has never seen what its successor stores. So that something does not
+/// stand is believed only of one that a majority follows.
+async fn find(
+    nats: &Nats,
+    stream: &'static str,
+    which: Which<'_>,
+) -> Result<Option<StreamMessage>, ReadError> {
+    let found = look(nats, stream, which).await?;
+    if found.is_some() || info(nats, stream, &which.to_string()).await?.is_of_one() {
+        return Ok(found);
+    }
+    look(nats, stream, which).await
+}
+
+async fn look(
+    nats: &Nats,
+    stream: &'static str,
+    which: Which<'_>,
+) -> Result<Option<StreamMessage>, ReadError> {
     let handle = nats
         .jetstream
         .get_stream_no_info(stream)
         .await
-        .map_err(failed(stream, what()))?;
-    match handle.get_raw_message(sequence).await {
+        .map_err(failed(stream, which.to_string()))?;
+    let found = match which {
+        Which::Last(filter) => handle.get_last_raw_message_by_subject(filter).await,
+        Which::First(filter) => handle.get_first_raw_message_by_subject(filter, 1).await,
+        Which::At(sequence) => handle.get_raw_message(sequence).await,
+    };
+    match found {
         Ok(message) => Ok(Some(message)),
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(failed(stream, what())(error)),
+        Err(error) => Err(failed(stream, which.to_string())(error)),
     }
 }
 
@@ -134,6 +160,13 @@ pub(crate) struct Info {
     pub(crate) ts: jiff::Timestamp,
     state: State,
     cluster: Option<Cluster>,
+}
+
+impl Info {
+    /// Whether it stands on one server, which is no cluster: nobody else can know more.
+    fn is_of_one(&self) -> bool {
+        self.cluster.as_ref().is_none_or(Cluster::is_of_one)
+    }
 }
 
 #[derive(Deserialize)]
@@ -165,6 +198,10 @@ struct Replica {
 }
 
 impl Cluster {
+    fn is_of_one(&self) -> bool {
+        self.name.is_none()
+    }
+
     /// Whether who answers is, or names, a leader that a majority follows. One server alone is no
     /// cluster, and leads itself.
     pub(crate) fn is_led(&self) -> bool {
@@ -173,7 +210,7 @@ impl Cluster {
                 .as_ref()
                 .is_some_and(|leader| !leader.is_empty())
         };
-        self.name.is_none() || (names_one() && self.majority_is_heard())
+        self.is_of_one() || (names_one() && self.majority_is_heard())
     }
 
     fn majority_is_heard(&self) -> bool {

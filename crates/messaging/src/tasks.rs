@@ -54,8 +54,9 @@ impl Kept {
 pub enum Put {
     /// It stands, at this sequence.
     Stored(u64),
-    /// Something else has followed.
-    Overtaken,
+    /// Something else has followed: this stands last; `None` where the ledger has forgotten the
+    /// task.
+    Overtaken(Option<Box<Kept>>),
 }
 
 /// Why it is not known whether a record stands.
@@ -146,9 +147,10 @@ pub async fn put(
             return Ok(Put::Stored(sequence));
         }
         match last(nats, subject).await? {
-            Some(last) if last.sequence == after => {}
+            // Or less: who answers may be behind, and what stood at `after` is known to.
+            Some(last) if last.sequence <= after => {}
             Some(last) if last.record == *record => return Ok(Put::Stored(last.sequence)),
-            Some(_) | None => return Ok(Put::Overtaken),
+            last => return Ok(Put::Overtaken(last.map(Box::new))),
         }
         if attempt < PUT_ATTEMPTS_MAX {
             tokio::time::sleep(jittered(PUT_RETRY_DELAY)).await;

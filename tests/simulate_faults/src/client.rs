@@ -122,27 +122,73 @@ pub async fn publish(process: &Process, stream: &'static str, draft: Draft) -> O
     .await
 }
 
-/// Reads something of a stream through its leader.
+/// Reads something of a stream through whoever leads it, or led it and does not know yet that it
+/// does no more: up to what sequence that one has come is the second argument of `look`.
 async fn read<T: 'static>(
     process: &Process,
     stream: &'static str,
-    look: impl Fn(&Stream, Micros) -> T + 'static,
+    look: impl Fn(&Stream, u64, Micros) -> T + 'static,
 ) -> Result<T, Unavailable> {
+    let reader = process.clone();
     let answer = link::request(process, PATIENCE, move |sim, reply: Reply<Option<T>>| {
         let found = {
             let broker = sim.broker.borrow();
             let Some(stream) = broker.stream(stream) else {
                 return;
             };
-            match stream.answers(sim.now()) {
-                None => return,
-                Some(false) => None,
-                Some(true) => Some(look(stream, sim.now())),
+            if asks_the_deposed(&reader, stream) {
+                Some(look(stream, stream.deposed_at, sim.now()))
+            } else {
+                match stream.answers(sim.now()) {
+                    None => return,
+                    Some(false) => None,
+                    Some(true) => Some(look(stream, u64::MAX, sim.now())),
+                }
             }
         };
         reply.send(sim, found);
     });
     answer.await.flatten().ok_or(Unavailable)
+}
+
+/// Whether a process is with a leader that is one no more.
+fn asks_the_deposed(reader: &Process, stream: &Stream) -> bool {
+    let until = stream.deposed_until;
+    if until <= reader.sim.now() || !broker::is_with_follower(reader, until) {
+        return false;
+    }
+    if stream.deposed_at < stream.last_sequence() {
+        reader.sim.saw(Seen::DeposedRead);
+    }
+    true
+}
+
+/// Reads what a stream says of itself. Production believes no leader whom nobody hears.
+async fn info<T: 'static>(
+    process: &Process,
+    stream: &'static str,
+    look: impl Fn(&Stream, u64, Micros) -> T + 'static,
+) -> Result<T, Unavailable> {
+    let believes_all = process.sim.is(Mutant::BelieveTheDeposed);
+    let said = read(process, stream, move |stream, at, now| {
+        (at == u64::MAX || believes_all).then(|| look(stream, at, now))
+    });
+    said.await?.ok_or(Unavailable)
+}
+
+/// The message that `look` finds, through the leader. That there is none is believed of a leader
+/// alone that is one: as `kaizen_messaging::read` does it.
+async fn find(
+    process: &Process,
+    stream: &'static str,
+    look: impl Fn(&Stream, u64, Micros) -> Option<Rc<Message>> + Clone + 'static,
+) -> Result<Option<Rc<Message>>, Unavailable> {
+    let found = read(process, stream, look.clone()).await?;
+    if found.is_some() {
+        return Ok(found);
+    }
+    info(process, stream, |_, _, _| ()).await?;
+    read(process, stream, look).await
 }
 
 /// The last message where a filter matches, through the leader.
@@ -152,8 +198,8 @@ pub async fn last(
     filter: &str,
 ) -> Result<Option<Rc<Message>>, Unavailable> {
     let filter = filter.to_owned();
-    read(process, stream, move |stream, now| {
-        stream.last(&filter, now)
+    find(process, stream, move |stream, at, now| {
+        stream.last(&filter, at, now)
     })
     .await
 }
@@ -165,8 +211,8 @@ pub async fn first(
     filter: &str,
 ) -> Result<Option<Rc<Message>>, Unavailable> {
     let filter = filter.to_owned();
-    read(process, stream, move |stream, now| {
-        stream.first(&filter, now)
+    find(process, stream, move |stream, at, now| {
+        stream.first(&filter, at, now)
     })
     .await
 }
@@ -177,20 +223,23 @@ pub async fn at(
     stream: &'static str,
     sequence: u64,
 ) -> Result<Option<Rc<Message>>, Unavailable> {
-    read(process, stream, move |stream, _| {
-        stream.at(sequence).cloned()
+    find(process, stream, move |stream, at, _| {
+        stream.at(sequence).filter(|_| sequence <= at).cloned()
     })
     .await
 }
 
 /// Sequence of the last message, through the leader.
 pub async fn last_sequence(process: &Process, stream: &'static str) -> Result<u64, Unavailable> {
-    read(process, stream, |stream, _| stream.last_sequence()).await
+    info(process, stream, |stream, at, _| {
+        stream.last_sequence().min(at)
+    })
+    .await
 }
 
 /// What the server takes the time to be.
 pub async fn server_time(process: &Process, stream: &'static str) -> Result<Micros, Unavailable> {
-    read(process, stream, |_, now| now).await
+    info(process, stream, |_, _, now| now).await
 }
 
 /// The last message on each subject that a filter matches, from whichever replica holds the
@@ -202,7 +251,7 @@ pub async fn latest(
 ) -> Result<Vec<Rc<Message>>, Unavailable> {
     let filter = filter.to_owned();
     let reader = process.clone();
-    read(process, stream, move |stream, now| {
+    read(process, stream, move |stream, _, now| {
         let until = stream.behind_until;
         let at = match until > now && broker::is_with_follower(&reader, until) {
             true => stream.behind_at,

@@ -33,6 +33,8 @@ pub enum Seen {
     AckForgotten,
     /// Followers were behind, and somebody read there.
     StaleRead,
+    /// A leader that was one no more was asked, and knew less.
+    DeposedRead,
     /// Ids were forgotten.
     IdsForgotten,
     /// 10071
@@ -93,7 +95,7 @@ pub enum Seen {
 
 impl Seen {
     /// All of them, with how often each must be seen in ten thousand seeds at least.
-    pub const ALL: [(Self, u64); 42] = [
+    pub const ALL: [(Self, u64); 43] = [
         (Self::RequestLost, 1_000),
         (Self::AnswerLost, 1_000),
         (Self::Doubled, 1_000),
@@ -108,6 +110,7 @@ impl Seen {
         (Self::ProposalLost, 100),
         (Self::AckForgotten, 100),
         (Self::StaleRead, 1_000),
+        (Self::DeposedRead, 1_000),
         (Self::IdsForgotten, 1_000),
         (Self::WrongLastSequence, 1_000),
         (Self::RefusedInFlight, 100),

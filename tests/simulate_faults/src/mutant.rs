@@ -39,11 +39,13 @@ pub enum Mutant {
     AnswerFirst,
     /// A delivery that got lost is passed over.
     GapPassedOver,
+    /// What a stream says of itself is believed, whoever says it.
+    BelieveTheDeposed,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::AckFirst,
         Self::NoCompareAndSet,
         Self::InferOnRefusal,
@@ -61,6 +63,7 @@ impl Mutant {
         Self::TickWithoutGuard,
         Self::AnswerFirst,
         Self::GapPassedOver,
+        Self::BelieveTheDeposed,
     ];
 
     /// As it is written on the command line.
@@ -84,6 +87,7 @@ impl Mutant {
             Self::TickWithoutGuard => "tick-without-guard",
             Self::AnswerFirst => "answer-first",
             Self::GapPassedOver => "gap-passed-over",
+            Self::BelieveTheDeposed => "believe-the-deposed",
         }
     }
 }

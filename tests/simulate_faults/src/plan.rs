@@ -138,6 +138,8 @@ pub enum Harm {
     Leader(&'static str, Micros, bool, bool),
     /// The followers of a stream are behind for so long.
     Behind(&'static str, Micros),
+    /// A leader that a stream had goes on answering for so long, now and then, with what it knows.
+    Deposed(&'static str, Micros),
     /// A stream takes long to store for so long.
     Slow(&'static str, Micros),
     /// EVENTS forgets the ids of its messages.
@@ -170,6 +172,9 @@ impl fmt::Display for Harm {
             }
             Self::Behind(stream, long) => {
                 write!(f, "followers of {stream} behind for {} ms", long / MS)
+            }
+            Self::Deposed(stream, long) => {
+                write!(f, "{stream} has a second leader for {} ms", long / MS)
             }
             Self::Slow(stream, long) => write!(f, "{stream} slow for {} ms", long / MS),
             Self::ForgetIds => write!(f, "EVENTS forgets its ids"),
@@ -399,6 +404,9 @@ fn harms(draw: &mut Random, processes: &BTreeSet<ProcessId>) -> Vec<(Micros, Har
                     // Then there is something in flight.
                     harms.push((at.saturating_sub(600 * MS), Harm::Slow(stream, SECOND)));
                 }
+                if draw.happens(6_000) {
+                    harms.push((at, Harm::Deposed(stream, ms(draw, 1_000, 12_000))));
+                }
                 Harm::Leader(stream, ms(draw, 20, 3_000), keeps, silent)
             }
             72..77 => Harm::Behind(stream, ms(draw, 500, 5_000)),
@@ -418,7 +426,7 @@ fn harms(draw: &mut Random, processes: &BTreeSet<ProcessId>) -> Vec<(Micros, Har
         };
         harms.push((at, harm));
     }
-    if draw.happens(300) {
+    if draw.happens(400) {
         // So long without a scheduler that slots are missed, not late.
         let (at, down) = (draw.between(2, 6) * SECOND, draw.between(31, 33) * SECOND);
         let theirs = processes

@@ -139,6 +139,7 @@ fn inflict(sim: &Sim, harm: Harm) {
             broker::change_leader(sim, stream, away, keeps, silent);
         }
         Harm::Behind(stream, long) => broker::be_behind(sim, stream, sim.now() + long),
+        Harm::Deposed(stream, long) => broker::be_deposed(sim, stream, sim.now() + long),
         Harm::Slow(stream, long) => broker::be_slow(sim, stream, sim.now() + long),
         Harm::ForgetIds => broker::forget_ids(sim, stream::EVENTS),
         Harm::ResolverFails(long) => actors::fails_until(sim, sim.now() + long),

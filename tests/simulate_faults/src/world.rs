@@ -159,6 +159,8 @@ pub struct Violation {
 pub struct Promises {
     /// Envelopes that the gateway has accepted, by its answer.
     pub accepted: Vec<Vec<u8>>,
+    /// Envelopes of which it has said that another one has their identity.
+    pub in_conflict: Vec<Vec<u8>>,
     /// Who believes that they have reported a task, by its order.
     pub reported: BTreeMap<u64, Vec<String>>,
     /// What operators want, and from when on.

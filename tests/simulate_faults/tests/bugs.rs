@@ -15,13 +15,14 @@ const SEEDS_MAX: u64 = 40;
 fn first_seed(mutant: Mutant) -> u64 {
     match mutant {
         Mutant::TickWithoutGuard => 2,
-        Mutant::TwiceInABatch => 6,
-        Mutant::NakWithoutDelay | Mutant::OwnClock => 8,
-        Mutant::OutcomeWithoutGuard => 10,
-        Mutant::NoCatchUp => 42,
-        Mutant::DecideOverDecided => 53,
-        Mutant::StaleTakeOver => 61,
-        Mutant::DrainDrops => 85,
+        Mutant::DecideOverDecided => 7,
+        Mutant::OwnClock => 8,
+        Mutant::OutcomeWithoutGuard => 11,
+        Mutant::InferOnRefusal => 12,
+        Mutant::TwiceInABatch => 13,
+        Mutant::StaleTakeOver | Mutant::NoCatchUp | Mutant::GapPassedOver => 28,
+        Mutant::DrainDrops => 59,
+        Mutant::BelieveTheDeposed => 270,
         _ => 0,
     }
 }

@@ -66,7 +66,12 @@ async fn publish(mesh: &Rc<Mesh>, process: &Process, number: usize, event: &[u8]
                 promises.accepted.push(event.to_vec());
                 return;
             }
-            Some(Answer::Refused | Answer::Conflict) => return,
+            Some(Answer::Conflict) => {
+                let mut promises = process.sim.promises.borrow_mut();
+                promises.in_conflict.push(event.to_vec());
+                return;
+            }
+            Some(Answer::Refused) => return,
             Some(Answer::Unavailable) | None => {
                 process.tell(|| format!("event {number} not accepted, attempt {attempt}"));
             }

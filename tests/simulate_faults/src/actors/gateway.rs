@@ -128,16 +128,17 @@ async fn judge(
     Ok(judged.ok())
 }
 
-/// The server knows the id, not the content: a different event under it is a conflict.
+/// The server knows the id, not the content: a different event under it is a conflict. Only what
+/// is seen there can be one.
 async fn compare(
     process: &Process,
     sequence: u64,
     envelope: &EventEnvelope,
 ) -> Result<Answer, Unavailable> {
     let standing = client::at(process, stream::EVENTS, sequence).await?;
-    let same = standing.is_some_and(|message| {
-        EventEnvelope::parse(&message.payload).is_ok_and(|stored| stored.says_what(envelope))
-    });
+    let standing = standing.ok_or(Unavailable)?;
+    let same =
+        EventEnvelope::parse(&standing.payload).is_ok_and(|standing| standing.says_what(envelope));
     Ok(match same {
         true => Answer::Accepted,
         false => Answer::Conflict,

@@ -18,7 +18,7 @@ const RETRY_DELAY: Micros = 100 * MS;
 /// What became of a record that was to follow on another.
 pub(super) enum Put {
     Stored(u64),
-    Overtaken,
+    Overtaken(Option<Standing>),
 }
 
 /// What stands of the task with this subject, through the leader.
@@ -57,12 +57,12 @@ pub(super) async fn put(
             return Ok(Put::Stored(sequence));
         }
         match standing(process, subject).await? {
-            Some(last) if last.sequence == after => process.sim.saw(Seen::DoubtfulNotStored),
+            Some(last) if last.sequence <= after => process.sim.saw(Seen::DoubtfulNotStored),
             Some(last) if last.record == *record => {
                 process.sim.saw(Seen::DoubtfulStored);
                 return Ok(Put::Stored(last.sequence));
             }
-            Some(_) | None => return Ok(Put::Overtaken),
+            last => return Ok(Put::Overtaken(last)),
         }
         process.sleep(RETRY_DELAY).await;
     }

@@ -38,16 +38,22 @@ pub(super) async fn consume(process: &Process) {
 
 async fn settle(process: &Process, delivery: &Delivery) -> Result<(), Unavailable> {
     match serde_json::from_slice(&delivery.message.payload) {
-        Ok(TaskRecord::Outcome(outcome)) => tell(process, &outcome).await,
+        Ok(TaskRecord::Outcome(outcome)) => {
+            tell(process, &outcome, delivery.message.sequence).await
+        }
         _ => Ok(()),
     }
 }
 
-async fn tell(process: &Process, outcome: &TaskOutcome) -> Result<(), Unavailable> {
+async fn tell(process: &Process, outcome: &TaskOutcome, sequence: u64) -> Result<(), Unavailable> {
     let kept = client::at(process, stream::LEDGER, outcome.order).await?;
     let record = kept.and_then(|kept| serde_json::from_slice(&kept.payload).ok());
     let Some(TaskRecord::Order(order)) = record else {
-        return Ok(());
+        let known = client::last_sequence(process, stream::LEDGER).await?;
+        return match known < sequence {
+            true => Err(Unavailable),
+            false => Ok(()),
+        };
     };
     let Some(event) = life::outcome_event(&order, outcome) else {
         return Ok(());

@@ -88,10 +88,12 @@ async fn take(
         return Ok(None);
     };
     let standing = life::standing(process, &message.subject).await?;
-    let Some(standing) = standing.filter(|standing| standing.may_take(message.sequence)) else {
+    let standing = standing.filter(|standing| standing.knows(message.sequence));
+    let standing = standing.ok_or(Unavailable)?;
+    if !standing.may_take(message.sequence) {
         acknowledge(process, durable, delivery);
         return Ok(None);
-    };
+    }
     let taken = TaskRecord::Taken(Taken {
         order: message.sequence,
         worker: name(process),
@@ -142,7 +144,7 @@ async fn carry_out(
 async fn keep(process: &Process, durable: &str, delivery: &Delivery, task: &Task) -> bool {
     client::settle(process, durable, delivery, Settlement::InProgress);
     match life::standing(process, &task.subject).await {
-        Ok(Some(last)) if last.sequence != task.taken => {
+        Ok(Some(last)) if last.sequence > task.taken => {
             overtaken(process, durable, delivery, &last.record);
             false
         }
@@ -176,8 +178,8 @@ async fn report(process: &Process, durable: &str, delivery: &Delivery, task: &Ta
             drop(promises);
             acknowledge(process, durable, delivery);
         }
-        Ok(Put::Overtaken) => {
-            if let Ok(Some(last)) = life::standing(process, &task.subject).await {
+        Ok(Put::Overtaken(last)) => {
+            if let Some(last) = last {
                 overtaken(process, durable, delivery, &last.record);
             }
         }

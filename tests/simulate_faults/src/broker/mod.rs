@@ -179,22 +179,31 @@ fn deliver(sim: &Sim, stream: &'static str, feed: usize, message: &Rc<Message>) 
     let now = sim.now();
     let (arrival, at) = {
         let mut broker = sim.broker.borrow_mut();
-        let behind_until = broker.streams.get(stream).map_or(0, |s| s.behind_until);
+        let (behind_until, deposed_until) = broker
+            .streams
+            .get(stream)
+            .map_or((0, 0), |stream| (stream.behind_until, stream.deposed_until));
         let Some(feed) = broker.feeds.get_mut(feed) else {
             return;
         };
         if feed.stream != stream || !feed.reader.is_alive() {
             return;
         }
-        let is_behind = behind_until > now && is_with_follower(&feed.reader, behind_until);
+        let until = |until| until > now && is_with_follower(&feed.reader, until);
+        let late = [behind_until, deposed_until]
+            .into_iter()
+            .filter(|late| until(*late));
+        let late = late.max();
         let place = u64::try_from(feed.reader.id).unwrap_or(0);
         let mut random = Random::of(&[sim.plan.seed, 2, place, message.sequence]);
         let arrives = now + random.between(50, 400);
-        let at = if is_behind {
-            sim.saw(Seen::StaleRead);
-            arrives.max(behind_until)
-        } else {
-            arrives
+        // Who is with a deposed leader is delivered what it stores: nothing.
+        let at = match late {
+            Some(until) => {
+                sim.saw(Seen::StaleRead);
+                arrives.max(until)
+            }
+            None => arrives,
         };
         feed.last = feed.last.max(at);
         let arrival = Arrival {
@@ -340,6 +349,15 @@ pub fn be_behind(sim: &Sim, stream: &'static str, until: Micros) {
     if let Some(stream) = broker.streams.get_mut(stream) {
         stream.behind_until = until;
         stream.behind_at = stream.last_sequence();
+    }
+}
+
+/// Has the leader that a stream has now go on answering up to an instant, whoever leads then.
+pub fn be_deposed(sim: &Sim, stream: &'static str, until: Micros) {
+    let mut broker = sim.broker.borrow_mut();
+    if let Some(stream) = broker.streams.get_mut(stream) {
+        stream.deposed_until = until;
+        stream.deposed_at = stream.last_sequence();
     }
 }
 

@@ -173,6 +173,10 @@ pub struct Stream {
     pub behind_until: Micros,
     /// Up to where they have come.
     pub behind_at: u64,
+    /// Until when a leader that it had answers, too.
+    pub deposed_until: Micros,
+    /// Up to where that one has come.
+    pub deposed_at: u64,
     /// Until when commits take long.
     pub slow_until: Micros,
 }
@@ -233,18 +237,19 @@ impl Stream {
             })
     }
 
-    /// The last message that stands where a filter matches.
+    /// The last message that stands where a filter matches, as a replica holds them that has come
+    /// up to a sequence.
     #[must_use]
-    pub fn last(&self, filter: &str, now: Micros) -> Option<Rc<Message>> {
-        let lasts = self.matching(filter, u64::MAX, now);
+    pub fn last(&self, filter: &str, at: u64, now: Micros) -> Option<Rc<Message>> {
+        let lasts = self.matching(filter, at, now);
         let lasts = lasts.filter_map(|messages| messages.last().copied());
         lasts.max_by_key(|message| message.sequence).cloned()
     }
 
-    /// The first message that stands where a filter matches.
+    /// The first message that stands where a filter matches, as above.
     #[must_use]
-    pub fn first(&self, filter: &str, now: Micros) -> Option<Rc<Message>> {
-        let firsts = self.matching(filter, u64::MAX, now);
+    pub fn first(&self, filter: &str, at: u64, now: Micros) -> Option<Rc<Message>> {
+        let firsts = self.matching(filter, at, now);
         let firsts = firsts.filter_map(|messages| messages.first().copied());
         firsts.min_by_key(|message| message.sequence).cloned()
     }
@@ -310,10 +315,10 @@ impl Stream {
             let holds = match &draft.guard {
                 Guard::None => true,
                 Guard::Last(expected) => {
-                    let last = self.last(&draft.subject, now);
+                    let last = self.last(&draft.subject, u64::MAX, now);
                     last.map_or(0, |message| message.sequence) == *expected
                 }
-                Guard::Vacant(filter) => self.last(filter, now).is_none(),
+                Guard::Vacant(filter) => self.last(filter, u64::MAX, now).is_none(),
             };
             if !holds {
                 return Some(Published::Refused(Code::WrongLastSequence));

@@ -77,7 +77,7 @@ pub fn unsettled(sim: &Sim) -> Option<String> {
 fn checkpoint(sim: &Sim, reader: Reader) -> Option<Checkpoint> {
     let broker = sim.broker.borrow();
     let ledger = broker.stream(stream::LEDGER)?;
-    let last = ledger.last(&subject::checkpoint(reader), sim.now())?;
+    let last = ledger.last(&subject::checkpoint(reader), u64::MAX, sim.now())?;
     serde_json::from_slice(&last.payload).ok()
 }
 
@@ -105,15 +105,17 @@ impl Expected {
 
 /// Looks at all that stands.
 pub fn at_the_end(sim: &Sim) {
-    accepted(sim);
+    answered(sim);
     reports(sim);
     outcomes(sim);
     replayed(sim);
 }
 
 const ACCEPTED: &str = "what the gateway accepts is stored";
+const IN_CONFLICT: &str = "what the gateway finds in conflict is another content";
 
-fn accepted(sim: &Sim) {
+/// What the gateway has answered.
+fn answered(sim: &Sim) {
     let mut standing: BTreeMap<TriggerId, u64> = BTreeMap::new();
     let mut contents = Vec::new();
     for message in broker::messages(sim, stream::EVENTS) {
@@ -135,6 +137,18 @@ fn accepted(sim: &Sim) {
         if !stands {
             let event = String::from_utf8_lossy(&payload).into_owned();
             sim.violated(ACCEPTED, event);
+        }
+    }
+    let in_conflict = sim.promises.borrow().in_conflict.clone();
+    for payload in in_conflict {
+        let is_so = EventEnvelope::parse(&payload).is_ok_and(|envelope| {
+            let id = envelope.trigger_id();
+            let mut theirs = contents.iter().filter(|stored| stored.trigger_id() == id);
+            theirs.any(|stored| !stored.says_what(&envelope))
+        });
+        if !is_so {
+            let event = String::from_utf8_lossy(&payload).into_owned();
+            sim.violated(IN_CONFLICT, event);
         }
     }
 }
