@@ -1,6 +1,9 @@
 //! Two triggers of one identity, where memory has taken the first one in: nothing follows from
 //! the second, so nothing refuses it.
 
+use std::collections::HashSet;
+
+use futures::future::try_join_all;
 use kaizen_messaging::read;
 use kaizen_proto::{
     stream,
@@ -9,14 +12,32 @@ use kaizen_proto::{
 
 use crate::effect::{CONFLICT, Effect, EffectError, Identity, Ledger, Letter, is_of_other};
 
+/// A trigger that memory had taken in before, and the letter that it may have to be.
+pub(crate) struct Repeated {
+    pub(crate) content_hash: String,
+    pub(crate) letter: Letter,
+}
+
 impl Ledger {
-    /// A letter for a trigger with this content, where what stands under its activation followed
-    /// from another one.
-    pub(crate) async fn conflict(
+    /// A letter for each of them that is another one of the same identity, however often it came.
+    /// All are looked up at once.
+    pub(crate) async fn conflicting(
         &self,
-        trigger_hash: &str,
-        letter: Letter,
-    ) -> Result<Option<Effect>, EffectError> {
+        repeated: Vec<Repeated>,
+    ) -> Result<Vec<Effect>, EffectError> {
+        let looks = repeated.into_iter().map(|repeated| self.conflict(repeated));
+        let letters = try_join_all(looks).await?.into_iter().flatten();
+        let mut known = HashSet::new();
+        Ok(letters.filter(|letter| known.insert(letter.of())).collect())
+    }
+
+    /// A letter for a trigger, where what stands under its activation followed from another
+    /// content.
+    async fn conflict(&self, repeated: Repeated) -> Result<Option<Effect>, EffectError> {
+        let Repeated {
+            content_hash,
+            letter,
+        } = repeated;
         let Identity::Activation {
             definition,
             activation,
@@ -25,16 +46,17 @@ impl Ledger {
         else {
             return Ok(None);
         };
-        for filter in [
-            subject::decision(definition, *activation),
-            subject::activation_tasks(definition, *activation),
-        ] {
-            let first = read::first(&self.nats, stream::LEDGER, &filter).await?;
-            if first.is_some_and(|first| is_of_other(&first.payload, trigger_hash)) {
-                let (stage, reason) = (DeadStage::Store, DeadReason::IdentityConflict);
-                return Ok(Some(self.dead(stage, reason, CONFLICT, letter)));
-            }
+        let decision = subject::decision(definition, *activation);
+        let tasks = subject::activation_tasks(definition, *activation);
+        let (decision, task) = tokio::try_join!(
+            read::first(&self.nats, stream::LEDGER, &decision),
+            read::first(&self.nats, stream::LEDGER, &tasks)
+        )?;
+        let mut firsts = decision.into_iter().chain(task);
+        if !firsts.any(|first| is_of_other(&first.payload, &content_hash)) {
+            return Ok(None);
         }
-        Ok(None)
+        let (stage, reason) = (DeadStage::Store, DeadReason::IdentityConflict);
+        Ok(Some(self.dead(stage, reason, CONFLICT, letter)))
     }
 }

@@ -40,6 +40,7 @@ use super::{
     transaction::{MESSAGES_MAX, Step, Transaction},
 };
 use crate::{
+    conflict::Repeated,
     effect::{
         Decided, Effect, Identity, InParts, Letter, Original, OriginalHeaders, Part, dead_decision,
         record_beside,
@@ -57,6 +58,8 @@ const CELLS_AT_ONCE: usize = 500;
 /// Between two looks at what there is to do beside triggers. An owner shows as often that it is
 /// one, while there is something to do.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Triggers that may be looked up at once of those that memory has taken in before.
+const REPEATED_MAX: usize = 500;
 /// What is stored with the tasks of an activation: its record, and a letter.
 const BESIDE_TASKS: usize = 2;
 /// Longest wait for the next cell of a memory that is loaded.
@@ -81,6 +84,9 @@ struct Pass<'a> {
     open: Vec<OpenDecision>,
     /// What they were told from outside, where another owner has begun them.
     begun: Records,
+    /// Triggers that memory has taken in before: whether as another content is looked up for many
+    /// at once, ahead of what stores the position behind them.
+    repeated: Vec<Repeated>,
     /// Its triggers, while a definition wants them.
     triggers: Option<Triggers>,
 }
@@ -135,6 +141,7 @@ impl Ordered {
             transaction: Transaction::new(checkpoint),
             open,
             begun,
+            repeated: Vec::new(),
             triggers: None,
         };
         pass.look_at_registry().await?;
@@ -292,22 +299,19 @@ impl Pass<'_> {
                         activation,
                     };
                     // What followed from the other one may be about to be stored.
-                    if self.transaction.holds(&decision) {
+                    let full = self.repeated.len() == REPEATED_MAX;
+                    if full || self.transaction.holds(&decision) {
                         self.store().await?;
                     }
-                    effects.extend(self.conflict(&set_off.trigger, letter).await?);
+                    self.repeated.push(Repeated {
+                        content_hash: set_off.trigger.content_hash.clone(),
+                        letter,
+                    });
                 }
                 None => {}
             }
         }
         Ok(effects)
-    }
-
-    /// A letter for a trigger that memory has taken in before, where that was another one of the
-    /// same identity.
-    async fn conflict(&self, trigger: &Trigger, letter: Letter) -> Result<Option<Effect>, Ended> {
-        let ledger = &self.ordered.ledger;
-        Ok(ledger.conflict(&trigger.content_hash, letter).await?)
     }
 
     /// What follows from one trigger of one definition, once all that it needs is known.
@@ -511,13 +515,42 @@ impl Pass<'_> {
 
     /// Stores what has been gathered.
     async fn store(&mut self) -> Result<(), Ended> {
+        self.bury_conflicts().await?;
         let checkpoint = Checkpoint {
             owner: self.owner.clone(),
             ..self.transaction.checkpoint.clone()
         };
-        let empty = Transaction::new(checkpoint.clone());
-        let mut transaction = std::mem::replace(&mut self.transaction, empty);
-        transaction.checkpoint = checkpoint.clone();
+        let empty = Transaction::new(checkpoint);
+        let transaction = std::mem::replace(&mut self.transaction, empty);
+        self.commit(transaction).await
+    }
+
+    /// Stores what was found in conflict ahead of the position behind it: should we die in
+    /// between, it is found once more, and stands.
+    async fn bury_conflicts(&mut self) -> Result<(), Ended> {
+        let repeated = std::mem::take(&mut self.repeated);
+        let mut transaction = Transaction::new(self.stored.clone());
+        for letter in self.ordered.ledger.conflicting(repeated).await? {
+            let step = Step {
+                cells: Vec::new(),
+                effects: vec![letter],
+            };
+            if !transaction.has_room_for(&step) {
+                let empty = Transaction::new(self.stored.clone());
+                self.commit(std::mem::replace(&mut transaction, empty))
+                    .await?;
+            }
+            transaction.add(step, self.stored.clone());
+        }
+        match transaction.is_empty() {
+            true => Ok(()),
+            false => self.commit(transaction).await,
+        }
+    }
+
+    async fn commit(&mut self, mut transaction: Transaction) -> Result<(), Ended> {
+        transaction.checkpoint.owner.clone_from(&self.owner);
+        let checkpoint = transaction.checkpoint.clone();
         self.sequence = self.ordered.commit(transaction, self.sequence).await?;
         self.stored = checkpoint;
         Ok(())

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::try_join_all;
 use kaizen_messaging::{
     CommitError, Committed, Failure as _, Message, chain, connection::jittered, mutant::Mutant,
 };
@@ -197,11 +198,9 @@ impl Ordered {
     /// One standing guard refuses the whole: what stands already leaves it. Answers whether
     /// anything did.
     async fn leave_out_standing(&self, transaction: &mut Transaction) -> Result<bool, Ended> {
-        let mut stood = false;
-        for effect in &mut transaction.effects {
-            stood |= self.ledger.leave_out_standing(effect).await?;
-        }
-        Ok(stood)
+        let effects = transaction.effects.iter_mut();
+        let stood = try_join_all(effects.map(|effect| self.ledger.leave_out_standing(effect)));
+        Ok(stood.await?.contains(&true))
     }
 
     /// What is larger than the server takes becomes a dead letter, so that the rest can be stored.
