@@ -30,7 +30,10 @@ use kaizen_registry::{
     TASKS_AT_ONCE_MAX, Trigger,
     memory::{Cell, Stored},
 };
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::{
+    task::unconstrained,
+    time::{MissedTickBehavior, timeout},
+};
 use tracing::{Instrument as _, debug, info, warn};
 
 use super::{
@@ -204,7 +207,9 @@ impl Ordered {
 /// The next triggers; never, where none are wanted.
 async fn next(triggers: &mut Option<Triggers>) -> Option<Chunk> {
     match triggers {
-        Some(triggers) => triggers.next().await,
+        // The runtime has a task pause after 128 messages. What a chunk costs beside them, it
+        // costs however many they are, and there are so many that it ends by itself.
+        Some(triggers) => unconstrained(triggers.next()).await,
         None => pending().await,
     }
 }
@@ -218,7 +223,12 @@ impl Pass<'_> {
         };
         // After the last of them has arrived: whatever was applied before one was stored decides.
         self.look_at_registry().await?;
+        let mut shown = Instant::now();
         for message in chunk {
+            if shown.elapsed() >= LOOK_EVERY {
+                self.store().await?; // This reader has an owner.
+                shown = Instant::now();
+            }
             match message {
                 Ok(message) => self.take_one(&message).await?,
                 Err(error) => {
