@@ -308,8 +308,8 @@ impl Pass<'_> {
                         definition: revision.value.id().clone(),
                         activation,
                     };
-                    // What followed from the other one may be about to be stored.
                     let full = self.repeated.len() == REPEATED_MAX;
+                    // What followed from the other one may be about to be stored.
                     if full || self.transaction.holds(&decision) {
                         self.store().await?;
                     }

@@ -167,7 +167,8 @@ fn stored_one(sim: &Sim, stream: &'static str, message: &Rc<Message>) {
     }
 }
 
-/// Half of the consumers are with a follower: which, changes whenever followers are behind.
+/// Half of the processes are with a follower, or with a leader that was deposed: which, changes
+/// whenever there is one that is behind.
 #[must_use]
 pub fn is_with_follower(reader: &Process, behind_until: Micros) -> bool {
     let place = u64::try_from(reader.id).unwrap_or(0);
@@ -189,10 +190,8 @@ fn deliver(sim: &Sim, stream: &'static str, feed: usize, message: &Rc<Message>) 
         if feed.stream != stream || !feed.reader.is_alive() {
             return;
         }
-        let until = |until| until > now && is_with_follower(&feed.reader, until);
-        let late = [behind_until, deposed_until]
-            .into_iter()
-            .filter(|late| until(*late));
+        let is_late = |until: &Micros| *until > now && is_with_follower(&feed.reader, *until);
+        let late = [behind_until, deposed_until].into_iter().filter(is_late);
         let late = late.max();
         let place = u64::try_from(feed.reader.id).unwrap_or(0);
         let mut random = Random::of(&[sim.plan.seed, 2, place, message.sequence]);
