@@ -5,10 +5,14 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use async_nats::{ConnectOptions, Event};
-use kaizen_tests::{Binary, Cli, Engagement, post_event, program, server_program, until};
+use async_nats::{ConnectOptions, Event, Request, RequestErrorKind};
+use kaizen_proto::{resolver::ResolveRequest, subject};
+use kaizen_tests::{Binary, Cli, Engagement, post_event, program, server_program, signal, until};
+use nix::sys::signal::Signal;
+use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::process::Child;
 
@@ -30,6 +34,9 @@ const USERS: [(&str, &str); 8] = [
     ("publisher", "MESH_NATS_PUBLISHER_PASSWORD"),
     ("outside-resolver", "MESH_NATS_OUTSIDE_PASSWORD"),
 ];
+
+/// How long one request is waited for, by somebody who asks again.
+const ANSWER: Duration = Duration::from_millis(500);
 
 fn password(user: &str) -> String {
     format!("secret-of-{user}")
@@ -214,6 +221,43 @@ async fn services_as_binaries_with_their_own_users_run_the_whole_loop() {
         // A right that is missing may show nowhere else.
         let refused = service.lines_with("refused an operation");
         assert!(refused.is_empty(), "{refused:?}");
+        service.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn service_that_stands_still_is_soon_sent_no_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    let cli = Cli::new(dir.path());
+    let server = Shipped::start(dir.path()).await;
+    let gateway = server.service(&cli, "kaizen-metrics-gateway"); // It makes the streams.
+    let resolver = server.service(&cli, "kaizen-resolver");
+    let router = ConnectOptions::with_user_and_password("router".into(), password("router"))
+        .custom_inbox_prefix("_INBOX.router")
+        .connect(&server.url)
+        .await
+        .unwrap();
+    let asked_until = async |what: &str, wanted: Result<(), RequestErrorKind>| {
+        until(what, async || {
+            let nothing = ResolveRequest::default().encode_to_vec().into();
+            let request = Request::new().payload(nothing).timeout(Some(ANSWER));
+            let answer = router.send_request(subject::RESOLVE, request).await;
+            match answer.map(drop).map_err(|error| error.kind()) {
+                answer if answer == wanted => Ok(()),
+                answer => Err(format!("{answer:?}")),
+            }
+        })
+        .await;
+    };
+    asked_until("the resolver answers", Ok(())).await;
+
+    signal(resolver.pid(), Signal::SIGSTOP);
+    asked_until("it is asked in vain", Err(RequestErrorKind::TimedOut)).await;
+    asked_until("nobody is asked", Err(RequestErrorKind::NoResponders)).await;
+
+    signal(resolver.pid(), Signal::SIGCONT);
+    asked_until("it is back", Ok(())).await;
+    for service in [resolver, gateway] {
         service.stop().await;
     }
 }

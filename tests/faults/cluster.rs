@@ -304,7 +304,7 @@ async fn routes(ports: &[u16]) -> anyhow::Result<BTreeMap<(usize, usize), Networ
 /// harmed are the only ones.
 fn configuration(name: &str, port: u16, route: u16, to_others: &[&str], store: &Path) -> String {
     format!(
-        "server_name: {name}\nlisten: 127.0.0.1:{port}\n\
+        "server_name: {name}\nlisten: 127.0.0.1:{port}\nping_interval: \"5s\"\nping_max: 2\n\
          jetstream {{ store_dir: {store:?}, sync_interval: 1s }}\n\
          cluster {{\n  name: faults\n  listen: 127.0.0.1:{route}\n  routes: [{to_others}]\n  \
          no_advertise: true\n  advertise: \"127.0.0.1:1\"\n}}\n",
