@@ -66,5 +66,5 @@ pub const ORIG_PREFIX: &str = "Kaizen-Orig-Header-";
 pub const ORIG_BLOCK: &str = "Kaizen-Orig-Block";
 /// Why a dead letter lacks its original headers.
 pub const ORIG_LEFT_OUT: &str = "Kaizen-Orig-Left-Out";
-/// How long who asks an outside resolver waits for its answer, in milliseconds.
+/// How long whoever asks waits for the answer, in milliseconds.
 pub const TIMEOUT_MS: &str = "Kaizen-Timeout-Ms";

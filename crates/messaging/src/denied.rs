@@ -20,6 +20,9 @@ pub struct Denied {
 /// The first right that a connection was denied; absent while it never was.
 pub type FirstDenied = watch::Receiver<Option<Denied>>;
 
+/// Where answers go.
+const INBOXES: &str = "_INBOX.";
+
 impl Denied {
     /// Reads what the server says of it; `None` where it speaks of something else.
     pub(crate) fn read(user: &str, said: &str) -> Option<Self> {
@@ -27,6 +30,9 @@ impl Denied {
         let (kind, rest) = what.split_once(" to \"")?;
         let (subject, _) = rest.split_once('"')?;
         let action = match kind {
+            // The right to answer goes with the connection on which somebody asked: an answer that
+            // goes out on the next one is denied, and nothing is missing.
+            "Publish" if subject.starts_with(INBOXES) => return None,
             "Publish" => "publish to",
             _ => "subscribe to",
         };
@@ -53,6 +59,8 @@ mod tests {
         );
         let subscribe = "nats: Permissions Violation for Subscription to \"a.>\" using queue \"q\"";
         assert_eq!(read(subscribe), Some(("subscribe to", "a.>".to_owned())));
+        let answer = "Permissions Violation for Publish to \"_INBOX.router.a\"";
+        assert_eq!(read(answer), None);
         assert_eq!(read("Maximum Payload Violation"), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, HeaderMap, Request, RequestErrorKind, StatusCode,
+    Client, HeaderMap, StatusCode,
     service::{NATS_SERVICE_ERROR, ServiceExt as _, error::Error as ServiceError},
 };
 use futures::StreamExt as _;
@@ -52,64 +52,19 @@ pub enum RpcError {
     },
 }
 
-/// Sends `request` on `subject` with the current trace, and awaits the decoded answer.
+/// Sends `request` on `subject` with the current trace and how long is waited, and awaits the
+/// decoded answer. It comes to an inbox that goes with the call: one that never comes leaves
+/// nothing behind.
 pub async fn call<Answer: prost::Message + Default>(
     client: &Client,
-    subject: &'static str,
-    request: &impl prost::Message,
-    deadline: Duration,
-) -> Result<Answer, RpcError> {
-    let mut headers = HeaderMap::new();
-    trace::inject(&Span::current(), &mut headers);
-    let request = Request::new()
-        .headers(headers)
-        .payload(request.encode_to_vec().into())
-        .timeout(Some(deadline));
-    let failed = |source| failed(subject, source);
-    let answer = client
-        .send_request(subject, request)
-        .await
-        .map_err(|error| match error.kind() {
-            RequestErrorKind::NoResponders => RpcError::NoResponders {
-                subject: subject.to_owned(),
-            },
-            RequestErrorKind::TimedOut => RpcError::TimedOut {
-                subject: subject.to_owned(),
-                deadline,
-            },
-            _ => failed(error.into()),
-        })?;
-    if let Some(message) = answer
-        .headers
-        .as_ref()
-        .and_then(|h| h.get(NATS_SERVICE_ERROR))
-    {
-        return Err(RpcError::Service {
-            subject: subject.to_owned(),
-            message: message.to_string(),
-        });
-    }
-    Answer::decode(answer.payload).map_err(|error| failed(error.into()))
-}
-
-fn failed(subject: &str, source: Box<dyn std::error::Error + Send + Sync>) -> RpcError {
-    RpcError::Failed {
-        subject: subject.to_owned(),
-        source,
-    }
-}
-
-/// As [`call`], for answerers that we know nothing of. They are told how long is waited, and the
-/// answer comes to an inbox that goes with the call: one that never comes leaves nothing behind.
-pub async fn call_outside<Answer: prost::Message + Default>(
-    client: &Client,
-    subject: String,
+    subject: &str,
     request: &impl prost::Message,
     deadline: Duration,
 ) -> Result<Answer, RpcError> {
     let mut headers = HeaderMap::new();
     trace::inject(&Span::current(), &mut headers);
     headers.insert(header::TIMEOUT_MS, deadline.as_millis().to_string());
+    let subject = subject.to_owned();
     let asked = async {
         let inbox = client.new_inbox();
         let mut answers = client.subscribe(inbox.clone()).await?;
@@ -121,14 +76,23 @@ pub async fn call_outside<Answer: prost::Message + Default>(
     };
     let answer = match timeout(deadline, asked).await {
         Err(_) => return Err(RpcError::TimedOut { subject, deadline }),
-        Ok(Err(error)) => return Err(failed(&subject, error)),
-        Ok(Ok(None)) => return Err(failed(&subject, "the connection is closed".into())),
+        Ok(Err(error)) => return Err(failed(subject, error)),
+        Ok(Ok(None)) => return Err(failed(subject, "the connection is closed".into())),
         Ok(Ok(Some(answer))) => answer,
     };
     if answer.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(RpcError::NoResponders { subject });
     }
-    Answer::decode(answer.payload).map_err(|error| failed(&subject, error.into()))
+    let headers = answer.headers.as_ref();
+    if let Some(message) = headers.and_then(|headers| headers.get(NATS_SERVICE_ERROR)) {
+        let message = message.to_string();
+        return Err(RpcError::Service { subject, message });
+    }
+    Answer::decode(answer.payload).map_err(|error| failed(subject, error.into()))
+}
+
+fn failed(subject: String, source: Box<dyn std::error::Error + Send + Sync>) -> RpcError {
+    RpcError::Failed { subject, source }
 }
 
 /// Hands an envelope to the gateway and awaits its answer, which follows the stored ack.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kaizen_document::{cut, nearest};
 use kaizen_messaging::{
     FailureKind, chain,
-    rpc::{RpcError, call_outside},
+    rpc::{self, RpcError},
 };
 use kaizen_proto::{
     id::SourceType,
@@ -35,7 +35,7 @@ pub(crate) async fn ask(
         }),
     };
     let subject = subject::outside_resolver(source_type);
-    let answer: Response = call_outside(client, subject, &request, limit)
+    let answer: Response = rpc::call(client, &subject, &request, limit)
         .await
         .map_err(|error| unanswered(source_type, &error))?;
     read(source_type, answer)
