@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::subject;
+
 /// Longest name in bytes: `[a-z0-9][a-z0-9_-]{0,62}`.
 pub const NAME_BYTES_MAX: usize = 63;
 
@@ -243,17 +245,7 @@ impl EventTypePattern {
     /// Whether an event of `event_type` is one of those that are meant.
     #[must_use]
     pub fn matches(&self, event_type: &EventType) -> bool {
-        let mut parts = event_type.as_str().split('.');
-        for wanted in self.parts() {
-            let part = parts.next();
-            match wanted {
-                PatternPart::Rest => return part.is_some(),
-                PatternPart::Any if part.is_some() => {}
-                PatternPart::Name(name) if part == Some(name) => {}
-                _ => return false,
-            }
-        }
-        parts.next().is_none()
+        subject::matches(&self.0, event_type.as_str())
     }
 }
 

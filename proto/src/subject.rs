@@ -473,6 +473,13 @@ pub fn dead_activation_filter(definition: &DefinitionId, activation: ActivationI
     format!("kaizen.dead.*.*.{definition}.{activation}")
 }
 
+/// Filter on the dead letter of an activation whose context could not be had.
+#[must_use]
+pub fn dead_unbound(definition: &DefinitionId, activation: ActivationId) -> String {
+    let stage = DeadStage::Resolve.token();
+    format!("kaizen.dead.{stage}.*.{definition}.{activation}")
+}
+
 /// Filter on dead letters by stage, reason and definition; all have been parsed as names.
 #[must_use]
 pub fn dead_filter(
@@ -519,9 +526,88 @@ pub fn parse_dead(subject: &str) -> Option<DeadSubject<'_>> {
     })
 }
 
+/// Whether a subject is one of those that a filter means, with the wildcards of NATS: `*` is any
+/// one token, `>` at the end is one token or more.
+#[must_use]
+pub fn matches(filter: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for wanted in filter.split('.') {
+        match (wanted, tokens.next()) {
+            (">", token) => return token.is_some(),
+            ("*", Some(_)) => {}
+            (name, Some(token)) if name == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
+/// One filter for all that is meant by several, and for more: what all of them begin with.
+#[must_use]
+pub fn covering<S: AsRef<str>>(filters: &[S]) -> String {
+    let mut filters = filters.iter().map(AsRef::as_ref);
+    let Some(first) = filters.next() else {
+        return ">".to_owned();
+    };
+    let mut is_one = true;
+    // But for the last token: what is as short as that would not match.
+    let mut shared: Vec<&str> = first.split('.').collect();
+    shared.pop();
+    for filter in filters {
+        is_one &= filter == first;
+        let (tokens, _) = filter.rsplit_once('.').unwrap_or_default();
+        let both = shared.iter().zip(tokens.split('.'));
+        let same = both.take_while(|(one, other)| *one == other).count();
+        shared.truncate(same);
+    }
+    if is_one {
+        return first.to_owned();
+    }
+    let names = shared.into_iter().take_while(|token| *token != "*");
+    names.chain([">"]).collect::<Vec<_>>().join(".")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_filters_are_covered_by_what_they_begin_with() {
+        for (filters, covering) in [
+            (&["a.b.c"][..], "a.b.c"),
+            (&["a.>", "a.>"], "a.>"),
+            (&["a.b.>", "a.c.*"], "a.>"),
+            (&["a.b", "a.b.c"], "a.>"),
+            (&["a.b.c", "a.b"], "a.>"),
+            (&["a.>", "a.b"], "a.>"),
+            (&["a.*.c", "a.*.d"], "a.>"),
+            (&["a.b.c.d", "a.b.c.e", "a.b.c.f"], "a.b.c.>"),
+            (&["a.b.c.d", "a.b.c.e", "a.b.x.y"], "a.b.>"),
+            (&["a", "b", "c"], ">"),
+            (&[], ">"),
+        ] {
+            assert_eq!(super::covering(filters), covering, "{filters:?}");
+        }
+    }
+
+    #[test]
+    fn filters_mean_what_nats_takes_them_for() {
+        for (filter, subject, meant) in [
+            ("a.b", "a.b", true),
+            ("a.b", "a.c", false),
+            ("a.b", "a.b.c", false),
+            ("a.b.c", "a.b", false),
+            ("a.*", "a.b", true),
+            ("a.*", "a", false),
+            ("a.*.c", "a.b.c", true),
+            ("a.*", "a.b.c", false),
+            ("a.>", "a.b.c", true),
+            ("a.>", "a", false),
+            (">", "a", true),
+        ] {
+            assert_eq!(matches(filter, subject), meant, "{filter} {subject}");
+        }
+    }
 
     #[test]
     fn task_subject_reads_back() {

@@ -13,7 +13,7 @@ use async_nats::{
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::ReadyChunks};
 use jiff::Timestamp;
-use kaizen_proto::header;
+use kaizen_proto::{header, subject};
 use tokio::time::timeout;
 
 use crate::{
@@ -95,6 +95,9 @@ pub struct Archive {
     stream: &'static str,
     /// No two of them match the same subject.
     filters: Vec<String>,
+    /// What the server is asked for. With several filters it takes about a millisecond for each
+    /// message, fifty times as long as with one.
+    covering: String,
     from: Timestamp,
     to: Timestamp,
     /// Sequence of the last message that was handed over; 0 before the first.
@@ -118,6 +121,7 @@ impl Archive {
         Self {
             nats,
             stream,
+            covering: subject::covering(&filters),
             filters,
             from,
             to,
@@ -213,7 +217,14 @@ impl Archive {
             return Ok(false);
         }
         self.position = info.stream_sequence;
-        received.extend(Archived::delivered(message));
+        let subject = message.subject.as_str();
+        if self
+            .filters
+            .iter()
+            .any(|filter| subject::matches(filter, subject))
+        {
+            received.extend(Archived::delivered(message));
+        }
         Ok(!self.ended)
     }
 
@@ -229,7 +240,7 @@ impl Archive {
                     start_sequence: position + 1,
                 },
             },
-            filter_subjects: self.filters.clone(),
+            filter_subject: self.covering.clone(),
             ..pull::Config::default()
         };
         self.last = self.last_by_leader().await?;
