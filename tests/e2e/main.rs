@@ -16,6 +16,7 @@ mod metrics_event;
 mod admission;
 mod align;
 mod applying;
+mod arrears;
 mod asked_for;
 mod backtest;
 mod bound_lane;

@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use async_nats::HeaderMap;
+use async_nats::{
+    HeaderMap,
+    service::{ServiceExt as _, error::Error as ServiceError},
+};
 use futures::StreamExt as _;
 use kaizen_proto::{
     header,
@@ -18,7 +21,10 @@ use kaizen_tests::{Engagement, Mesh, Which, until};
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::documents::{RECORDED, bad_run_bytes};
+use crate::{
+    documents::{RECORDED, bad_run_bytes},
+    memory::metric,
+};
 
 /// A definition that recorded metrics set off, with these sources and one rule.
 fn definition(id: &str, sources: &str, rule: &str) -> String {
@@ -227,9 +233,25 @@ impl Outside {
         Self { asked, answering }
     }
 
-    fn asked(&self) -> Vec<(Request, HeaderMap)> {
+    pub(crate) fn asked(&self) -> Vec<(Request, HeaderMap)> {
         self.asked.lock().unwrap().clone()
     }
+}
+
+/// A resolver that is a NATS micro service, and knows nothing but an error of its own.
+async fn broken(mesh: &Mesh) {
+    let service = mesh.raw.service_builder();
+    let service = service.start("broken", "1.0.0").await.unwrap();
+    let mut requests = service.endpoint("kaizen.resolver.broken").await.unwrap();
+    mesh.raw.flush().await.unwrap();
+    tokio::spawn(async move {
+        let _serving = service;
+        while let Some(request) = requests.next().await {
+            let (status, code) = ("no database".to_owned(), 500);
+            let error = ServiceError { status, code };
+            request.respond(Err(error)).await.unwrap();
+        }
+    });
 }
 
 pub(crate) fn value(value: &Value) -> Option<response::Result> {
@@ -334,11 +356,13 @@ async fn outside_resolver_that_fails_or_takes_too_much_harms_its_own_source_alon
     mesh.start_service(Which::Router).await;
     let _gone = Outside::answer(&mesh, "gone", |_| failure("no such station", false)).await;
     let _busy = Outside::answer(&mesh, "busy", |_| failure("come again", true)).await;
+    broken(&mesh).await;
     let _silent = Outside::answer(&mesh, "silent", |_| None).await;
     let _big = Outside::answer(&mesh, "big", |_| value(&json!("x".repeat(2_000)))).await;
     let sources = [
         "{type: gone, bind_to: context.gone, optional: true}",
         "{type: busy, bind_to: context.busy, optional: true}",
+        "{type: broken, bind_to: context.broken, optional: true}",
         "{type: silent, bind_to: context.silent, optional: true, timeout: 300ms}",
         "{type: big, bind_to: context.big, optional: true, max_bytes: 1000}",
         "{type: static, bind_to: context.weather, params: {value: fine}}",
@@ -350,7 +374,7 @@ async fn outside_resolver_that_fails_or_takes_too_much_harms_its_own_source_alon
     assert_eq!(titles(&mesh, "harmed").await, ["fine"]);
     let mut warnings = decided(&mesh, "harmed").await[0].warnings.clone();
     // The request and the source have the same time, so either may be over first.
-    let silent = warnings.remove(2);
+    let silent = warnings.remove(3);
     let began = silent.starts_with("context.silent is not bound: source ");
     assert!(began && silent.ends_with(" within 300ms"), "{silent}");
     assert_eq!(
@@ -358,6 +382,7 @@ async fn outside_resolver_that_fails_or_takes_too_much_harms_its_own_source_alon
         [
             "context.gone is not bound: the resolver of source type `gone` answers: no such station",
             "context.busy is not bound: the resolver of source type `busy` answers: come again",
+            "context.broken is not bound: source type `broken`: kaizen.resolver.broken answers: no database",
             "context.big is not bound: a value of 2002 bytes exceeds its max_bytes, 1000",
         ]
     );
@@ -377,6 +402,36 @@ async fn outside_resolver_that_fails_or_takes_too_much_harms_its_own_source_alon
         "{}",
         dead[0].error
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn event_that_was_buried_without_its_context_is_settled_when_it_comes_again() {
+    let mesh = Mesh::start().await;
+    let gone = Outside::answer(&mesh, "weather", |_| failure("no such station", false)).await;
+    let rule =
+        "{id: r, cooldown: {for: 24h}, tasks: [{queue: coach, title: '{{ context.weather }}'}]}";
+    let sources = "{type: weather, bind_to: context.weather}";
+    mesh.apply(&definition("kept", sources, rule)).await;
+    let reasons = async || {
+        mesh.stored.remembered(&[Reader::EventsBound]).await;
+        let dead = mesh.stored.dead().await.into_iter();
+        dead.map(|letter| letter.reason).collect::<Vec<_>>()
+    };
+    metric(&mesh, "a", "shop", 0.5).await;
+    assert_eq!(reasons().await, ["context_error"]);
+
+    drop(gone);
+    let mild = Outside::answer(&mesh, "weather", |_| value(&json!("mild"))).await;
+    metric(&mesh, "a", "shop", 0.5).await;
+    assert_eq!(reasons().await, ["context_error"]);
+    metric(&mesh, "a", "web", 0.5).await;
+    assert_eq!(reasons().await, ["context_error", "identity_conflict"]);
+    assert!(mild.asked().is_empty() && titles(&mesh, "kept").await.is_empty());
+
+    let redrive = ["dead", "redrive", "--reason", "context_error"];
+    mesh.cli.run(&redrive).ok();
+    mesh.stored.remembered(&[Reader::EventsBound]).await;
+    assert_eq!(titles(&mesh, "kept").await, ["mild"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

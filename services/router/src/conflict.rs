@@ -4,11 +4,14 @@
 use std::collections::HashSet;
 
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use kaizen_messaging::read;
 use kaizen_proto::{
+    envelope::EventEnvelope,
     stream,
     subject::{self, DeadReason, DeadStage},
 };
+use kaizen_registry::Trigger;
 
 use crate::effect::{CONFLICT, Effect, EffectError, Identity, Ledger, Letter, is_of_other};
 
@@ -48,15 +51,27 @@ impl Ledger {
         };
         let decision = subject::decision(definition, *activation);
         let tasks = subject::activation_tasks(definition, *activation);
-        let (decision, task) = tokio::try_join!(
+        let unbound = subject::dead_unbound(definition, *activation);
+        let (decision, task, unbound) = tokio::try_join!(
             read::first(&self.nats, stream::LEDGER, &decision),
-            read::first(&self.nats, stream::LEDGER, &tasks)
+            read::first(&self.nats, stream::LEDGER, &tasks),
+            read::first(&self.nats, stream::LEDGER, &unbound)
         )?;
         let mut firsts = decision.into_iter().chain(task);
-        if !firsts.any(|first| is_of_other(&first.payload, &content_hash)) {
+        let is_of_other = firsts.any(|first| is_of_other(&first.payload, &content_hash))
+            || unbound.is_some_and(|letter| holds_other(&letter.payload, &content_hash));
+        if !is_of_other {
             return Ok(None);
         }
         let (stage, reason) = (DeadStage::Store, DeadReason::IdentityConflict);
         Ok(Some(self.dead(stage, reason, CONFLICT, letter)))
     }
+}
+
+/// Whether a letter holds an event of another content.
+fn holds_other(original: &[u8], hash: &str) -> bool {
+    let event = EventEnvelope::parse(original);
+    event.is_ok_and(|event| {
+        Trigger::of_event(event, 0, Timestamp::UNIX_EPOCH, 0).content_hash != hash
+    })
 }

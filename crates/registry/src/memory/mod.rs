@@ -85,7 +85,8 @@ pub struct Outside {
     pub unread: HashMap<ActivationId, BTreeSet<String>>,
     /// Whether the tasks with these subjects are open.
     pub open: HashMap<String, bool>,
-    /// Activations that are [settled](Lacks::is_settled_by) by a decision that stands.
+    /// Activations that are [settled](Lacks::is_settled_by) by a decision that stands, or
+    /// [by a letter](Lacks::is_settled_by_letter).
     pub settled: HashSet<ActivationId>,
 }
 
@@ -120,9 +121,19 @@ impl Lacks {
     /// nothing followed then, does not know it again.
     #[must_use]
     pub fn is_settled_by(&self, decided: &Decided) -> bool {
-        let stored = sequence(&self.trigger).zip(sequence(&decided.trigger));
+        sequence(&decided.trigger).is_some_and(|then| self.comes_again(then))
+    }
+
+    /// The same of a letter that tells that its context could not be had, for the trigger with
+    /// this sequence. Redriven, the letter's own trigger is decided all the same.
+    #[must_use]
+    pub fn is_settled_by_letter(&self, original: u64) -> bool {
+        self.comes_again(original)
+    }
+
+    fn comes_again(&self, then: u64) -> bool {
         matches!(self.revision.value.lane(), Lane::Ordered(_))
-            && stored.is_some_and(|(now, then)| then < now)
+            && sequence(&self.trigger).is_some_and(|now| then < now)
     }
 
     pub(crate) fn context(self, item: ResolveItem) -> Self {

@@ -5,6 +5,7 @@
 
 use kaizen_messaging::{CommitError, Committed, Failure as _, Guard, Message, chain, read};
 use kaizen_proto::{
+    header,
     id::{ActivationId, DefinitionId},
     record::{Decided as DecidedRecord, DecisionRecord, OpenDecision, Parts, SNAPSHOT_BYTES_MAX},
     stream,
@@ -335,6 +336,17 @@ impl Ledger {
         let subject = subject::decision(&decision.definition, decision.activation);
         let standing = read::last(&self.nats, stream::LEDGER, &subject).await?;
         Ok(standing.and_then(|message| decided(&message.payload)))
+    }
+
+    /// Sequence of the trigger whose context could not be had, where a letter tells of one.
+    pub(crate) async fn buried_unbound(
+        &self,
+        decision: &OpenDecision,
+    ) -> Result<Option<u64>, EffectError> {
+        let subject = subject::dead_unbound(&decision.definition, decision.activation);
+        let letter = read::last(&self.nats, stream::LEDGER, &subject).await?;
+        let original = letter.and_then(|letter| letter.headers.get(header::ORIG_SEQUENCE).cloned());
+        Ok(original.and_then(|sequence| sequence.as_str().parse().ok()))
     }
 
     /// Whether a decision or tasks of an activation stand.

@@ -12,6 +12,7 @@ use kaizen_proto::{
     id::ActivationId,
     record::{CachedSource, OpenDecision},
     resolver::{ResolveItem, ResolveRequest, Snapshot, resolve_result},
+    subject::DeadReason,
 };
 use kaizen_registry::{Lacks, Outside, not_bound};
 use serde_json::{Map, Value};
@@ -35,6 +36,8 @@ pub(super) struct Facts {
     /// What the resolver said beside the context of an activation.
     notes: HashMap<ActivationId, Notes>,
     attempts: u32,
+    /// A source failed for so long that it is not asked any more.
+    exhausted: bool,
 }
 
 /// What the resolver says beside a context.
@@ -50,6 +53,14 @@ impl Facts {
     /// What was said beside the context of an activation.
     pub(super) fn notes(&mut self, activation: ActivationId) -> Notes {
         self.notes.remove(&activation).unwrap_or_default()
+    }
+
+    /// Why an activation whose context cannot be had is buried.
+    pub(super) fn reason(&self) -> DeadReason {
+        match self.exhausted {
+            true => DeadReason::RetriesExhausted,
+            false => DeadReason::ContextError,
+        }
     }
 }
 
@@ -109,16 +120,24 @@ impl Ordered {
                 let delay = backoff(facts.attempts.into());
                 return Ok(Some(delay.min(DELAY_MAX)));
             }
-            Err(error) => Err(format!("context sources failed for {PATIENCE:?}: {error}")),
+            Err(error) => {
+                facts.exhausted = true;
+                Err(format!("context sources failed for {PATIENCE:?}: {error}"))
+            }
         };
         facts.outside.context.insert(activation, context);
         Ok(None)
     }
 
-    /// Whether the trigger is one that was stored and decided before.
+    /// Whether the trigger is one that was stored before, and decided or buried.
     async fn is_settled(&self, lacks: &Lacks) -> Result<bool, Ended> {
-        let standing = self.ledger.standing_decision(&decision_of(lacks)).await?;
-        Ok(standing.is_some_and(|standing| lacks.is_settled_by(&standing)))
+        let activation = decision_of(lacks);
+        let (decided, buried) = tokio::try_join!(
+            self.ledger.standing_decision(&activation),
+            self.ledger.buried_unbound(&activation)
+        )?;
+        Ok(decided.is_some_and(|decided| lacks.is_settled_by(&decided))
+            || buried.is_some_and(|original| lacks.is_settled_by_letter(original)))
     }
 
     /// What the resolver binds, or why it never will; an error is for now.

@@ -45,6 +45,9 @@ pub(crate) struct Ordered {
 /// Why this replica does not own the reader any more.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
+    /// It is to stop.
+    #[error("the router stops")]
+    Stopped,
     /// Another one took over.
     #[error("another replica has taken over")]
     Overtaken,
@@ -97,7 +100,7 @@ impl Ordered {
         while let Some(Some(standing)) = shutdown.run_until_cancelled(self.stand_by()).await {
             info!(reader, "taking over");
             match self.own(standing, shutdown).await {
-                Ok(()) => return,
+                Ok(()) | Err(Ended::Stopped) => return,
                 Err(Ended::Overtaken) => info!(reader, "another replica has taken over"),
                 Err(Ended::Failed(error)) => {
                     let error = chain(error.as_ref());

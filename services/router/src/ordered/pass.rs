@@ -23,7 +23,7 @@ use kaizen_proto::{
     id::{ActivationId, CellId},
     record::{Checkpoint, Decided as DecidedRecord, OpenDecision},
     stream, subject,
-    subject::{DeadReason, DeadStage},
+    subject::DeadStage,
 };
 use kaizen_registry::{
     Advance, Concluded, Definition, Lacks, Lane, Memory, Recall as _, Records, Revision, SetOff,
@@ -74,6 +74,7 @@ type Chunk = Vec<Result<Message, DeliveryError>>;
 /// A reader in this replica's hands.
 struct Pass<'a> {
     ordered: &'a Ordered,
+    shutdown: &'a CancellationToken,
     owner: String,
     memory: Memory,
     /// Sequence of the last revision that memory has looked at.
@@ -101,27 +102,19 @@ impl Ordered {
         standing: Standing,
         shutdown: &CancellationToken,
     ) -> Result<(), Ended> {
-        let mut pass = self.take_over(standing).await?;
-        let mut registry = self.registry.clone();
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return pass.let_go().await,
-                chunk = next(&mut pass.triggers) => pass.take(chunk).await?,
-                following = registry.changed() => {
-                    if !following {
-                        return Err(Ended::Failed("following REGISTRY has ended".into()));
-                    }
-                    pass.look_around().await?;
-                }
-                _ = look.tick() => pass.look_around().await?,
-            }
+        let mut pass = self.take_over(standing, shutdown).await?;
+        match pass.read().await {
+            Err(Ended::Stopped) => pass.let_go().await,
+            ended => ended,
         }
     }
 
     /// Loads the memory that goes with a checkpoint, and stores that it has another owner.
-    async fn take_over(&self, standing: Standing) -> Result<Pass<'_>, Ended> {
+    async fn take_over<'a>(
+        &'a self,
+        standing: Standing,
+        shutdown: &'a CancellationToken,
+    ) -> Result<Pass<'a>, Ended> {
         let checkpoint = standing.checkpoint;
         let mut memory = Memory::at(checkpoint.position, checkpoint.clock);
         let cells = self.load(standing.sequence).await?;
@@ -136,6 +129,7 @@ impl Ordered {
         let (open, begun) = self.begun(&checkpoint).await?;
         let mut pass = Pass {
             ordered: self,
+            shutdown,
             owner,
             memory,
             registry: 0,
@@ -215,6 +209,35 @@ async fn next(triggers: &mut Option<Triggers>) -> Option<Chunk> {
 }
 
 impl Pass<'_> {
+    /// Reads until the router is to stop, or the reader is lost.
+    async fn read(&mut self) -> Result<(), Ended> {
+        let mut registry = self.ordered.registry.clone();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.goes_on()?;
+            tokio::select! {
+                () = self.shutdown.cancelled() => {}
+                chunk = next(&mut self.triggers) => self.take(chunk).await?,
+                following = registry.changed() => {
+                    if !following {
+                        return Err(Ended::Failed("following REGISTRY has ended".into()));
+                    }
+                    self.look_around().await?;
+                }
+                _ = look.tick() => self.look_around().await?,
+            }
+        }
+    }
+
+    /// An error once the router is to stop: what has been gathered is all that is stored.
+    fn goes_on(&self) -> Result<(), Ended> {
+        match self.shutdown.is_cancelled() {
+            true => Err(Ended::Stopped),
+            false => Ok(()),
+        }
+    }
+
     /// Takes triggers in, one after another.
     async fn take(&mut self, chunk: Option<Chunk>) -> Result<(), Ended> {
         let Some(chunk) = chunk else {
@@ -225,6 +248,7 @@ impl Pass<'_> {
         self.look_at_registry().await?;
         let mut shown = Instant::now();
         for message in chunk {
+            self.goes_on()?;
             if shown.elapsed() >= LOOK_EVERY {
                 self.store().await?; // This reader has an owner.
                 shown = Instant::now();
@@ -345,6 +369,7 @@ impl Pass<'_> {
         let mut shown = Instant::now();
         while let Some(step) = self.next_due(to).await? {
             self.add(step).await?;
+            self.goes_on()?;
             // Many short steps are a long time as well: this reader has an owner.
             if shown.elapsed() >= LOOK_EVERY {
                 self.store().await?;
@@ -413,7 +438,10 @@ impl Pass<'_> {
         };
         if let Some(delay) = waits {
             self.store().await?;
-            self.ordered.circuit.wait(delay.min(LOOK_EVERY)).await;
+            if !self.ordered.circuit.wait(delay.min(LOOK_EVERY)).await {
+                // As if the step had not begun: what it did to memory so far is not stored.
+                return Err(Ended::Stopped);
+            }
         }
         Ok(())
     }
@@ -599,7 +627,7 @@ impl Pass<'_> {
         let decision = match concluded.decision {
             Ok(decision) => decision,
             Err(error) => {
-                let (stage, reason) = (DeadStage::Resolve, DeadReason::ContextError);
+                let (stage, reason) = (DeadStage::Resolve, facts.reason());
                 return Some(ledger.dead(stage, reason, &error, letter));
             }
         };
