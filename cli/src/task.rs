@@ -1,7 +1,7 @@
 //! `task list|get|cancel|retry`; `task explain` is the same as `get`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     convert::Infallible,
     io::{self, IsTerminal as _},
     str::FromStr as _,
@@ -20,10 +20,11 @@ use kaizen_proto::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
+use tonic::Status;
 
 use crate::{
     Exit,
-    admin::{Admin, client},
+    admin::{Admin, PAGE_SIZE, client},
     args,
     output::{fields, instant, one_line, table_of},
     session::Session,
@@ -98,7 +99,7 @@ struct ListArgs {
     /// Only tasks of this project: the same as --label project=NAME
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
-    /// Show the table again whenever it changes, until Ctrl-C
+    /// Show the newest tasks again whenever they change, until Ctrl-C
     #[arg(long)]
     watch: bool,
     /// Only tasks ordered within this time, for example 24h or 7d
@@ -110,7 +111,7 @@ struct ListArgs {
     /// Only tasks of this priority or a higher one: 0 to 9, 9 the most urgent
     #[arg(long, value_name = "N", value_parser = Priority::from_str)]
     priority: Option<Priority>,
-    /// At most this many
+    /// At most this many: the oldest, with --watch the newest
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 }
@@ -164,32 +165,110 @@ fn watch(session: &Session, args: &ListArgs) -> anyhow::Result<Exit> {
     })
 }
 
-/// Prints the list whenever it is another than the one before. A terminal shows the last one alone.
+/// Prints the newest tasks whenever they are others than before. A terminal shows the last list
+/// alone.
 async fn show_changes(
     session: &Session,
     admin: &Admin,
     args: &ListArgs,
 ) -> anyhow::Result<Infallible> {
     let clears = io::stdout().is_terminal();
+    let request = request(args, Timestamp::now())?;
+    let mut from = String::new();
     let mut shown = None;
+    let mut failed = false;
     loop {
-        let tasks = fetch(admin, args, Timestamp::now()).await?;
-        let states: Vec<_> = tasks.iter().map(TaskView::standing).collect();
-        if shown.as_ref() != Some(&states) {
-            if clears {
-                session.output.raw(CLEAR.as_bytes())?;
+        match newest(admin, &request, args.limit, &mut from).await {
+            Ok(tasks) => {
+                let states: Vec<_> = tasks.iter().map(TaskView::standing).collect();
+                if shown.as_ref() != Some(&states) || failed {
+                    if clears {
+                        session.output.raw(CLEAR.as_bytes())?;
+                    }
+                    session
+                        .output
+                        .data(&tasks, |tasks| table_for_people(tasks))?;
+                    shown = Some(states);
+                }
+                failed = false;
             }
-            session
-                .output
-                .data(&tasks, |tasks| table_for_people(tasks))?;
-            shown = Some(states);
+            // What has never been shown may be a slip of whoever typed it.
+            Err(error) if shown.is_none() => return Err(error),
+            Err(error) => {
+                if !failed {
+                    session.output.warn(format_args!("{error:#}; trying again"));
+                }
+                failed = true;
+            }
         }
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
 }
 
+/// The last so many of what is asked for. `from` is the page with which the next look begins: what
+/// is older than those does not come back, as a task that is ordered again is among the newest.
+async fn newest(
+    admin: &Admin,
+    request: &ListTasksRequest,
+    limit: u32,
+    from: &mut String,
+) -> anyhow::Result<Vec<TaskView>> {
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let size = limit.min(PAGE_SIZE);
+    let mut pages: VecDeque<(String, Vec<admin::Task>)> = VecDeque::new();
+    let mut count = 0;
+    let mut token = from.clone();
+    loop {
+        let found = page(admin, request, size, token.clone()).await;
+        let (tasks, next) = found.map_err(|status| admin.refused(&status))?;
+        count += tasks.len();
+        pages.push_back((token, tasks));
+        while let Some((_, oldest)) = pages.front()
+            && count - oldest.len() >= most
+        {
+            count -= oldest.len();
+            pages.pop_front();
+        }
+        if next.is_empty() {
+            break;
+        }
+        token = next;
+    }
+    let oldest = pages.front().map(|(token, _)| token.clone());
+    // Fewer than there might be: some of a state that is asked for are in another one now.
+    *from = oldest.filter(|_| count >= most).unwrap_or_default();
+    let tasks = pages.into_iter().flat_map(|(_, tasks)| tasks);
+    Ok(tasks
+        .skip(count.saturating_sub(most))
+        .map(TaskView::from)
+        .collect())
+}
+
 async fn fetch(admin: &Admin, args: &ListArgs, now: Timestamp) -> anyhow::Result<Vec<TaskView>> {
-    let client = client!(admin, tasks_client, TasksClient);
+    let request = request(args, now)?;
+    let page = async |size, token| page(admin, &request, size, token).await;
+    let tasks = admin.pages(args.limit, page).await?;
+    Ok(tasks.into_iter().map(TaskView::from).collect())
+}
+
+async fn page(
+    admin: &Admin,
+    request: &ListTasksRequest,
+    page_size: u32,
+    page_token: String,
+) -> Result<(Vec<admin::Task>, String), Status> {
+    let mut client = client!(admin, tasks_client, TasksClient);
+    let request = ListTasksRequest {
+        page_size,
+        page_token,
+        ..request.clone()
+    };
+    let page = client.list(request).await?.into_inner();
+    Ok((page.tasks, page.next_page_token))
+}
+
+/// What is asked for, whatever the page.
+fn request(args: &ListArgs, now: Timestamp) -> anyhow::Result<ListTasksRequest> {
     if args.project.is_some() && args.label.iter().any(|(name, _)| name.as_str() == PROJECT) {
         bail!("--project and --label {PROJECT}=… both say which project; leave out one of them");
     }
@@ -198,7 +277,7 @@ async fn fetch(admin: &Admin, args: &ListArgs, now: Timestamp) -> anyhow::Result
     let labels = args.label.iter();
     let labels = labels.map(|(name, value)| (name.to_string(), value.clone()));
     let labels = labels.chain(project);
-    let request = ListTasksRequest {
+    Ok(ListTasksRequest {
         queue: args
             .queue
             .as_ref()
@@ -214,18 +293,7 @@ async fn fetch(admin: &Admin, args: &ListArgs, now: Timestamp) -> anyhow::Result
         states: args.state.iter().map(ToString::to_string).collect(),
         min_priority: args.priority.map_or(0, u32::from),
         ..ListTasksRequest::default()
-    };
-    let page = async |page_size, page_token| {
-        let request = ListTasksRequest {
-            page_size,
-            page_token,
-            ..request.clone()
-        };
-        let page = client.clone().list(request).await?.into_inner();
-        Ok((page.tasks, page.next_page_token))
-    };
-    let tasks = admin.pages(args.limit, page).await?;
-    Ok(tasks.into_iter().map(TaskView::from).collect())
+    })
 }
 
 fn get(session: &Session, id: TaskId) -> anyhow::Result<Exit> {

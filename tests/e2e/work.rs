@@ -620,7 +620,7 @@ async fn list_shows_states_and_several_workers_do_each_task_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn list_is_shown_again_when_a_task_of_the_project_changes_until_it_is_stopped() {
-    let mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
+    let mut mesh = Mesh::start_with(&[Which::Gateway, Which::Router]).await;
     let labelled = REVIEW.replace(
         "queue: coach",
         "queue: coach\n        labels: {project: \"{{ context.metrics.project }}\"}",
@@ -633,25 +633,41 @@ async fn list_is_shown_again_when_a_task_of_the_project_changes_until_it_is_stop
     let none = ["task", "list", "--project", "other", "-o", "json"];
     assert_eq!(mesh.cli.run(&none).ok().json(), json!([]));
 
-    let shown = mesh.cli.folder().join("shown.txt");
-    let watch = ["task", "list", "--project", "demo", "--watch"];
-    let child = mesh
-        .cli
-        .command(&watch)
-        .stdout(fs::File::create(&shown).unwrap())
-        .stderr(Stdio::null())
-        .spawn();
-    let mut watching = Worker {
-        child: child.unwrap(),
-        log: shown,
-    };
+    let watching = watch(&mesh.cli, "demo.txt", &["--project", "demo"]);
     watching.says("open").await;
     work_once(&mesh.cli, "true").exits(0);
     watching.says("done").await;
     // Once for each state that it was seen in; it may have been seen while it was taken.
     let times = watching.said().matches(&id).count();
     assert!((2..=3).contains(&times), "{}", watching.said());
-    assert_eq!(watching.stop(Signal::SIGINT).await, Some(0));
+
+    // The newest of more than are wanted, and those that come later.
+    let second = review(&mesh, "e2").await;
+    let newest = watch(&mesh.cli, "newest.txt", &["--limit", "1"]);
+    newest.says(&second).await;
+    let third = review(&mesh, "e3").await;
+    newest.says(&third).await;
+    let said = newest.said();
+    assert!(!said.contains(&id), "{said}");
+
+    mesh.stop_service(Which::Gateway).await;
+    newest.says("trying again").await;
+    for mut watching in [watching, newest] {
+        assert_eq!(watching.stop(Signal::SIGINT).await, Some(0));
+    }
+}
+
+/// A list that somebody watches, and what it shows.
+fn watch(cli: &Cli, file: &str, wanted: &[&str]) -> Worker {
+    let log = cli.folder().join(file);
+    let shown = fs::File::create(&log).unwrap();
+    let child = cli
+        .command(&[&["task", "list", "--watch"], wanted].concat())
+        .stderr(shown.try_clone().unwrap())
+        .stdout(shown)
+        .spawn();
+    let child = child.unwrap();
+    Worker { child, log }
 }
 
 #[tokio::test(flavor = "multi_thread")]
