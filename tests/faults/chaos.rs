@@ -12,7 +12,7 @@ use crate::{
     behind,
     cluster::{self, Cluster, NODES},
     network::{Network, Way},
-    random::Random,
+    random::{Deck, Random},
 };
 
 /// Between two faults of the cluster, and of the network.
@@ -37,6 +37,28 @@ const NO_SPACE: &str = "no space left on device";
 /// How far a clock may be from where it was set, as seen from here.
 const SKEW_TOLERANCE_S: f64 = 1.0;
 
+/// Of each of these kinds of faults one takes effect at least, in a run that is long enough.
+pub(crate) const EACH: [&[&str]; 17] = [
+    &["nats_kill", "nats_leader_kill"],
+    &["nats_freeze", "nats_leader_freeze"],
+    &["nats_cut_off", "nats_leader_cut_off"],
+    &["nats_leader_step_down"],
+    &[DISK_FULL],
+    &["network_swallows", "network_stalls", "network_refuses"],
+    &["network_mute", "network_deaf"],
+    &["scheduler_kill"],
+    &["scheduler_freeze"],
+    &["gateway_kill"],
+    &["gateway_freeze"],
+    &["router_kill"],
+    &["router_freeze"],
+    &["resolver_kill"],
+    &["resolver_freeze"],
+    &["worker_kill"],
+    &["worker_freeze"],
+];
+pub(crate) const DISK_FULL: &str = "nats_disk_full";
+
 /// Faults that took effect, and those that did not.
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -46,6 +68,8 @@ pub(crate) struct Tally {
     unseen: RefCell<BTreeMap<&'static str, u64>>,
     /// When faults ended that nobody has looked at yet.
     healed: RefCell<Vec<Instant>>,
+    /// Who did not stop as it should, and what it said last.
+    unclean: RefCell<Vec<(String, String)>>,
 }
 
 impl Tally {
@@ -56,6 +80,7 @@ impl Tally {
             seen: RefCell::default(),
             unseen: RefCell::default(),
             healed: RefCell::default(),
+            unclean: RefCell::default(),
         }
     }
 
@@ -73,6 +98,11 @@ impl Tally {
     /// When faults ended since this was asked last.
     pub(crate) fn take_healed(&self) -> Vec<Instant> {
         self.healed.take()
+    }
+
+    /// Who was told to stop, and did not end well in its time.
+    pub(crate) fn unclean(&self) -> Vec<(String, String)> {
+        self.unclean.borrow().clone()
     }
 
     pub(crate) fn say(&self, text: &str) {
@@ -151,14 +181,14 @@ pub(crate) async fn harm_cluster(
         ("nats_leader_step_down", Fault::StepDown),
         ("nats_leader_step_down", Fault::StepDown),
         ("nats_consumer_step_down", Fault::ConsumerStepDown),
-        ("nats_disk_full", Fault::FullDisk),
+        (DISK_FULL, Fault::FullDisk),
         ("nats_cut_off", Fault::CutOff),
         ("nats_cut_off", Fault::CutOff),
     ];
     let possible = all.into_iter().filter(|(name, kind)| {
         aim.at(name) && (cluster.disk.is_some() || !matches!(kind, Fault::FullDisk))
     });
-    let kinds: Vec<Fault> = possible.map(|(_, kind)| kind).collect();
+    let mut kinds = Deck::of(possible.map(|(_, kind)| kind).collect());
     if kinds.is_empty() {
         return Ok(());
     }
@@ -169,7 +199,7 @@ pub(crate) async fn harm_cluster(
             tally.say(&format!("{stream} has no leader"));
             continue;
         };
-        let kind = random.one_of(&kinds).context("there are kinds")?;
+        let kind = kinds.draw(&mut random).context("there are kinds")?;
         let any = usize::try_from(random.below(NODES as u64))?;
         // Every other time the leader on purpose.
         let target = if random.below(2) == 0 { leader } else { any };
@@ -275,7 +305,7 @@ async fn fill_disk(cluster: &Cluster, random: &mut Random, tally: &Tally) -> any
     disk.free()?;
     process.stop().await?;
     process.restart(&[])?;
-    tally.count("nats_disk_full", process.name(), full && felt);
+    tally.count(DISK_FULL, process.name(), full && felt);
     Ok(())
 }
 
@@ -290,20 +320,28 @@ pub(crate) async fn harm_network(
     if !aim.at("network_") {
         return Ok(());
     }
+    let mut kinds = Deck::of(vec![
+        "network_swallows",
+        "network_stalls",
+        "network_refuses",
+        "network_slow",
+        "network_mute",
+        "network_deaf",
+        "network_drop",
+    ]);
     while pause(aim.pause(&mut random, NETWORK_PAUSE_MS), deadline).await {
         let which = usize::try_from(random.below(ways.len() as u64))?;
         let (name, network) = ways.get(which).context("it is one of them")?;
         let delay = random.millis(DELAY_MS.0, DELAY_MS.1);
-        let kinds = [
-            ("network_swallows", Way::Swallows),
-            ("network_stalls", Way::Stalls),
-            ("network_refuses", Way::Refuses),
-            ("network_slow", Way::Slow(delay)),
-            ("network_mute", Way::Mute),
-            ("network_deaf", Way::Deaf),
-            ("network_drop", Way::Refuses),
-        ];
-        let (kind, way) = random.one_of(&kinds).context("there are kinds")?;
+        let kind = kinds.draw(&mut random).context("there are kinds")?;
+        let way = match kind {
+            "network_swallows" => Way::Swallows,
+            "network_stalls" => Way::Stalls,
+            "network_slow" => Way::Slow(delay),
+            "network_mute" => Way::Mute,
+            "network_deaf" => Way::Deaf,
+            _ => Way::Refuses,
+        };
         let time = match kind {
             "network_drop" => DROP,
             _ => random.millis(CUT_MS.0, CUT_MS.1),
@@ -457,7 +495,7 @@ impl Replica {
     ) -> anyhow::Result<()> {
         let gone = match kills {
             true => self.process.kill().await?,
-            false => self.process.stop().await?,
+            false => self.stop(tally).await?,
         };
         sleep(random.millis(DEAD_MS.0, DEAD_MS.1)).await;
         let changed = self.clock.after_restart() != self.clock;
@@ -475,6 +513,18 @@ impl Replica {
             self.see_clock(tally).await?;
         }
         Ok(())
+    }
+
+    /// Has it stop by itself.
+    pub(crate) async fn stop(&mut self, tally: &Tally) -> anyhow::Result<bool> {
+        let stopped = self.process.stop().await?;
+        if !stopped {
+            let said = self.process.said()?;
+            let last = said.lines().last().unwrap_or_default();
+            let unclean = (self.process.name().to_owned(), last.to_owned());
+            tally.unclean.borrow_mut().push(unclean);
+        }
+        Ok(stopped)
     }
 
     async fn freeze(&mut self, random: &mut Random, tally: &Tally) -> anyhow::Result<()> {
@@ -497,8 +547,8 @@ pub(crate) async fn harm(
     let Kind {
         freeze, kill, stop, ..
     } = replica.kind;
-    let mut kinds = vec![freeze, freeze, kill, kill, stop];
-    kinds.retain(|kind| aim.at(kind));
+    let kinds = [freeze, freeze, kill, kill, stop];
+    let mut kinds = Deck::of(kinds.into_iter().filter(|kind| aim.at(kind)).collect());
     if kinds.is_empty() {
         return Ok(());
     }
@@ -510,7 +560,7 @@ pub(crate) async fn harm(
     }
     while pause(aim.pause(&mut random, replica.kind.pause_ms), deadline).await {
         replica.has_not_ended()?;
-        let kind = random.one_of(&kinds).context("there are kinds")?;
+        let kind = kinds.draw(&mut random).context("there are kinds")?;
         if kind == freeze {
             replica.freeze(&mut random, tally).await?;
         } else {

@@ -93,6 +93,8 @@ pub(crate) struct Generated {
     pub(crate) id: String,
     pub(crate) payload: Vec<u8>,
     event_type: &'static str,
+    /// It is to be refused.
+    bad: bool,
     twice: bool,
     /// What is sent afterwards under the same identity.
     other: Option<Vec<u8>>,
@@ -144,6 +146,7 @@ impl Generated {
             id,
             payload: payload.into_bytes(),
             event_type,
+            bad: bad.is_some(),
             twice,
             other,
         }
@@ -226,10 +229,14 @@ impl Load {
         }
     }
 
-    /// What was accepted over HTTP: source, and each event.
+    /// What was accepted over HTTP, and what was published and confirmed and is not to be refused:
+    /// source, and each event.
     pub(crate) fn accepted(&self) -> impl Iterator<Item = (&'static str, Generated)> + '_ {
-        let posted = self.posted.numbers().into_iter();
-        posted.map(|number| (SOURCE, self.event(Door::Gateway, number)))
+        let numbers = |confirmed: &Confirmed| confirmed.numbers().into_iter();
+        let posted = numbers(&self.posted).map(|number| self.event(Door::Gateway, number));
+        let published = numbers(&self.published).map(|number| self.event(Door::Raw, number));
+        let good = published.filter(|event| !event.bad);
+        posted.chain(good).map(|event| (SOURCE, event))
     }
 
     fn event(&self, door: Door, number: u64) -> Generated {

@@ -222,7 +222,11 @@ impl Starter<'_> {
         ];
         launch.environment.extend(self.mutation());
         let seconds = self.plan.command_s;
-        let command = "[ $0 = 0 ] || sleep $0; echo \"$KAIZEN_TASK\" >> \"$KAIZEN_FAULTS_TRACE\"";
+        let command = format!(
+            "[ $0 = 0 ] || sleep $0; echo \"$KAIZEN_TASK\" >> \"$KAIZEN_FAULTS_TRACE\"; \
+             case \"$KAIZEN_TASK_TITLE\" in \"{}\"*) exit 1;; esac",
+            asked::FAILING
+        );
         let args = ["--nats", network.url(), "work", "--queue", asked::QUEUE];
         let how = [
             "--concurrency",
@@ -232,7 +236,7 @@ impl Starter<'_> {
             "--",
             "/bin/sh",
             "-c",
-            command,
+            &command,
             seconds,
         ];
         launch.args = args

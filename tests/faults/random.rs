@@ -38,3 +38,30 @@ impl Random {
         of.get(usize::try_from(self.below(length)).ok()?).copied()
     }
 }
+
+/// Kinds in any order, none of them again before each has come.
+#[derive(Debug)]
+pub(crate) struct Deck<T> {
+    all: Vec<T>,
+    left: Vec<T>,
+}
+
+impl<T: Copy> Deck<T> {
+    pub(crate) fn of(all: Vec<T>) -> Self {
+        let left = Vec::new();
+        Self { all, left }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The next one; `None` where there is none at all.
+    pub(crate) fn draw(&mut self, random: &mut Random) -> Option<T> {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.all);
+        }
+        let drawn = usize::try_from(random.below(self.left.len() as u64)).ok()?;
+        (drawn < self.left.len()).then(|| self.left.swap_remove(drawn))
+    }
+}

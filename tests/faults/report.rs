@@ -17,6 +17,8 @@ pub(crate) struct Report {
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) faults_unseen: BTreeMap<&'static str, u64>,
     pub(crate) faults_min: u64,
+    /// Of each of these one must have taken effect.
+    pub(crate) faults_each: Vec<&'static [&'static str]>,
     pub(crate) load_min: u64,
     /// Events that were answered 202, and that were published and confirmed.
     pub(crate) posted: u64,
@@ -72,6 +74,9 @@ impl Report {
                 "{total} faults took effect, but {needed} are needed"
             ));
         }
+        let missing = |kinds: &&&[&str]| !kinds.iter().any(|kind| self.faults.contains_key(kind));
+        let missing = self.faults_each.iter().filter(missing);
+        problems.extend(missing.map(|kinds| format!("no {} took effect", kinds.join(" or "))));
         if self.lateness.is_empty() {
             problems.push("no slot was ticked".to_owned());
         }
@@ -111,6 +116,7 @@ impl Report {
                 "stored_again": self.totals.events_again,
             },
             "tasks": self.totals.tasks,
+            "failed": self.totals.failed,
             "runs": self.totals.runs,
             "taken_over": self.totals.taken_over,
             "dead": self.totals.dead,
@@ -158,8 +164,8 @@ impl Report {
         line(
             "tasks",
             format!(
-                "{}, {} runs, {} taken over",
-                self.totals.tasks, self.totals.runs, self.totals.taken_over
+                "{}, {} of them failed as they must, {} runs, {} taken over",
+                self.totals.tasks, self.totals.failed, self.totals.runs, self.totals.taken_over
             ),
         );
         line("dead letters", listed(&self.totals.dead));

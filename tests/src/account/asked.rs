@@ -22,6 +22,10 @@ pub const WORD: &str = "here";
 pub const MEASURED: &str = "kaizen.metrics.recorded";
 /// The type of the events that tell of tasks that were done.
 pub const COMPLETED: &str = "kaizen.task.completed";
+/// The type of the events that tell of tasks that failed.
+pub const FAILED: &str = "kaizen.task.failed";
+/// What the titles of those tasks begin with whose commands fail.
+pub const FAILING: &str = "Job ";
 /// A type that nobody has registered.
 pub const UNREGISTERED: &str = "faults.unheard-of";
 
@@ -111,6 +115,13 @@ description: Change {change}
 trigger: {type: event, event_type: kaizen.task.completed, filters: [{exact: {attributes.definition: half}}]}
 context_sources: [{type: event-payload, bind_to: context.t}]
 rules: [{id: after, tasks: [{queue: faults, title: "After {{ context.t.task }}"}]}]
+---
+kind: ActivityDefinition
+id: upon
+description: Change {change}
+trigger: {type: event, event_type: kaizen.task.failed, filters: [{exact: {attributes.definition: job}}]}
+context_sources: [{type: event-payload, bind_to: context.t}]
+rules: [{id: upon, tasks: [{queue: faults, title: "Upon {{ context.t.task }}"}]}]
 ---
 kind: ActivityDefinition
 id: calm
@@ -296,11 +307,25 @@ fn of_each_repo(title: impl Fn(&str) -> String) -> Vec<String> {
     REPOS.iter().map(|repo| title(repo)).collect()
 }
 
-/// What an event leads to that tells of a task that was done.
-pub(super) fn of_completed(event: &Event<'_>) -> Option<Must> {
+/// How a task with this title ends, and the type of the event that tells of it.
+#[must_use]
+pub fn end_of(title: &str) -> (&'static str, &'static str) {
+    match title.starts_with(FAILING) {
+        true => ("failed", FAILED),
+        false => ("done", COMPLETED),
+    }
+}
+
+/// What an event of this type leads to that tells how a task ended.
+pub(super) fn of_end(event_type: &str, event: &Event<'_>) -> Option<Must> {
     let task = event.attributes["task"].as_str()?;
-    let title = format!("After {task}");
-    (event.attributes["definition"] == "half").then(|| must("after", event, vec![title]))
+    let definition = event.attributes["definition"].as_str()?;
+    let (follows, title) = match (event_type, definition) {
+        (COMPLETED, "half") => ("after", format!("After {task}")),
+        (FAILED, "job") => ("upon", format!("Upon {task}")),
+        _ => return None,
+    };
+    Some(must(follows, event, vec![title]))
 }
 
 /// What a measured event leads to in definitions without memory.

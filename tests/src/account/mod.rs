@@ -17,7 +17,9 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-use asked::{COMPLETED, Event, MEASURED, Must, QUEUE, READERS, Replay, StandIn, TickReplay};
+use asked::{
+    COMPLETED, Event, FAILED, MEASURED, Must, QUEUE, READERS, Replay, StandIn, TickReplay,
+};
 use identity::Trigger;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -105,8 +107,8 @@ pub struct Account {
     /// By subject.
     decisions: HashMap<String, Recorded>,
     letters: Seen,
-    /// Ends that were told: task and attempt.
-    told: HashSet<String>,
+    /// Ends that were told: task and attempt, and the type of the event.
+    told: HashSet<(String, String)>,
     violations: Vec<Violation>,
     totals: Totals,
 }
@@ -122,6 +124,8 @@ pub struct Totals {
     pub ticks: u64,
     /// Tasks that stand.
     pub tasks: u64,
+    /// Those whose commands failed.
+    pub failed: u64,
     /// Runs of commands.
     pub runs: u64,
     /// Tasks that were taken more than once.
@@ -146,7 +150,7 @@ impl Account {
         match named {
             MEASURED if is_measured(&says["attributes"]) => {}
             MEASURED => return self.refused("schema_violation", message.sequence),
-            COMPLETED => {}
+            COMPLETED | FAILED => {}
             _ => return self.refused("unregistered", message.sequence),
         }
         let event = Event {
@@ -154,8 +158,8 @@ impl Account {
             trigger: Trigger::of_event(source, id),
             attributes: &says["attributes"],
         };
-        if named == COMPLETED {
-            return self.completed(&event, source);
+        if named != MEASURED {
+            return self.told(named, &event, source);
         }
         let content = hash(message.payload);
         let mut all = asked::of_measured(&event);
@@ -300,10 +304,13 @@ impl Account {
             if !task.ended {
                 lacking.push(Violation::NoOutcome(subject()));
             } else {
+                let (how, event_type) = asked::end_of(&task.title);
+                self.totals.failed += u64::from(how == "failed");
                 if !task.worked {
                     lacking.push(Violation::NotWorked(subject()));
                 }
-                if !self.told.contains(&format!("{id}/1")) {
+                let told = (format!("{id}/1"), event_type.to_owned());
+                if !self.told.contains(&told) {
                     lacking.push(Violation::Untold(subject()));
                 }
             }
@@ -326,11 +333,11 @@ impl Account {
             }
         }
         let tasks = &self.tasks;
-        let strange = self.told.iter().filter(|told| {
-            let task = told.strip_suffix("/1").and_then(|id| tasks.get(id));
-            task.is_none_or(|task| !task.ended)
+        let strange = self.told.iter().filter(|(id, event_type)| {
+            let task = id.strip_suffix("/1").and_then(|id| tasks.get(id));
+            task.is_none_or(|task| !task.ended || asked::end_of(&task.title).1 != event_type)
         });
-        lacking.extend(strange.map(|told| Violation::StrangeTelling(told.clone())));
+        lacking.extend(strange.map(|(id, _)| Violation::StrangeTelling(id.clone())));
         // Of hash maps: the order is to be the same in every report.
         lacking.sort_by_key(ToString::to_string);
         self.violations.append(&mut lacking);
@@ -351,12 +358,14 @@ impl Account {
         self.letters.entry(subject).or_insert(0);
     }
 
-    fn completed(&mut self, event: &Event<'_>, source: &str) {
+    /// How a task has ended.
+    fn told(&mut self, event_type: &str, event: &Event<'_>, source: &str) {
         if source != TELLER {
             return self.report(Violation::StrangeTelling(event.id.to_owned()));
         }
-        self.told.insert(event.id.to_owned());
-        if let Some(must) = asked::of_completed(event) {
+        let told = (event.id.to_owned(), event_type.to_owned());
+        self.told.insert(told);
+        if let Some(must) = asked::of_end(event_type, event) {
             self.must(must);
         }
     }
@@ -502,7 +511,7 @@ impl Task {
             return Some(wrong_life(message, "ended without having been taken"));
         }
         let ended = says["ended"].as_str().unwrap_or_default();
-        (ended != "done").then(|| Violation::NotDone {
+        (ended != asked::end_of(&self.title).0).then(|| Violation::WrongEnd {
             subject: self.subject.clone(),
             ended: ended.to_owned(),
         })

@@ -134,7 +134,9 @@ impl History {
         let tick = json!({"kind": "tick", "slot": slot.to_string(), "revision": 3});
         self.ticks.push(("kaizen.tick.job".to_owned(), tick));
         let trigger = Trigger::of_slot("job", slot).to_string();
-        self.order_by("job", &trigger, &[&format!("Job {slot}")]);
+        let job = self.order_by("job", &trigger, &[&format!("Job {slot}")]);
+        let told = Trigger::of_event(TELLER, &format!("{job}.0/1")).to_string();
+        self.order_by("upon", &told, &[&format!("Upon {job}.0")]);
     }
 
     /// Slots of definitions with memory: the second of each comes too soon.
@@ -179,12 +181,13 @@ impl History {
             let mut say = |says: Value| self.ledger.push((subject.clone(), says));
             say(json!({"kind": "order", "title": title}));
             say(json!({"kind": "taken", "order": order, "worker": "ada"}));
-            say(json!({"kind": "outcome", "order": order, "ended": "done"}));
+            let (ended, event_type) = asked::end_of(title);
+            say(json!({"kind": "outcome", "order": order, "ended": ended}));
             let task = format!("{activation}.{n}");
             let attributes = json!({"task": task, "definition": definition});
-            let told = json!({"id": format!("{task}/1"), "type": COMPLETED, "source": TELLER,
+            let told = json!({"id": format!("{task}/1"), "type": event_type, "source": TELLER,
                 "attributes": attributes});
-            self.publish(COMPLETED, told.to_string().into_bytes());
+            self.publish(event_type, told.to_string().into_bytes());
             self.runs.push(task);
         }
         activation
@@ -268,7 +271,7 @@ fn sound_history_passes() {
     let history = History::sound();
     let (violations, totals) = history.account().close();
     assert_eq!(violations, []);
-    assert_eq!(totals.tasks, 22);
+    assert_eq!((totals.tasks, totals.failed), (24, 2));
     assert_eq!(totals.events_again, 2);
     assert_eq!(totals.dead.values().sum::<u64>(), 7);
 }
@@ -420,7 +423,16 @@ fn task_that_has_not_ended_was_not_worked_or_was_not_told_is_seen() {
 }
 
 #[test]
-fn failed_task_and_strange_run_are_seen() {
+fn wrong_end_of_a_task_and_strange_run_are_seen() {
+    let mut history = History::sound();
+    let failing = format!("Job {}", at(0));
+    let failing = history.find(&failing, "outcome");
+    history.ledger[failing].1["ended"] = json!("done");
+    let found = history.violations();
+    assert!(
+        matches!(&found[..], [Violation::WrongEnd { .. }]),
+        "{found:?}"
+    );
     let mut history = History::sound();
     let at = history.find("Low low", "outcome");
     history.ledger[at].1["ended"] = json!("failed");
@@ -429,7 +441,7 @@ fn failed_task_and_strange_run_are_seen() {
     assert!(
         matches!(
             &found[..],
-            [Violation::NotDone { .. }, Violation::StrangeRun(_)]
+            [Violation::WrongEnd { .. }, Violation::StrangeRun(_)]
         ),
         "{found:?}"
     );

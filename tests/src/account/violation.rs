@@ -38,8 +38,8 @@ pub enum Violation {
     NoOutcome(String),
     /// A task has more than one outcome.
     SecondOutcome(String),
-    /// A task did not end as done.
-    NotDone {
+    /// A task did not end as it must.
+    WrongEnd {
         /// Its subject.
         subject: String,
         /// How it ended.
@@ -54,7 +54,7 @@ pub enum Violation {
         /// What is wrong.
         what: &'static str,
     },
-    /// A task ended as done, but its command left no trace.
+    /// A task ended, but its command left no trace.
     NotWorked(String),
     /// A command ran for a task that does not stand.
     StrangeRun(String),
@@ -116,13 +116,13 @@ impl fmt::Display for Violation {
             }
             Self::NoOutcome(subject) => write!(f, "task {subject} has not ended"),
             Self::SecondOutcome(subject) => write!(f, "task {subject} has ended twice"),
-            Self::NotDone { subject, ended } => write!(f, "task {subject} ended as {ended}"),
+            Self::WrongEnd { subject, ended } => write!(f, "task {subject} ended as {ended}"),
             Self::WrongLife {
                 sequence,
                 subject,
                 what,
             } => write!(f, "LEDGER {sequence}, {subject}: {what}"),
-            Self::NotWorked(task) => write!(f, "task {task} is done, but no command ran for it"),
+            Self::NotWorked(task) => write!(f, "task {task} has ended, but no command ran for it"),
             Self::StrangeRun(task) => write!(f, "a command ran for {task}, which is no task"),
             Self::Untold(task) => write!(f, "no event tells how task {task} ended"),
             Self::StrangeTelling(task) => write!(f, "an event tells wrongly how {task} ended"),
