@@ -67,6 +67,10 @@ pub enum Seen {
     Overtaken,
     /// A memory was loaded from a replica that was behind, and refused.
     StaleMemory,
+    /// A reader that was to stop while a step waited has left the step.
+    StepLeft,
+    /// A source failed for so long that a reader asked it no more.
+    GivenUp,
     /// A deadline passed with nothing coming.
     DeadlineIdle,
     /// An event stands twice in EVENTS.
@@ -95,7 +99,7 @@ pub enum Seen {
 
 impl Seen {
     /// All of them, with how often each must be seen in ten thousand seeds at least.
-    pub const ALL: [(Self, u64); 43] = [
+    pub const ALL: [(Self, u64); 45] = [
         (Self::RequestLost, 1_000),
         (Self::AnswerLost, 1_000),
         (Self::Doubled, 1_000),
@@ -127,6 +131,8 @@ impl Seen {
         (Self::TakeOver, 1_000),
         (Self::Overtaken, 100),
         (Self::StaleMemory, 10),
+        (Self::StepLeft, 10),
+        (Self::GivenUp, 10),
         (Self::DeadlineIdle, 100),
         (Self::EventTwice, 100),
         (Self::SlotLost, 1_000),

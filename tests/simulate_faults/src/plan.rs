@@ -250,7 +250,9 @@ impl Plan {
             definitions.extend(draw.one_of(&DEFINITIONS));
         }
         let steps = steps(draw, &definitions);
-        let harms = harms(draw, &processes);
+        let mut harms = harms(draw, &processes);
+        harms.extend(outage(seed));
+        harms.sort_by_key(|(at, _)| *at);
         Self {
             seed,
             weather: weather(draw),
@@ -263,6 +265,24 @@ impl Plan {
             quiet_from: BUSY + 3 * SECOND,
         }
     }
+}
+
+/// Now and then the resolver fails for longer than a reader goes on asking, and a router is to stop
+/// meanwhile.
+fn outage(seed: u64) -> Vec<(Micros, Harm)> {
+    let draw = &mut Random::of(&[seed, 7]);
+    if !draw.happens(400) {
+        return Vec::new();
+    }
+    let (at, long) = (draw.between(2, 12), draw.between(122, 140));
+    let (later, down) = (draw.between(2, 9), draw.between(1, 3));
+    vec![
+        (at * SECOND, Harm::ResolverFails(long * SECOND)),
+        (
+            (at + later) * SECOND,
+            Harm::Drain(place::ROUTERS.start, down * SECOND),
+        ),
+    ]
 }
 
 fn weather(draw: &mut Random) -> Weather {
@@ -437,6 +457,5 @@ fn harms(draw: &mut Random, processes: &BTreeSet<ProcessId>) -> Vec<(Micros, Har
     // A known difference, too: a revision has the time at which its leader took it, and may be
     // seen only after an event with a later time has been decided.
     harms.retain(|(_, harm)| !matches!(harm, Harm::Slow(stream::REGISTRY, _)));
-    harms.sort_by_key(|(at, _)| *at);
     harms
 }

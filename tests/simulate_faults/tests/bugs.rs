@@ -1,5 +1,7 @@
 //! That what must hold does hold in some seeds, and that each bug that can be put in is found.
 
+use std::time::Duration;
+
 use kaizen_simulate_faults::{
     history::History,
     mutant::Mutant,
@@ -75,5 +77,33 @@ fn a_seed_with_all_of_its_parts_is_the_seed() {
         let same = shrink::with_parts(&plan, &shrink::chosen(&parts, &all));
         let outcome = seed::run(&same, None, History::kept());
         assert!(outcome.history == whole.history);
+    });
+}
+
+#[test]
+fn what_a_seed_is_made_small_to_is_needed_and_breaks_the_same_rule() {
+    on_big_stack(|| {
+        let mutant = Some(Mutant::AckFirst);
+        let failing = (0..SEEDS_MAX).find_map(|seed| {
+            let plan = Plan::of(seed);
+            let whole = seed::run(&plan, mutant, History::default());
+            let rule = whole.violations.first()?.rule;
+            Some((plan, whole, rule))
+        });
+        let (plan, whole, rule) = failing.unwrap();
+        let parts = shrink::parts(&plan, &whole);
+        let kept = shrink::shrink(&plan, &parts, mutant, rule, Duration::from_secs(60));
+        assert!(kept.0.len() < parts.len(), "{kept} of {}", parts.len());
+        let breaks = |kept: &Kept| {
+            let small = shrink::with_parts(&plan, &shrink::chosen(&parts, kept));
+            let outcome = seed::run(&small, mutant, History::default());
+            outcome.violations.iter().any(|broken| broken.rule == rule)
+        };
+        assert!(breaks(&kept), "{kept}");
+        for place in 0..kept.0.len() {
+            let mut fewer = kept.clone();
+            fewer.0.remove(place);
+            assert!(!breaks(&fewer), "{fewer} is enough");
+        }
     });
 }

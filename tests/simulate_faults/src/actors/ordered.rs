@@ -13,7 +13,7 @@ use futures::future::{Either, select};
 use jiff::{SignedDuration, Timestamp};
 use kaizen_proto::{
     id::CellId,
-    record::{Checkpoint, Decided as DecidedRecord, DecisionRecord, TaskRecord},
+    record::{Checkpoint, Decided as DecidedRecord, DecisionRecord, TaskRecord, TriggerRecord},
     stream, subject,
     subject::{DeadReason, DeadStage, Reader},
 };
@@ -56,6 +56,7 @@ const CONTEXT_PATIENCE: Micros = 120 * SECOND;
 
 /// Why this replica does not own the reader any more.
 enum Ended {
+    Stopped,
     Overtaken,
     Failed,
 }
@@ -112,6 +113,7 @@ struct Step {
 struct Facts {
     outside: Outside,
     attempts: u64,
+    exhausted: bool,
 }
 
 /// A reader in this replica's hands.
@@ -135,7 +137,7 @@ pub(super) async fn run(mesh: &Rc<Mesh>, process: &Process, registry: &Registry,
     };
     while let Some(standing) = ordered.stand_by().await {
         match ordered.own(standing).await {
-            Ok(()) => return,
+            Ok(()) | Err(Ended::Stopped) => return,
             Err(Ended::Overtaken) => {
                 process.sim.saw(Seen::Overtaken);
                 process.tell(|| format!("{} was taken over by another", reader.token()));
@@ -218,22 +220,9 @@ impl Ordered<'_> {
     /// Reads until it is to stop, and lets go.
     async fn own(&self, standing: Standing) -> Result<(), Ended> {
         let mut pass = self.take_over(standing).await?;
-        let mut next_look = self.process.sim.now();
-        loop {
-            if self.process.drains() {
-                return pass.let_go().await;
-            }
-            let chunk = self
-                .process
-                .wait(next_look, || pass.triggers.next_chunk())
-                .await;
-            if let Some(chunk) = chunk {
-                pass.take(&chunk).await?;
-            }
-            if self.process.sim.now() >= next_look {
-                pass.look_around().await?;
-                next_look = self.process.sim.now() + LOOK_EVERY;
-            }
+        match pass.read().await {
+            Err(Ended::Stopped) => pass.let_go().await,
+            ended => ended,
         }
     }
 
@@ -369,6 +358,13 @@ impl Ordered<'_> {
                 facts.outside.settled.insert(lacks.activation);
                 return Ok(None);
             }
+            // Of an event that was stored before: together with its own letter a reader moves on.
+            let unbound = subject::dead_unbound(lacks.revision.value.id(), lacks.activation);
+            let letter = client::last(self.process, stream::LEDGER, &unbound).await?;
+            if letter.is_some() && matches!(*lacks.trigger, TriggerRecord::Event { .. }) {
+                facts.outside.settled.insert(lacks.activation);
+                return Ok(None);
+            }
         }
         for task in &lacks.tasks {
             let last = client::last(self.process, stream::LEDGER, task).await?;
@@ -395,7 +391,11 @@ impl Ordered<'_> {
             Some(Bound::Transient) | None if self.process.sim.now() < since + CONTEXT_PATIENCE => {
                 return Ok(Some(client::backoff(facts.attempts).min(5 * SECOND)));
             }
-            Some(Bound::Transient) | None => Err("the resolver failed for too long".to_owned()),
+            Some(Bound::Transient) | None => {
+                facts.exhausted = true;
+                self.process.sim.saw(Seen::GivenUp);
+                Err("the resolver failed for too long".to_owned())
+            }
         };
         facts.outside.context.insert(lacks.activation, context);
         Ok(None)
@@ -452,10 +452,36 @@ impl Transaction {
 }
 
 impl Pass<'_> {
+    /// Reads until the router is to stop, or the reader is lost.
+    async fn read(&mut self) -> Result<(), Ended> {
+        let process = self.ordered.process;
+        let mut next_look = process.sim.now();
+        loop {
+            self.goes_on()?;
+            let chunk = process.wait(next_look, || self.triggers.next_chunk()).await;
+            if let Some(chunk) = chunk {
+                self.take(&chunk).await?;
+            }
+            if process.sim.now() >= next_look {
+                self.look_around().await?;
+                next_look = process.sim.now() + LOOK_EVERY;
+            }
+        }
+    }
+
+    /// An error once the router is to stop: what has been gathered is all that is stored.
+    fn goes_on(&self) -> Result<(), Ended> {
+        match self.ordered.process.drains() {
+            true => Err(Ended::Stopped),
+            false => Ok(()),
+        }
+    }
+
     /// Takes triggers in, one after another.
     async fn take(&mut self, chunk: &[Rc<Message>]) -> Result<(), Ended> {
         self.look_at_registry().await?;
         for message in chunk {
+            self.goes_on()?;
             self.take_one(message).await?;
         }
         if self.transaction.is_empty() {
@@ -499,8 +525,10 @@ impl Pass<'_> {
     ) -> Result<Vec<Effect>, Ended> {
         let mut effects = Vec::new();
         for revision in &set_off.revisions {
-            if let Some(concluded) = self.activate(revision, &set_off.trigger).await? {
-                effects.extend(self.effect(concluded, payload.clone()));
+            let mut facts = Facts::default();
+            let concluded = self.activate(revision, &set_off.trigger, &mut facts);
+            if let Some(concluded) = concluded.await? {
+                effects.extend(self.effect(concluded, &facts, payload.clone()));
             }
         }
         Ok(effects)
@@ -510,13 +538,13 @@ impl Pass<'_> {
         &mut self,
         revision: &Arc<Revision<Definition>>,
         trigger: &Trigger,
+        facts: &mut Facts,
     ) -> Result<Option<Concluded>, Ended> {
         let since = self.ordered.process.sim.now();
-        let mut facts = Facts::default();
         loop {
             match self.memory.activate(revision, trigger, &facts.outside) {
                 Ok(concluded) => return Ok(concluded),
-                Err(lacks) => self.find_out(&lacks, since, &mut facts).await?,
+                Err(lacks) => self.find_out(&lacks, since, facts).await?,
             }
         }
     }
@@ -524,6 +552,7 @@ impl Pass<'_> {
     async fn advance(&mut self, to: Timestamp) -> Result<(), Ended> {
         while let Some(step) = self.next_due(to).await? {
             self.add(step).await?;
+            self.goes_on()?;
         }
         Ok(())
     }
@@ -538,7 +567,7 @@ impl Pass<'_> {
                 Ok(Advance::Due(concluded)) => {
                     let effect = concluded.and_then(|concluded| {
                         let record = serde_json::to_vec(&concluded.trigger.record);
-                        self.effect(*concluded, record.unwrap_or_default().into())
+                        self.effect(*concluded, &facts, record.unwrap_or_default().into())
                     });
                     return Ok(Some(Step {
                         cells: Vec::new(),
@@ -559,7 +588,9 @@ impl Pass<'_> {
     ) -> Result<(), Ended> {
         let ordered = self.ordered;
         let decision = subject::decision(lacks.revision.value.id(), lacks.activation);
-        if self.transaction.settled_by.contains(&decision) {
+        let unbound = subject::dead_unbound(lacks.revision.value.id(), lacks.activation);
+        let mut settled_by = self.transaction.settled_by.iter();
+        if settled_by.any(|by| *by == decision || subject::matches(&unbound, by)) {
             self.store().await?;
         }
         let mut finding = pin!(ordered.find_out(lacks, since, facts));
@@ -567,12 +598,18 @@ impl Pass<'_> {
             let shown = pin!(ordered.process.sleep(LOOK_EVERY));
             match select(finding.as_mut(), shown).await {
                 Either::Left((waits, _)) => break waits?,
+                // A router that is to stop does not wait long for an answer.
+                Either::Right(_) if ordered.process.drains() => break Some(0),
                 Either::Right(_) => self.store().await?,
             }
         };
         if let Some(delay) = waits {
             self.store().await?;
             ordered.process.sleep(delay.min(LOOK_EVERY)).await;
+            if ordered.process.drains() {
+                ordered.process.sim.saw(Seen::StepLeft);
+                return Err(Ended::Stopped);
+            }
         }
         Ok(())
     }
@@ -625,15 +662,18 @@ impl Pass<'_> {
     }
 
     /// What is to be stored of a conclusion.
-    fn effect(&self, concluded: Concluded, payload: Rc<[u8]>) -> Option<Effect> {
+    fn effect(&self, concluded: Concluded, facts: &Facts, payload: Rc<[u8]>) -> Option<Effect> {
         let definition = concluded.revision.value.id();
         let letter = Letter {
             identity: Identity::Activation(definition.clone(), concluded.activation),
             payload,
         };
         let Ok(decision) = concluded.decision else {
-            let (stage, reason) = (DeadStage::Resolve, DeadReason::ContextError);
-            return Some(ledger::dead(stage, reason, letter));
+            let reason = match facts.exhausted {
+                true => DeadReason::RetriesExhausted,
+                false => DeadReason::ContextError,
+            };
+            return Some(ledger::dead(DeadStage::Resolve, reason, letter));
         };
         let record = self.ordered.reader.is_bound().then(|| DecidedRecord {
             revision: concluded.revision.number,

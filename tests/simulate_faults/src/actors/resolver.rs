@@ -40,9 +40,10 @@ pub(super) struct Door {
     answered: Cell<u64>,
 }
 
-/// Has the resolver fail up to an instant.
+/// Has the resolver fail up to an instant at least.
 pub fn fails_until(sim: &Sim, until: Micros) {
-    sim.promises.borrow_mut().resolver_fails_until = until;
+    let mut promises = sim.promises.borrow_mut();
+    promises.resolver_fails_until = promises.resolver_fails_until.max(until);
 }
 
 pub(super) fn start(mesh: &Rc<Mesh>, process: &Process) {

@@ -222,10 +222,10 @@ fn records(ledger: &[Rc<Message>]) -> Records {
                 records.decided(activation, decided);
             }
         } else if let Some(dead) = subject::parse_dead(&message.subject)
-            && dead.reason == DeadReason::ContextError.token()
+            && dead.stage == DeadStage::Resolve.token()
             && let Ok(activation) = dead.identity.parse()
         {
-            records.unbound(activation, String::new());
+            records.unbound(activation, dead.reason.to_owned());
         }
     }
     records
@@ -329,7 +329,14 @@ fn of(concluded: &Concluded) -> Expected {
                 expected.letter = Some(dead(DeadStage::Decide, DeadReason::RuleError));
             }
         }
-        Err(_) => expected.letter = Some(dead(DeadStage::Resolve, DeadReason::ContextError)),
+        Err(error) => {
+            let exhausted = error == DeadReason::RetriesExhausted.token();
+            let reason = match exhausted {
+                true => DeadReason::RetriesExhausted,
+                false => DeadReason::ContextError,
+            };
+            expected.letter = Some(dead(DeadStage::Resolve, reason));
+        }
     }
     expected
 }
